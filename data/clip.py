@@ -1,0 +1,174 @@
+"""Clip and Track: one recording, and one embedding stream of it with its times, mask and quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+
+MODALITIES = ("visual", "audio")
+
+
+@dataclass(frozen=True)
+class FrameClock:
+    """When each frame of a recording is shown: integer timestamps in the medium's own time base.
+
+    Row k of a frame-indexed label file belongs to frame k, hence to `times_s[k]`, whatever rate the cached
+    features have.
+
+    Args:
+        time_base: seconds per tick.
+        pts: (num_frames,) int64, strictly increasing presentation timestamps in ticks.
+    """
+
+    time_base: Fraction
+    pts: NDArray[np.int64]
+
+    @classmethod
+    def regular(cls, hz: float, num_frames: int) -> FrameClock:
+        """A clock of frames k / hz seconds, k = 0 … num_frames - 1."""
+        rate = Fraction(hz).limit_denominator(1001)
+        return cls(1 / rate, np.arange(num_frames, dtype=np.int64))
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """(num_frames,) float64 seconds on the clip's own clock."""
+        return self.pts * self.time_base.numerator / self.time_base.denominator
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"time_base": "1/12800", "runs": [[first, gap, count], …]}`: frames at first + i * gap for i < count."""
+        runs: list[list[int]] = []
+        start = 0
+        while start < len(self.pts):
+            gap = int(self.pts[start + 1] - self.pts[start]) if start + 1 < len(self.pts) else 0
+            uneven = np.flatnonzero(np.diff(self.pts[start:]) != gap)
+            count = int(uneven[0]) + 1 if len(uneven) else len(self.pts) - start
+            runs.append([int(self.pts[start]), gap, count])
+            start += count
+        return {"time_base": str(self.time_base), "runs": runs}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FrameClock:
+        """The inverse of `to_json`."""
+        runs = [first + gap * np.arange(count, dtype=np.int64) for first, gap, count in value["runs"]]
+        return cls(Fraction(value["time_base"]), np.concatenate([np.empty(0, np.int64), *runs]))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What the cache knows of one recording (or of one person in it).
+
+    Args:
+        clip_id: path relative to the media root, plus `#person` where a recording shows several people.
+        subject_id: the person shown; clips of one subject stay on one side of every split.
+        duration_s: length of the recording.
+        clock: times of the medium's frames; None where no frame-indexed source is known.
+        media: `{"path", "bytes", "sha256"}` of the recording, path relative to the media root; None for imports.
+    """
+
+    clip_id: str
+    subject_id: str | None = None
+    duration_s: float | None = None
+    clock: FrameClock | None = field(default=None, compare=False)
+    media: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The clip as plain JSON, without absent fields."""
+        found = {
+            "clip_id": self.clip_id,
+            "subject_id": self.subject_id,
+            "duration_s": self.duration_s,
+            "clock": self.clock.to_json() if self.clock else None,
+            "media": dict(self.media) if self.media else None,
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Clip:
+        """The inverse of `to_json`."""
+        clock = FrameClock.from_json(value["clock"]) if "clock" in value else None
+        return cls(value["clip_id"], value.get("subject_id"), value.get("duration_s"), clock, value.get("media"))
+
+
+@dataclass(frozen=True)
+class Track:
+    """One stream of one clip: embeddings on their own clock, never compacted, missing never zero.
+
+    Args:
+        values: (T, D) float16 or float32; NaN exactly where `mask` is False.
+        times_s: (T,) float64, strictly increasing seconds on the clip's own clock. A video frame stands at its
+            presentation time, a step of an audio encoder at the centre of what it hears.
+        mask: (T,) bool, True = valid.
+        quality: (T, Q) float32, measured signals about each frame; NaN where not measured.
+        quality_units: name -> unit of each of the Q signals, in order.
+
+    Raises:
+        InputError: if shapes disagree, times do not increase, or values and mask disagree.
+    """
+
+    values: NDArray[np.floating[Any]]
+    times_s: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    quality: NDArray[np.float32]
+    quality_units: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @classmethod
+    def of(
+        cls,
+        values: NDArray[np.floating[Any]],
+        times_s: NDArray[np.float64],
+        mask: NDArray[np.bool_] | None = None,
+        quality: Mapping[str, tuple[str, NDArray[np.floating[Any]]]] | None = None,
+    ) -> Track:
+        """A Track from its parts: masks default to all valid, values outside the mask become NaN.
+
+        `quality` maps a name to its unit and its (T,) values.
+        """
+        mask = np.ones(len(values), bool) if mask is None else np.asarray(mask, bool)
+        signals = quality or {}
+        columns = [np.asarray(signal, np.float32) for _, signal in signals.values()]
+        stacked = np.stack(columns, axis=1) if columns else np.zeros((len(values), 0), np.float32)
+        masked = np.where(mask[:, None], values, np.asarray(np.nan, values.dtype))
+        return cls(
+            masked, np.asarray(times_s, np.float64), mask, stacked, {n: unit for n, (unit, _) in signals.items()}
+        )
+
+    def __post_init__(self) -> None:
+        num_frames = self._check_shapes()
+        if not np.isfinite(self.times_s).all() or (np.diff(self.times_s) <= 0).any():
+            raise _bad("finite, strictly increasing times", "times that stand still or go back")
+        valid = np.isfinite(self.values).all(axis=1)
+        absent = np.isnan(self.values).all(axis=1)
+        if not np.array_equal(np.where(self.mask, valid, absent), np.ones(num_frames, bool)):
+            count = int((~np.where(self.mask, valid, absent)).sum())
+            raise _bad("finite values under the mask and NaN outside it", f"{count} frames that break this")
+
+    def _check_shapes(self) -> int:
+        if self.values.ndim != 2 or 0 in self.values.shape or self.values.dtype not in (np.float16, np.float32):
+            raise _bad("values of shape (T, D), float16 or float32", f"{self.values.shape} {self.values.dtype}")
+        num_frames = len(self.values)
+        shapes = {"times_s": (num_frames,), "mask": (num_frames,), "quality": (num_frames, len(self.quality_units))}
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise _bad(f"{name} of shape {shape}", f"{getattr(self, name).shape}")
+        return num_frames
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self.values)
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.values.shape[1]
+
+
+def _bad(expected: str, got: str) -> InputError:
+    return InputError("track", expected=expected, got=got, todo="Look at the code or file that made these features.")

@@ -1,0 +1,29 @@
+"""One form for everything a user can get wrong: what was expected, what was found, what to do."""
+
+
+class InputError(ValueError):
+    """Input that cannot be used as it is.
+
+    Printed by the command line as one line, `<place>: expected <this>, got <that>. <What to do>`.
+
+    Args:
+        place: the clip, file, option or key at fault.
+        expected: what would have been right.
+        got: what was found.
+        todo: the next step for the user, a full sentence.
+    """
+
+    def __init__(self, place: object, *, expected: str, got: str, todo: str) -> None:
+        self.place, self.expected, self.got, self.todo = str(place), expected, got, todo
+        super().__init__(f"{place}: expected {expected}, got {got}. {todo}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.place, self.expected, self.got, self.todo)
+
+
+class DamagedError(InputError):
+    """A cache entry whose bytes are not those that were committed."""
+
+
+def _rebuild(kind: type[InputError], place: str, expected: str, got: str, todo: str) -> InputError:
+    return kind(place, expected=expected, got=got, todo=todo)

@@ -1,0 +1,83 @@
+"""What `sage-va cache info`, `ls` and `verify` tell: first as plain values, then as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .store import Store
+
+
+def info(store: Store) -> dict[str, Any]:
+    """Streams with their clips, frames, hours, bytes and fingerprints; licence and content hash of a cache."""
+    streams: dict[str, dict[str, Any]] = {}
+    for clip_id in store.clip_ids():
+        for name in store.streams(clip_id):
+            record = store.record(clip_id, name)
+            empty = {"clips": 0, "frames": 0, "valid": 0, "dim": record["dim"], "fingerprint": record["fingerprint"]}
+            row = streams.setdefault(name, empty)
+            row["clips"] += 1
+            row["frames"] += record["num_frames"]
+            row["valid"] += record["num_valid"]
+    hours = sum(store.clip(clip_id).duration_s or 0 for clip_id in store.clip_ids()) / 3600
+    found = {"url": store.url, **store.root(), "clips": len(store.clip_ids()), "hours": hours, "streams": streams}
+    return {**found, "content_sha256": store.content_sha256()}
+
+
+def describe_info(found: dict[str, Any]) -> str:
+    """`info` as text."""
+    lines = [
+        f"{found['url']}: {found['clips']} clips, {found['hours']:.2f} h, schema {found['schema_version']}, "
+        f"licence {found['licence'] or 'not stated'}",
+        f"content {found['content_sha256'][:16]}, made by {found['created_by']}",
+    ]
+    for name, row in found["streams"].items():
+        encoder = row["fingerprint"].get("encoder", {})
+        note = "  RANDOM WEIGHTS" if encoder.get("weights") == "random" else ""
+        valid = 100 * row["valid"] / row["frames"]
+        lines.append(
+            f"  {name}: {row['clips']} clips, {row['frames']} frames x {row['dim']}, {valid:.1f} % valid{note}"
+        )
+    return "\n".join(lines)
+
+
+def list_clips(store: Store) -> dict[str, Any]:
+    """Each clip with its subject, length and streams."""
+    rows = []
+    for clip_id in store.clip_ids():
+        clip = store.clip(clip_id)
+        streams = {name: store.record(clip_id, name)["num_frames"] for name in store.streams(clip_id)}
+        rows.append(
+            {"clip_id": clip_id, "subject_id": clip.subject_id, "duration_s": clip.duration_s, "streams": streams}
+        )
+    return {"url": store.url, "clips": rows}
+
+
+def describe_clips(found: dict[str, Any]) -> str:
+    """`list_clips` as text."""
+    width = max((len(row["clip_id"]) for row in found["clips"]), default=0)
+    lines = []
+    for row in found["clips"]:
+        streams = ", ".join(f"{name} ({frames})" for name, frames in row["streams"].items())
+        seconds = "       ?" if row["duration_s"] is None else f"{row['duration_s']:8.2f}"
+        lines.append(f"{row['clip_id']:<{width}} {seconds} s  {row['subject_id'] or '-'}  {streams}")
+    return "\n".join(lines)
+
+
+def verify(store: Store, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Counts of what was checked, and every problem."""
+    problems, checked = [], 0
+    for clip_id, stream, problem in store.verify():
+        checked += bool(stream)
+        if problem is not None:
+            problems.append({"clip_id": problem.clip_id, "stream": problem.stream, "what": problem.what})
+        if progress:
+            progress(clip_id)
+    return {"url": store.url, "streams_checked": checked, "problems": problems}
+
+
+def describe_verified(found: dict[str, Any]) -> str:
+    """`verify` as text."""
+    lines = [f"{p['clip_id']} {p['stream']}: {p['what']}".strip() for p in found["problems"]]
+    verdict = f"{len(lines)} problems" if lines else "whole"
+    return "\n".join([*lines, f"{found['url']}: {found['streams_checked']} streams checked, {verdict}"])

@@ -1,0 +1,177 @@
+"""Valence-arousal traces in the formats people have, joined to clips and given their times."""
+
+from __future__ import annotations
+
+import csv
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .clip import Clip
+from .errors import InputError
+
+PARTS = {"Train_Set": "train", "Validation_Set": "val"}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One annotation file.
+
+    Args:
+        path: where it was read.
+        va: (S, 2) float32 valence and arousal as written; NaN where a cell is empty.
+        times_s: (S,) float64 seconds on the clip's clock, or None where row k belongs to frame k of the clip.
+        part: "train" or "val" where the file lies in Aff-Wild2's Train_Set or Validation_Set, else None.
+    """
+
+    path: Path
+    va: NDArray[np.float32]
+    times_s: NDArray[np.float64] | None
+    part: str | None
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(S,) True where both values are finite and in [-1, 1]; -5 means not annotated."""
+        return (np.abs(self.va) <= 1).all(axis=1)
+
+    def timed(self, clip: Clip) -> Truth:
+        """The labels with times: their own, or those of the clip's frames.
+
+        Raises:
+            InputError: if rows are frames and the clip's frame times are not known.
+        """
+        if self.times_s is not None:
+            return Truth(self.times_s, self.va, self.mask)
+        if clip.clock is None:
+            raise InputError(
+                clip.clip_id,
+                expected="a recording whose frame times are known, since row k of its labels is frame k",
+                got="features without a frame clock",
+                todo="Extract from the video, or give labels with a time_s column.",
+            )
+        times = clip.clock.times_s[: len(self.va)]
+        if len(self.va) > len(times) + 1:
+            warnings.warn(
+                f"{self.path}: {len(self.va)} rows for {len(times)} frames; the surplus is left out.", stacklevel=2
+            )
+        return Truth(times, self.va[: len(times)], self.mask[: len(times)])
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Gold standard of one clip: times_s (S,) float64, va (S, 2) float32 valence and arousal, mask (S,) bool."""
+
+    times_s: NDArray[np.float64]
+    va: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+def read_labels(folder: Path) -> list[Labels]:
+    """All label files below a folder: Aff-Wild2 `.txt` (row k = frame k) and `.csv` with a `time_s` column.
+
+    Raises:
+        InputError: if the folder has none, or a file is malformed.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.suffix in (".txt", ".csv") and not p.name.startswith("."))
+    if not paths:
+        todo = "Give the folder of Aff-Wild2 .txt files or of .csv files with time_s, valence, arousal."
+        raise InputError(folder, expected="a folder of label files", got="none", todo=todo)
+    return [read_label_file(path) for path in paths]
+
+
+def read_label_file(path: Path) -> Labels:
+    """One label file; see `read_labels`.
+
+    Raises:
+        InputError: naming the line at fault, or that no row is annotated.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file)
+        header = [cell.strip() for cell in next(rows, [])]
+        columns = _columns(path, header)
+        found = np.array(list(_numbers(path, rows, columns)), np.float64).reshape(-1, len(columns))
+    va = found[:, -2:].astype(np.float32)
+    times = found[:, 0] if "time_s" in header else None
+    if times is not None and (np.diff(times) <= 0).any():
+        row = int(np.flatnonzero(np.diff(times) <= 0)[0]) + 3
+        raise InputError(
+            f"{path}:{row}", expected="times that increase", got="one that does not", todo="Sort the rows."
+        )
+    part = next((PARTS[folder] for folder in path.parts if folder in PARTS), None)
+    labels = Labels(path, va, times, part)
+    if not labels.mask.any():
+        got = f"{len(va)} rows, none of them annotated in that range"
+        raise InputError(
+            path, expected="valence and arousal in [-1, 1]", got=got, todo="Rescale them, or remove the file."
+        )
+    return labels
+
+
+def _columns(path: Path, header: list[str]) -> list[int]:
+    wanted = ["valence", "arousal"] if path.suffix == ".txt" else ["time_s", "valence", "arousal"]
+    if any(header.count(name) != 1 for name in wanted):
+        todo = "Add the header line; times are seconds on the recording's own clock."
+        raise InputError(
+            f"{path}:1", expected=f"columns {', '.join(wanted)}", got=", ".join(header) or "no header", todo=todo
+        )
+    return [header.index(name) for name in wanted]
+
+
+def _numbers(path: Path, rows: Iterable[list[str]], columns: list[int]) -> Iterator[list[float]]:
+    for line, row in enumerate(rows, 2):
+        if not row:
+            continue
+        try:
+            numbers = [float(row[c]) if row[c].strip() else math.nan for c in columns]
+            if len(columns) == 3 and not math.isfinite(numbers[0]):
+                raise ValueError
+        except (ValueError, IndexError):
+            got = repr(",".join(row)[:60])
+            raise InputError(f"{path}:{line}", expected="numbers", got=got, todo="Correct or remove the row.") from None
+        yield numbers
+
+
+def join_labels(labels: list[Labels], clip_ids: list[str]) -> tuple[dict[str, Labels], list[str], list[Path]]:
+    """Which label file belongs to which clip.
+
+    `a/video.mp4` is met by `a/video.txt` or, if only one is so named, by any `video.txt`; `video.mp4#left` by
+    `video_left.txt`, as in Aff-Wild2.
+
+    Returns:
+        clip_id -> labels; clips without labels; label files without a clip.
+
+    Raises:
+        InputError: if two label files claim one clip.
+    """
+    joined: dict[str, Labels] = {}
+    for clip_id in clip_ids:
+        found = _matches(labels, clip_id)
+        if len(found) > 1:
+            got = " and ".join(str(label.path) for label in found[:2])
+            raise InputError(clip_id, expected="one label file", got=got, todo="Keep one, or mirror the media folders.")
+        if found:
+            joined[clip_id] = found[0]
+    used = {label.path for label in joined.values()}
+    missing = [clip_id for clip_id in clip_ids if clip_id not in joined]
+    return joined, missing, [label.path for label in labels if label.path not in used]
+
+
+def _matches(labels: list[Labels], clip_id: str) -> list[Labels]:
+    name, _, person = clip_id.partition("#")
+    suffix = f"_{person}" if person else ""
+    wanted = {f"{name}{suffix}", f"{PurePosixPath(name).with_suffix('')}{suffix}"}
+    bases = {PurePosixPath(place).name for place in wanted}
+    same_name = [label for label in labels if label.path.stem in bases]
+    exact = [label for label in same_name if any(_ends_with(label.path, place) for place in wanted)]
+    nested = [label for label in exact if "/" in name]
+    return nested or exact or same_name
+
+
+def _ends_with(path: Path, place: str) -> bool:
+    stem = path.with_suffix("").as_posix()
+    return stem == place or stem.endswith(f"/{place}")
