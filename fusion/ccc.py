@@ -1,0 +1,62 @@
+"""Lin's concordance correlation coefficient: one formula for the score and for the loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MIN_STEPS = 4
+
+
+def moments(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """Sums that decide a CCC, so that clips can be pooled: (..., 6) of n, Σx, Σy, Σx², Σy², Σxy.
+
+    Args:
+        prediction: (..., T) in any floating dtype.
+        truth: (..., T).
+        mask: (..., T) True = the step counts.
+    """
+    x = torch.where(mask, prediction, 0)
+    y = torch.where(mask, truth, 0)
+    return torch.stack([mask.to(x.dtype).sum(-1), *(v.sum(-1) for v in (x, y, x * x, y * y, x * y))], dim=-1)
+
+
+def ccc_of_moments(sums: Tensor) -> Tensor:
+    """(..., 6) sums -> (...) CCC with population moments (Lin 1989); NaN for no steps or two constant series."""
+    n, x, y, xx, yy, xy = sums.unbind(-1)
+    mean_x, mean_y = x / n, y / n
+    spread = (xx / n - mean_x**2) + (yy / n - mean_y**2) + (mean_x - mean_y) ** 2
+    return 2 * (xy / n - mean_x * mean_y) / spread
+
+
+def ccc(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """CCC over all counted steps of (..., T) series.
+
+    2 cov(x, y) / (var x + var y + (mean x - mean y)²), population moments, in the dtype of `prediction`. The series
+    are centred on the truth's mean first, which changes nothing but the rounding.
+    """
+    n = mask.sum(-1, keepdim=True).clamp(min=1)
+    centre = torch.where(mask, truth, 0).sum(-1, keepdim=True) / n
+    return ccc_of_moments(moments(prediction - centre, truth - centre, mask))
+
+
+def ccc_loss(prediction: Tensor, truth: Tensor, mask: Tensor, weights: tuple[float, ...]) -> Tensor:
+    """Equation (13): Σ_d w_d (1 - CCC_d) over all counted steps of a batch, in float32.
+
+    A target with fewer than 4 counted steps, or whose truth does not vary, contributes its mean squared error.
+
+    Args:
+        prediction: (..., d), d = valence, arousal.
+        truth: (..., d).
+        mask: (...) True = the step counts.
+        weights: d weights that sum to 1.
+    """
+    x, y = (v.float().reshape(-1, v.shape[-1]).T for v in (prediction, truth))
+    counted = mask.reshape(1, -1).expand_as(y)
+    n = counted.sum(-1).clamp(min=1)
+    mse = torch.where(counted, (x - y) ** 2, 0).sum(-1) / n
+    centred = torch.where(counted, y - (torch.where(counted, y, 0).sum(-1) / n)[:, None], 0)
+    usable = (counted.sum(-1) >= MIN_STEPS) & (centred.square().sum(-1) / n > 1e-8)
+    agreement = ccc(x, torch.where(usable[:, None], y, y + torch.arange(y.shape[1], device=y.device)), counted)
+    terms = torch.where(usable, 1 - torch.nan_to_num(agreement), mse)
+    return (terms * terms.new_tensor(weights)).sum()

@@ -1,0 +1,118 @@
+"""A trained run on disk: `model.safetensors`, `config.json`, the resolved YAML, the split, and where it came from."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..data.errors import InputError
+from ..data.splits import Role, read_split
+from ..data.windows import Stream
+from .config import Config, check_config
+from .model import FusionModel
+from .variants import build_model
+
+MODEL, CONFIG, RESOLVED, SPLIT, METRICS = (
+    "model.safetensors",
+    "config.json",
+    "config.yaml",
+    "split.csv",
+    "metrics.jsonl",
+)
+PACKAGES = ("sage-va", "torch", "numpy", "zarr")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, loaded.
+
+    model on its device in evaluation mode; config; streams it takes; roles clip_id -> train, val or test; cache and
+    labels as given at training time; licence of the cache; smoothing_s chosen on the validation clips.
+    """
+
+    path: Path
+    model: FusionModel
+    config: Config
+    streams: list[Stream]
+    roles: Mapping[str, Role]
+    cache: str
+    labels: str
+    licence: str | None
+    smoothing_s: float
+
+    @property
+    def random_weights(self) -> list[str]:
+        """Names of the streams whose encoder was never trained."""
+        return [stream.name for stream in self.streams if stream.random_weights]
+
+
+def start_run(out: Path, config: Config, roles: Mapping[str, Role]) -> None:
+    """Makes the folder of a run, with its configuration and split.
+
+    Raises:
+        InputError: if something is there already; runs are never overwritten.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(out, expected="a new folder", got="one with files in it", todo="Choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RESOLVED).write_text(config.to_yaml(), encoding="utf-8")
+    with (out / SPLIT).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("clip_id", "split"), *sorted(roles.items())])
+
+
+def finish_run(out: Path, model: FusionModel, config: Config, origin: Mapping[str, Any]) -> None:
+    """Writes the weights, then `config.json`, which marks the run as finished."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, out / f"{MODEL}.part")
+    os.replace(out / f"{MODEL}.part", out / MODEL)
+    described = {
+        "config": config.model_dump(mode="json"),
+        "streams": [asdict(stream) for stream in model.streams],
+        "versions": {name: version(name) for name in PACKAGES},
+        **origin,
+    }
+    part = out / f"{CONFIG}.part"
+    part.write_text(json.dumps(described, indent=2, ensure_ascii=False), encoding="utf-8")
+    os.replace(part, out / CONFIG)
+
+
+def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
+    """A finished run.
+
+    Raises:
+        InputError: if the folder is not one, or its weights do not fit its configuration.
+    """
+    if not (path / CONFIG).exists():
+        got, todo = "none", "Train one with `sage-va train`, or wait until it is done."
+        if folds := fold_runs(path):
+            got, todo = f"{len(folds)} folds", f"Name one of them, such as {folds[0]}."
+        raise InputError(path, expected="the folder of a finished run", got=got, todo=todo)
+    try:
+        described = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        config = check_config(described["config"], str(path / CONFIG))
+        streams = [Stream(**{**s, "quality_names": tuple(s["quality_names"])}) for s in described["streams"]]
+        model = build_model(streams, config.model)
+        model.load_state_dict(load_file(path / MODEL))
+        kept = {name: described[name] for name in ("cache", "labels", "licence", "smoothing_s")}
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        got = " ".join(str(error).split())[:200]
+        raise InputError(path, expected="a whole run", got=got, todo="Copy it again, or train again.") from None
+    return Run(path, model.to(device).eval(), config, streams, read_split(path / SPLIT), **kept)
+
+
+def fold_runs(path: Path) -> list[Path]:
+    """The runs `fold-0`, `fold-1`, … below a cross-validation run, in order."""
+    found = [folder for folder in path.glob("fold-*") if folder.name[5:].isdigit()]
+    return sorted(found, key=lambda folder: int(folder.name[5:]))

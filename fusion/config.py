@@ -1,0 +1,171 @@
+"""What changes the numbers of a run: validated, written beside it, unknown keys refused with the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..data.errors import InputError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """A section of the configuration: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Part):
+    """Which streams, on which grid, in windows of which length."""
+
+    streams: tuple[str, ...] = ()
+    grid_hz: Annotated[float, Field(gt=0, le=1000)] = 25.0
+    window_steps: Count = 300
+    hop_steps: Count = 200
+
+
+class SplitConfig(Part):
+    """Who is trained on: by clip, by subject, by the official parts, or by a file; or in folds."""
+
+    by: Literal["clip", "subject", "official", "file"] = "clip"
+    file: str | None = None
+    fractions: tuple[Weight, Weight, Weight] = (0.7, 0.15, 0.15)
+    folds: Annotated[int, Field(ge=3)] | None = None
+    fold: Annotated[int, Field(ge=0)] | None = None
+
+
+class ModelConfig(Part):
+    """Sizes and switches of the network; names as in docs/model.md."""
+
+    variant: Literal["sage", "concat", "visual", "audio"] = "sage"
+    dim: Count = 256
+    tcn_blocks: Annotated[int, Field(ge=0)] = 4
+    tcn_kernel: Count = 5
+    causal: bool = False
+    layers: Annotated[int, Field(ge=0)] = 2
+    heads: Count = 4
+    dropout: Share = 0.1
+    input_dropout: Share = 0.0
+    stage: Literal["none", "latent"] = "latent"
+    num_stages: Count = 3
+    separate: bool = True
+    calibrated: bool = True
+    floor: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
+
+
+class LossConfig(Part):
+    """Weights of the terms of equations (13) to (16); 0 switches a term off."""
+
+    valence: Share = 0.5
+    unimodal: Weight = 0.3
+    calibration: Weight = 0.1
+    ordinal: Weight = 0.05
+    mse: Weight = 0.0
+    smoothness: Weight = 0.0
+    stage_usage: Weight = 0.0
+
+
+class TrainConfig(Part):
+    """How the weights are found."""
+
+    epochs: Count = 60
+    batch_size: Count = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Weight = 0.01
+    warmup: Share = 0.05
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    patience: Count = 15
+    modality_dropout: Share = 0.1
+    span_dropout: Share = 0.1
+    noise: Weight = 0.0
+    crossfit_folds: Annotated[int, Field(ge=2)] = 3
+    crossfit_epochs: Count = 15
+
+
+class Config(Part):
+    """A whole run. `seed` decides split, weights, window order and corruptions."""
+
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML that `load_config` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(path: Path | None, assignments: Iterable[str] = ()) -> Config:
+    """A configuration from YAML (or the defaults) and `a.b=c` assignments on top.
+
+    Raises:
+        InputError: for a key that does not exist (naming the nearest one) or a value out of range.
+    """
+    raw: Any = {}
+    if path is not None:
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            got = " ".join(str(error).split())
+            raise InputError(path, expected="a YAML file", got=got, todo="Correct it.") from None
+    if not isinstance(raw, dict):
+        raise InputError(path, expected="sections such as `train:`", got=type(raw).__name__, todo="Correct it.")
+    for assignment in assignments:
+        _assign(raw, assignment)
+    return check_config(raw, str(path) if path else "configuration")
+
+
+def check_config(raw: Mapping[str, Any], place: str) -> Config:
+    """A validated Config from plain values; see `load_config`."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = [str(part) for part in first["loc"]]
+        where = ".".join(keys)
+        if first["type"] != "extra_forbidden":
+            got = repr(first["input"])
+            todo = "Correct the value."
+            raise InputError(f"{place}: {where}", expected=first["msg"], got=got, todo=todo) from None
+        names = _names(keys[:-1])
+        near = difflib.get_close_matches(keys[-1], names, 1)
+        todo = f"Did you mean {'.'.join([*keys[:-1], *near])}?" if near else f"Known: {', '.join(names)}."
+        raise InputError(place, expected="a known key", got=repr(where), todo=todo) from None
+
+
+def _assign(raw: dict[str, Any], assignment: str) -> None:
+    key, sign, text = assignment.partition("=")
+    if not sign or not key:
+        todo = "For example --set train.epochs=20."
+        raise InputError(f"--set {assignment}", expected="key=value", got=repr(assignment), todo=todo)
+    *path, last = key.strip().split(".")
+    here: Any = raw
+    for name in path:
+        here = here.setdefault(name, {}) if isinstance(here, dict) else None
+    if not isinstance(here, dict):
+        got, todo = repr(key), "Name a key inside a section."
+        raise InputError(f"--set {assignment}", expected="a key inside a section", got=got, todo=todo)
+    try:
+        here[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {assignment}", expected="a YAML value", got=text, todo="Quote it.") from None
+
+
+def _names(path: list[str]) -> list[str]:
+    part: type[BaseModel] = Config
+    for name in path:
+        found = part.model_fields[name].annotation
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+            return []
+        part = found
+    return list(part.model_fields)

@@ -1,0 +1,54 @@
+"""`sage-va eval`: a run, or the folds of one, scored by the protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.errors import InputError
+from ..data.labels import join_labels, read_labels
+from ..data.store import Store, open_store
+from ..data.windows import Corpus, load_corpus
+from .checkpoint import Run, fold_runs, load_run
+from .evaluate import ClipSums, corpus_sums, predict, summarise
+
+
+def score_run(
+    path: Path, *, cache: str | None = None, labels: Path | None = None, split: str | None = None, device: str = "cpu"
+) -> dict[str, Any]:
+    """The score of a run's test clips (or of another part), pooled over folds where there are folds.
+
+    Raises:
+        InputError: if the run is unfinished, or no clip of that part is in the cache with labels.
+    """
+    raw: list[ClipSums] = []
+    smoothed: list[ClipSums] = []
+    runs = [load_run(fold, device) for fold in fold_runs(path)] or [load_run(path, device)]
+    chosen = split or ("test" if "test" in runs[0].roles.values() else "val")
+    for run in runs:
+        corpus = load_part(run, open_store(cache or run.cache), labels or Path(run.labels), chosen)
+        predictions = predict(run.model, corpus.to(torch.device(device)), range(len(corpus.clips)), run.config.data)
+        raw += corpus_sums(predictions, corpus)
+        smoothed += corpus_sums(predictions, corpus, run.smoothing_s)
+    return {
+        "run": str(path),
+        "variant": runs[0].config.model.variant,
+        "split": chosen,
+        "num_folds": len(runs) if fold_runs(path) else None,
+        "smoothing_s": [run.smoothing_s for run in runs],
+        "random_weights": runs[0].random_weights,
+        **summarise(raw, smoothed),
+    }
+
+
+def load_part(run: Run, store: Store, labels: Path, split: str) -> Corpus:
+    """The clips of one part of a run's split, with labels, on the run's grid."""
+    wanted = sorted(clip_id for clip_id, role in run.roles.items() if role == split)
+    found, missing, _ = join_labels(read_labels(labels), wanted)
+    if missing or not wanted:
+        got = f"no labels for {missing[0]}" if missing else "none"
+        raise InputError(run.path, expected=f"labelled {split} clips", got=got, todo="Check --labels and --split.")
+    truths = {clip_id: label.timed(store.clip(clip_id)) for clip_id, label in found.items()}
+    return load_corpus(store, run.streams, wanted, grid_hz=run.config.data.grid_hz, truths=truths)
