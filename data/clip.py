@@ -43,14 +43,15 @@ class FrameClock:
 
     def to_json(self) -> dict[str, Any]:
         """`{"time_base": "1/12800", "runs": [[first, gap, count], …]}`: frames at first + i * gap for i < count."""
+        gaps = np.diff(self.pts)
+        changes = np.flatnonzero(np.diff(gaps)) + 1
         runs: list[list[int]] = []
         start = 0
         while start < len(self.pts):
-            gap = int(self.pts[start + 1] - self.pts[start]) if start + 1 < len(self.pts) else 0
-            uneven = np.flatnonzero(np.diff(self.pts[start:]) != gap)
-            count = int(uneven[0]) + 1 if len(uneven) else len(self.pts) - start
-            runs.append([int(self.pts[start]), gap, count])
-            start += count
+            change = np.searchsorted(changes, start, side="right")
+            last = int(changes[change]) if change < len(changes) else len(self.pts) - 1
+            runs.append([int(self.pts[start]), int(gaps[start]) if start < len(gaps) else 0, last - start + 1])
+            start = last + 1
         return {"time_base": str(self.time_base), "runs": runs}
 
     @classmethod
@@ -153,10 +154,15 @@ class Track:
         if self.values.ndim != 2 or 0 in self.values.shape or self.values.dtype not in (np.float16, np.float32):
             raise _bad("values of shape (T, D), float16 or float32", f"{self.values.shape} {self.values.dtype}")
         num_frames = len(self.values)
-        shapes = {"times_s": (num_frames,), "mask": (num_frames,), "quality": (num_frames, len(self.quality_units))}
-        for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise _bad(f"{name} of shape {shape}", f"{getattr(self, name).shape}")
+        wanted = {
+            "times_s": ((num_frames,), np.float64),
+            "mask": ((num_frames,), np.bool_),
+            "quality": ((num_frames, len(self.quality_units)), np.float32),
+        }
+        for name, (shape, dtype) in wanted.items():
+            found = getattr(self, name)
+            if found.shape != shape or found.dtype != dtype:
+                raise _bad(f"{name} of shape {shape}, {np.dtype(dtype)}", f"{found.shape} {found.dtype}")
         return num_frames
 
     @property

@@ -30,10 +30,21 @@ def json_sha256(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def sealed(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes with a checksum of their own, by which `unsealed` knows that they are whole."""
+    return {**attrs, "attrs_sha256": json_sha256(dict(attrs))}
+
+
+def unsealed(attrs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The attributes that were sealed, or None where they are not those any more."""
+    body = {key: value for key, value in attrs.items() if key != "attrs_sha256"}
+    return body if attrs.get("attrs_sha256") == json_sha256(body) else None
+
+
 def array_sha256(array: NDArray[Any]) -> str:
     """SHA-256 (hex) of an array's little-endian bytes in C order: the same in every store."""
     plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return hashlib.sha256(memoryview(plain).cast("B") if plain.size else b"").hexdigest()
+    return hashlib.sha256(plain.reshape(-1).view(np.uint8).data if plain.nbytes else b"").hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -57,11 +68,11 @@ def stream_alias(stream: str) -> str:
 
 def check_clip_id(clip_id: str) -> str:
     """Returns a clip_id that is safe to use as a place, or raises InputError."""
-    parts = clip_id.split("/")
-    if not clip_id or clip_id.startswith("/") or ".." in parts or re.search(r"[\x00-\x1f\x7f\\]", clip_id):
+    unsafe = re.search(r"[\x00-\x1f\x7f\\\ud800-\udfff]", clip_id)
+    if not clip_id or clip_id.startswith("/") or ".." in clip_id.split("/") or unsafe:
         raise InputError(
             f"clip_id {clip_id!r}",
-            expected="a relative path without '..', backslashes or control characters",
+            expected="a relative path in UTF-8 without '..', backslashes or control characters",
             got=repr(clip_id),
             todo="Rename the clip in the manifest.",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ class Found:
 
     clip_id: str
     path: Path
-    key: str | None
+    key: str | None = None
 
     def load(self) -> NDArray[Any]:
         """The array; pickles are refused.
@@ -33,11 +34,25 @@ class Found:
         """
         try:
             loaded = np.load(self.path, allow_pickle=False)
-            return loaded if self.key is None else loaded[self.key]
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                return loaded
+            with loaded:
+                return loaded[self._choose(loaded.files)]
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            if isinstance(error, InputError):
+                raise
             todo = "Save it again with numpy.save; pickled objects are never loaded."
             got = str(error).splitlines()[0]
             raise InputError(self.path, expected="a plain numpy array", got=got, todo=todo) from None
+
+    def _choose(self, names: list[str]) -> str:
+        if self.key is None and len(names) != 1:
+            got = ", ".join(names) or "none"
+            raise InputError(self.path, expected="one array", got=got, todo="Choose one with --key.")
+        if self.key is not None and self.key not in names:
+            got = ", ".join(names) or "none"
+            raise InputError(self.path, expected=f"an array {self.key!r}", got=got, todo="Choose another --key.")
+        return self.key or names[0]
 
 
 def import_features(
@@ -45,7 +60,7 @@ def import_features(
 ) -> tuple[str, list[str], list[tuple[str, str]]]:
     """Adds one stream to a cache from arrays of shape (T, D), one per clip, at a constant rate.
 
-    Rows that hold NaN are masked. Row k stands at k / hz seconds.
+    Rows that hold NaN or infinity are masked. Row k stands at k / hz seconds.
 
     Args:
         source: a folder of `<clip_id>.npy` or `<clip_id>.npz` (searched recursively), or one `.npz` whose arrays are
@@ -62,11 +77,13 @@ def import_features(
     if modality not in MODALITIES or not alias:
         todo = "For example --stream visual/openface."
         raise InputError(f"stream {stream!r}", expected="visual/NAME or audio/NAME", got=repr(stream), todo=todo)
+    if not 0.001 <= hz <= 100_000:
+        raise InputError(f"stream {stream!r}", expected="rows per second", got=f"{hz}", todo="Correct --hz.")
     fingerprint = {
         "schema_version": SCHEMA_VERSION,
         "modality": modality,
         "encoder": {"kind": "import", "name": alias, "array": key},
-        "hz": hz,
+        "hz": float(hz),
     }
     full = stream_name(modality, alias, fingerprint)
     done, failures = [], []
@@ -87,7 +104,7 @@ def _import_one(store: Store, found: Found, stream: str, fingerprint: dict[str, 
         return
     values = _as_features(found, loaded)
     clock = FrameClock.regular(hz, len(values))
-    mask = np.isfinite(values).all(axis=1)
+    mask = np.asarray(np.isfinite(values).all(axis=1))
     track = Track.of(values, clock.times_s, mask)
     clip = Clip(found.clip_id, duration_s=len(values) / hz, clock=clock if stream.startswith("visual/") else None)
     report = {"path": found.path.name, "array": found.key, "num_rows": len(values)}
@@ -110,7 +127,7 @@ def find_arrays(source: Path, key: str | None) -> Iterator[Found]:
     """
     if source.is_dir():
         paths = sorted(p for p in source.rglob("*") if p.suffix in (".npy", ".npz") and not p.name.startswith("."))
-        found = [_in_file(path, path.relative_to(source).with_suffix("").as_posix(), key) for path in paths]
+        found = [Found(p.relative_to(source).with_suffix("").as_posix(), p, key) for p in paths]
     else:
         found = _in_archive(source, key)
     if not found:
@@ -120,30 +137,15 @@ def find_arrays(source: Path, key: str | None) -> Iterator[Found]:
     yield from found
 
 
-def _in_file(path: Path, clip_id: str, key: str | None) -> Found:
-    if path.suffix == ".npy":
-        return Found(clip_id, path, None)
-    names = _names(path)
-    if key is None and len(names) > 1:
-        todo = "Choose one with --key."
-        raise InputError(path, expected="one array", got=", ".join(names), todo=todo)
-    if key is not None and key not in names:
-        raise InputError(path, expected=f"an array {key!r}", got=", ".join(names), todo="Choose another --key.")
-    return Found(clip_id, path, key or names[0])
-
-
 def _in_archive(path: Path, key: str | None) -> list[Found]:
     if path.suffix != ".npz" or not path.is_file():
         todo = "Give a folder of .npy files or one .npz."
         raise InputError(path, expected="a folder or an .npz file", got="neither", todo=todo)
-    ending = f"/{key}" if key else ""
-    return [Found(name.removesuffix(ending), path, name) for name in sorted(_names(path)) if name.endswith(ending)]
-
-
-def _names(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
+            names = sorted(name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy"))
     except (zipfile.BadZipFile, OSError) as error:
         todo = "Save it again with numpy.savez."
         raise InputError(path, expected="an .npz archive", got=str(error), todo=todo) from None
+    ending = f"/{key}" if key else ""
+    return [Found(name.removesuffix(ending), path, name) for name in names if name.endswith(ending)]

@@ -65,7 +65,7 @@ def describe_clips(found: dict[str, Any]) -> str:
 
 
 def verify(store: Store, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Counts of what was checked, and every problem."""
+    """Counts of what was checked, every problem, and what interrupted writers left (harmless)."""
     problems, checked = [], 0
     for clip_id, stream, problem in store.verify():
         checked += bool(stream)
@@ -73,11 +73,14 @@ def verify(store: Store, progress: Callable[[str], None] | None = None) -> dict[
             problems.append({"clip_id": problem.clip_id, "stream": problem.stream, "what": problem.what})
         if progress:
             progress(clip_id)
-    return {"url": store.url, "streams_checked": checked, "problems": problems}
+    return {"url": store.url, "streams_checked": checked, "problems": problems, "leftovers": store.leftovers()}
 
 
 def describe_verified(found: dict[str, Any]) -> str:
     """`verify` as text."""
     lines = [f"{p['clip_id']} {p['stream']}: {p['what']}".strip() for p in found["problems"]]
-    verdict = f"{len(lines)} problems" if lines else "whole"
+    lines += [
+        f"{place}: left by an interrupted writer; harmless, the next one clears it" for place in found["leftovers"]
+    ]
+    verdict = f"{len(found['problems'])} problems" if found["problems"] else "whole"
     return "\n".join([*lines, f"{found['url']}: {found['streams_checked']} streams checked, {verdict}"])

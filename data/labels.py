@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .clip import Clip
 from .errors import InputError
 
+NOT_ANNOTATED = -5
 PARTS = {"Train_Set": "train", "Validation_Set": "val"}
 
 
@@ -37,7 +38,7 @@ class Labels:
     @property
     def mask(self) -> NDArray[np.bool_]:
         """(S,) True where both values are finite and in [-1, 1]; -5 means not annotated."""
-        return (np.abs(self.va) <= 1).all(axis=1)
+        return np.asarray((np.abs(self.va) <= 1).all(axis=1))
 
     def timed(self, clip: Clip) -> Truth:
         """The labels with times: their own, or those of the clip's frames.
@@ -102,13 +103,16 @@ def read_label_file(path: Path) -> Labels:
         raise InputError(
             f"{path}:{row}", expected="times that increase", got="one that does not", todo="Sort the rows."
         )
-    part = next((PARTS[folder] for folder in path.parts if folder in PARTS), None)
+    part = next((PARTS[folder] for folder in path.absolute().parts if folder in PARTS), None)
     labels = Labels(path, va, times, part)
     if not labels.mask.any():
         got = f"{len(va)} rows, none of them annotated in that range"
         raise InputError(
             path, expected="valence and arousal in [-1, 1]", got=got, todo="Rescale them, or remove the file."
         )
+    beyond = int(((np.abs(va) > 1) & (va != NOT_ANNOTATED)).any(axis=1).sum())
+    if beyond:
+        warnings.warn(f"{path}: {beyond} of {len(va)} rows lie outside [-1, 1] and are left out.", stacklevel=2)
     return labels
 
 
@@ -123,9 +127,14 @@ def _columns(path: Path, header: list[str]) -> list[int]:
 
 
 def _numbers(path: Path, rows: Iterable[list[str]], columns: list[int]) -> Iterator[list[float]]:
+    blank = 0
     for line, row in enumerate(rows, 2):
-        if not row:
+        if not any(cell.strip() for cell in row):
+            blank = blank or line
             continue
+        if blank and len(columns) == 2:
+            todo = "Write -5,-5 where a frame is not annotated: row k belongs to frame k."
+            raise InputError(f"{path}:{blank}", expected="numbers", got="an empty line among rows", todo=todo)
         try:
             numbers = [float(row[c]) if row[c].strip() else math.nan for c in columns]
             if len(columns) == 3 and not math.isfinite(numbers[0]):
@@ -139,39 +148,45 @@ def _numbers(path: Path, rows: Iterable[list[str]], columns: list[int]) -> Itera
 def join_labels(labels: list[Labels], clip_ids: list[str]) -> tuple[dict[str, Labels], list[str], list[Path]]:
     """Which label file belongs to which clip.
 
-    `a/video.mp4` is met by `a/video.txt` or, if only one is so named, by any `video.txt`; `video.mp4#left` by
-    `video_left.txt`, as in Aff-Wild2.
+    `a/video.mp4` is met by `a/video.txt` or, where there is none, by a `video.txt` elsewhere that no other clip can
+    claim; `video.mp4#left` by `video_left.txt`, as in Aff-Wild2.
 
     Returns:
         clip_id -> labels; clips without labels; label files without a clip.
 
     Raises:
-        InputError: if two label files claim one clip.
+        InputError: if two label files claim one clip, or two clips one label file of another folder.
     """
+    exact = {clip_id: _named(labels, _names(clip_id), nested=True) for clip_id in clip_ids}
+    claimed = {label.path for found in exact.values() for label in found}
+    free = [label for label in labels if label.path not in claimed]
     joined: dict[str, Labels] = {}
+    by_name: dict[Path, str] = {}
     for clip_id in clip_ids:
-        found = _matches(labels, clip_id)
+        found = exact[clip_id] or _named(free, _names(clip_id), nested=False)
         if len(found) > 1:
             got = " and ".join(str(label.path) for label in found[:2])
             raise InputError(clip_id, expected="one label file", got=got, todo="Keep one, or mirror the media folders.")
-        if found:
-            joined[clip_id] = found[0]
+        for label in found:
+            joined[clip_id] = label
+            if not exact[clip_id] and by_name.setdefault(label.path, clip_id) != clip_id:
+                got = f"{by_name[label.path]} and {clip_id}"
+                todo = "Lay the label files out in the same folders as the media."
+                raise InputError(label.path, expected="one clip of that name", got=got, todo=todo)
     used = {label.path for label in joined.values()}
     missing = [clip_id for clip_id in clip_ids if clip_id not in joined]
     return joined, missing, [label.path for label in labels if label.path not in used]
 
 
-def _matches(labels: list[Labels], clip_id: str) -> list[Labels]:
+def _names(clip_id: str) -> list[str]:
+    """What the label file of a clip may be called, less its suffix: as the clip with or without its own suffix."""
     name, _, person = clip_id.partition("#")
     suffix = f"_{person}" if person else ""
-    wanted = {f"{name}{suffix}", f"{PurePosixPath(name).with_suffix('')}{suffix}"}
-    bases = {PurePosixPath(place).name for place in wanted}
-    same_name = [label for label in labels if label.path.stem in bases]
-    exact = [label for label in same_name if any(_ends_with(label.path, place) for place in wanted)]
-    nested = [label for label in exact if "/" in name]
-    return nested or exact or same_name
+    return [f"{name}{suffix}", f"{PurePosixPath(name).with_suffix('')}{suffix}"]
 
 
-def _ends_with(path: Path, place: str) -> bool:
-    stem = path.with_suffix("").as_posix()
-    return stem == place or stem.endswith(f"/{place}")
+def _named(labels: list[Labels], names: list[str], *, nested: bool) -> list[Labels]:
+    """The labels of the first name that has any; nested: with the folders of the clip, else in any folder."""
+    wanted = [f"/{name}" if nested else f"/{PurePosixPath(name).name}" for name in names]
+    found = ([label for label in labels if f"/{label.path.with_suffix('')}".endswith(name)] for name in wanted)
+    return next(filter(None, found), [])

@@ -18,9 +18,15 @@ from .errors import InputError
 from .fingerprint import check_clip_id
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()
+    f".{name}"
+    for name in (
+        *("3gp", "asf", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4"),
+        *("mpeg", "mpg", "mts", "mxf", "ogv", "ts", "vob", "webm", "wmv"),
+    )
 )
-AUDIO_SUFFIXES = frozenset(".aac .aif .aiff .amr .au .flac .m4a .mka .mp3 .oga .ogg .opus .wav .wma".split())
+AUDIO_SUFFIXES = frozenset(
+    (".aac", ".aif", ".aiff", ".amr", ".au", ".flac", ".m4a", ".mka", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma")
+)
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl"})
 COLUMNS = ("clip_id", "path", "crops", "subject_id", "start_s", "end_s", "fps")
 _CROP_NAME = re.compile(r"\d{5,}\.(jpe?g|png)", re.IGNORECASE)
@@ -114,8 +120,10 @@ def _sources_of(text: str) -> Iterator[Source]:
     place = Path(text)
     if place.is_dir():
         yield from _scan(place, place)
+    elif place.is_file() and place.suffix.lower() in MANIFEST_SUFFIXES:
+        yield from _read_manifest(place)
     elif place.is_file():
-        yield from _read_manifest(place) if place.suffix.lower() in MANIFEST_SUFFIXES else [_of_file(place, place.parent)]
+        yield _of_file(place, place.parent)
     elif glob.has_magic(text):
         yield from _expand(text)
     else:
@@ -147,7 +155,7 @@ def _scan(folder: Path, root: Path) -> Iterator[Source]:
 
 
 def _expand(pattern: str) -> Iterator[Source]:
-    plain = [part for part in Path(pattern).parts[:-1]]
+    plain = Path(pattern).parts[:-1]
     magic = next((i for i, part in enumerate(plain) if glob.has_magic(part)), len(plain))
     root = Path(*plain[:magic])
     for text in sorted(glob.glob(pattern, recursive=True)):
@@ -170,7 +178,8 @@ def _read_manifest(path: Path) -> Iterator[Source]:
             seen[source.clip_id] = place
             yield source
     except UnicodeDecodeError as error:
-        raise InputError(path, expected="UTF-8 text", got=f"other bytes ({error.reason})", todo="Save it as UTF-8.") from error
+        got = f"other bytes ({error.reason})"
+        raise InputError(path, expected="UTF-8 text", got=got, todo="Save it as UTF-8.") from error
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

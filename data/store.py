@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +14,17 @@ from numpy.typing import NDArray
 
 from .clip import MODALITIES, Clip, Track
 from .errors import DamagedError, InputError
-from .fingerprint import ARRAYS, SCHEMA_VERSION, array_sha256, clip_id_of, clip_key, json_sha256, stream_alias
+from .fingerprint import (
+    ARRAYS,
+    SCHEMA_VERSION,
+    array_sha256,
+    clip_id_of,
+    clip_key,
+    json_sha256,
+    sealed,
+    stream_alias,
+    unsealed,
+)
 
 Mode = Literal["r", "a"]
 Arrays = dict[str, NDArray[Any]]
@@ -31,8 +43,9 @@ class Store(ABC):
     """A feature cache. Streams of clips go in whole, once, and come out checked.
 
     A stream is named `<modality>/<alias>-<8 hex of its fingerprint>`; its record (the commit mark) is written last
-    and holds the whole fingerprint and the SHA-256 of each array. Readers see only entries with a record.
-    Subclasses say where bytes lie; everything that is promised about them is decided here.
+    and holds the whole fingerprint, what is known of the clip, and the SHA-256 of each array. Readers see only entries
+    with a record. Nothing that several writers would have to change together exists: a clip is what the records of
+    its streams say. Subclasses say where bytes lie; everything that is promised about them is decided here.
     """
 
     url: str
@@ -51,15 +64,15 @@ class Store(ABC):
 
     @abstractmethod
     def _load_clip(self, key: str) -> dict[str, Any]:
-        """The clip's attributes; {} where there are none."""
+        """The attributes of a clip's place; {} where there are none."""
 
     @abstractmethod
     def _save_clip(self, key: str, attrs: Mapping[str, Any]) -> None:
-        """Replaces the clip's attributes atomically."""
+        """Makes a clip's place, or replaces its attributes, atomically."""
 
     @abstractmethod
     def _load_record(self, key: str, stream: str) -> dict[str, Any]:
-        """The stream's attributes; {} where there are none."""
+        """The stream's attributes; {} where there are none, anything unsealed where they cannot be read."""
 
     @abstractmethod
     def _load_arrays(self, key: str, stream: str) -> Arrays:
@@ -67,11 +80,18 @@ class Store(ABC):
 
     @abstractmethod
     def _save_stream(self, key: str, stream: str, arrays: Arrays, record: Mapping[str, Any], overwrite: bool) -> None:
-        """Puts a stream in its place whole, durable before it is visible. First writer wins unless overwriting."""
+        """Puts a stream in its place whole, durable before it is visible.
+
+        A sound entry that is there already stays, unless overwriting; then it goes only when the new one is in place.
+        """
 
     @abstractmethod
-    def _leftovers(self) -> list[str]:
-        """Temporary places that an interrupted writer left."""
+    def _damaged_places(self) -> list[str]:
+        """Places that hold clips and streams together and are not as they were written."""
+
+    @abstractmethod
+    def leftovers(self) -> list[str]:
+        """Temporary places that an interrupted writer left; harmless, and cleared by a later writer."""
 
     @abstractmethod
     def _log(self, entry: Mapping[str, Any]) -> None:
@@ -84,15 +104,17 @@ class Store(ABC):
 
     @final
     def clip(self, clip_id: str) -> Clip:
-        """What the cache knows of a clip.
+        """What the cache knows of a clip: all that was said of it when its streams were committed.
 
         Raises:
-            InputError: if there is none.
+            InputError: if there is none. DamagedError: if a record of it is not what was written.
         """
-        attrs = self._load_clip(clip_key(clip_id))
-        if not attrs:
+        known: dict[str, Any] = {}
+        for stream in self._committed(clip_key(clip_id)):  # audio first: visual, which has the frame clock, prevails
+            known |= self.record(clip_id, stream)["clip"]
+        if not known:
             raise InputError(clip_id, expected=f"a clip of {self.url}", got="none of that name", todo="See `cache ls`.")
-        return Clip.from_json(attrs["clip"])
+        return Clip.from_json(known)
 
     @final
     def streams(self, clip_id: str | None = None) -> list[str]:
@@ -120,15 +142,15 @@ class Store(ABC):
 
     @final
     def has(self, clip_id: str, stream: str, source_sha256: str) -> bool:
-        """Whether a stream of a clip is committed.
+        """Whether a stream of a clip is committed; False where its record is damaged, so that it is made again.
 
         Raises:
             InputError: if it is, but was made from other bytes than `source_sha256` names.
         """
-        record = self._load_record(clip_key(clip_id), stream)
-        if not record.get("commit"):
+        record = unsealed(self._load_record(clip_key(clip_id), stream))
+        if record is None:
             return False
-        if record.get("source_sha256") != source_sha256:
+        if record["source_sha256"] != source_sha256:
             raise InputError(
                 clip_id,
                 expected=f"the medium that {stream} was made from",
@@ -149,20 +171,29 @@ class Store(ABC):
         report: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Puts one stream of one clip into the cache, whole or not at all.
+        """Puts one stream of one clip into the cache, whole or not at all; the first writer of an entry wins.
 
         Args:
             fingerprint: all that decides the values; its hash is part of `stream`.
             source_sha256: hash of the medium that the track was made from.
             report: what the decoder saw (counts, first times); for people.
             overwrite: replace an entry of the same name.
+
+        Raises:
+            InputError: if the entry exists and was made from another medium, and `overwrite` is False.
         """
         self._check_name(stream, fingerprint)
         key = clip_key(clip.clip_id)
+        place = sealed({"clip_id": clip.clip_id})
+        if self._load_clip(key) != place:
+            self._save_clip(key, place)
+        if not overwrite and self.has(clip.clip_id, stream, source_sha256):
+            return
         arrays: Arrays = {name: getattr(track, name) for name in ARRAYS}
         record: dict[str, Any] = {
             "commit": True,
             "schema_version": SCHEMA_VERSION,
+            "clip": clip.to_json(),
             "fingerprint": dict(fingerprint),
             "source_sha256": source_sha256,
             "checksums": {name: array_sha256(array) for name, array in arrays.items()},
@@ -172,12 +203,8 @@ class Store(ABC):
             "quality_units": dict(track.quality_units),
             "report": dict(report or {}),
         }
-        record["record_sha256"] = json_sha256(record)
-        known = self._load_clip(key)
-        merged = {**known.get("clip", {}), **clip.to_json()}
-        if merged != known.get("clip"):
-            self._save_clip(key, {"clip": merged, "clip_sha256": json_sha256(merged)})
-        self._save_stream(key, stream, arrays, record, overwrite)
+        plain = json.loads(json.dumps(record, allow_nan=False))  # as it will be read, so that the seal holds
+        self._save_stream(key, stream, arrays, sealed(plain), overwrite)
         self._log({"event": "commit", "clip_id": clip.clip_id, "stream": stream})
 
     @final
@@ -193,13 +220,13 @@ class Store(ABC):
             InputError: if the stream is not committed for this clip.
             DamagedError: if the record is not what was written.
         """
-        record = self._load_record(clip_key(clip_id), stream)
-        if not record.get("commit"):
+        found = self._load_record(clip_key(clip_id), stream)
+        if not found:
             raise InputError(
                 f"{clip_id} {stream}", expected="a committed stream", got="none", todo="Extract or import it first."
             )
-        body = {key: value for key, value in record.items() if key != "record_sha256"}
-        if json_sha256(body) != record.get("record_sha256"):
+        body = unsealed(found)
+        if body is None or body["clip"]["clip_id"] != clip_id:
             raise _damaged(clip_id, stream, "the record that was committed", "another one")
         if body["schema_version"] != SCHEMA_VERSION:
             raise InputError(
@@ -227,13 +254,16 @@ class Store(ABC):
         for name in ARRAYS:
             if array_sha256(arrays[name]) != record["checksums"][name]:
                 raise _damaged(clip_id, stream, f"the bytes of {name!r} that were committed", "others")
-        return Track(**arrays, quality_units=record["quality_units"])
+        try:
+            return Track(**arrays, quality_units=record["quality_units"])
+        except InputError as error:
+            raise _damaged(clip_id, stream, error.expected, error.got) from error
 
     @final
     def verify(self) -> Iterator[tuple[str, str, Problem | None]]:
         """Checks everything; yields (clip_id, stream, problem or None) for each entry as it goes."""
-        for place in self._leftovers():
-            yield "", "", Problem("", "", f"temporary place {place} of an interrupted writer; harmless")
+        for place in self._damaged_places():
+            yield "", "", Problem("", "", f"{place} is not what was written")
         for key in self._keys():
             clip_id = self._clip_id(key)
             yield clip_id, "", self._clip_problem(key, clip_id)
@@ -242,29 +272,38 @@ class Store(ABC):
 
     @final
     def content_sha256(self) -> str:
-        """One hash over all clips and commit records: equal for caches with equal content, however made."""
+        """One hash over all commit records: equal for caches with equal content, however made.
+
+        Raises:
+            DamagedError: if a record is not what was written.
+        """
         rows = [
-            [key, self._load_clip(key), [[s, self._load_record(key, s)["record_sha256"]] for s in self._committed(key)]]
-            for key in self._keys()
+            [clip_id, stream, json_sha256(self.record(clip_id, stream))]
+            for clip_id in self.clip_ids()
+            for stream in self.streams(clip_id)
         ]
-        return json_sha256([row for row in rows if row[2]])
+        return json_sha256(rows)
 
     def _committed(self, key: str) -> list[str]:
-        return [stream for stream in self._names(key) if self._load_record(key, stream).get("commit")]
+        """The streams that have a record, sound or damaged: what was lost must not pass for never made."""
+        return [stream for stream in self._names(key) if self._load_record(key, stream)]
 
     def _clip_id(self, key: str) -> str:
-        return clip_id_of(key) or self._load_clip(key).get("clip", {}).get("clip_id", key)
+        whole = clip_id_of(key)
+        if whole is not None:
+            return whole
+        records = (unsealed(self._load_record(key, stream)) for stream in self._names(key))
+        known = [unsealed(self._load_clip(key)), *(record and record["clip"] for record in records)]
+        return next((found["clip_id"] for found in known if found), key)
 
     def _clip_problem(self, key: str, clip_id: str) -> Problem | None:
-        attrs = self._load_clip(key)
-        if not attrs:
-            return Problem(clip_id, "", "clip without attributes")
-        if json_sha256(attrs.get("clip")) != attrs.get("clip_sha256") or clip_key(attrs["clip"]["clip_id"]) != key:
-            return Problem(clip_id, "", "attributes of the clip are not those that were written")
-        return None
+        with contextlib.suppress(InputError):
+            if clip_key(clip_id) == key and self._load_clip(key) == sealed({"clip_id": clip_id}):
+                return None
+        return Problem(clip_id, "", "attributes of the clip are not those that were written")
 
     def _stream_problem(self, key: str, clip_id: str, stream: str) -> Problem | None:
-        if not self._load_record(key, stream).get("commit"):
+        if not self._load_record(key, stream):
             return Problem(clip_id, stream, "not committed: an interrupted writer left it")
         try:
             self._check_name(stream, self.record(clip_id, stream)["fingerprint"])
@@ -287,7 +326,10 @@ class Store(ABC):
 
 def _damaged(clip_id: str, stream: str, expected: str, got: str) -> DamagedError:
     return DamagedError(
-        f"{clip_id} {stream}", expected=expected, got=got, todo="Run `sage-va cache verify`, then extract it again."
+        f"{clip_id} {stream}",
+        expected=expected,
+        got=got,
+        todo="Run `sage-va cache verify`, then extract it again with --overwrite.",
     )
 
 
@@ -297,18 +339,18 @@ def open_store(url: str | Path, mode: Mode = "r", *, licence: str | None = None)
     Args:
         url: a folder ending in `.zarr`.
         mode: "r" to read an existing cache; "a" to add to it, making it where there is none.
-        licence: terms of use to record in a new cache.
+        licence: terms of use to record in a new cache; an existing one must have the same.
 
     Raises:
-        InputError: if there is no cache at `url`, or none of a kind that is known.
+        InputError: if there is no cache at `url`, or none of a kind that is known, or one under another licence.
     """
     from .store_zarr import ZarrStore
 
-    if not str(url).rstrip("/").endswith(".zarr"):
+    if not str(url).rstrip("/").endswith(".zarr") or "://" in str(url):
         raise InputError(
             url,
-            expected="a cache named *.zarr",
-            got=f"{Path(url).name!r}",
-            todo="Give the cache a name ending in .zarr.",
+            expected="a local folder named *.zarr",
+            got=f"{Path(url).name!r}" if "://" not in str(url) else "an address",
+            todo="Give the path of a cache that ends in .zarr.",
         )
     return ZarrStore(Path(url), mode, licence)

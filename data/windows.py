@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .clip import Clip, Track
 from .errors import InputError
-from .fingerprint import json_sha256
+from .fingerprint import json_sha256, stream_alias
 from .labels import Truth
 from .store import Store
 from .timebase import Grid, to_grid
@@ -23,7 +23,8 @@ from .timebase import Grid, to_grid
 class Stream:
     """An input of a model: full stream name, dims D, names of its Q quality signals, whole fingerprint.
 
-    `label` is what people read: the modality, or the alias where a modality has several streams.
+    `label` is what people read: the modality; the alias where it has several streams; the full name where those
+    share an alias.
     """
 
     name: str
@@ -121,15 +122,6 @@ class Windows:
     steps: Tensor
 
 
-def describe_stream(store: Store, name: str, labels: Mapping[str, int]) -> Stream:
-    """The Stream of a full name, read from the first clip that has it; `labels` counts streams per modality."""
-    clip_id = next(c for c in store.clip_ids() if name in store.streams(c))
-    record = store.record(clip_id, name)
-    modality, _, rest = name.partition("/")
-    label = modality if labels[modality] == 1 else rest[:-9]
-    return Stream(name, label, modality, record["dim"], tuple(record["quality_units"]), record["fingerprint"])
-
-
 def choose_streams(store: Store, names: Sequence[str]) -> list[Stream]:
     """The streams that aliases, modalities or full names mean.
 
@@ -139,10 +131,21 @@ def choose_streams(store: Store, names: Sequence[str]) -> list[Stream]:
     full = [store.resolve(name) for name in names]
     if len(set(full)) < len(full):
         raise InputError("streams", expected="different streams", got=", ".join(full), todo="Name each stream once.")
-    counts = {name.split("/")[0]: 0 for name in full}
-    for name in full:
-        counts[name.split("/")[0]] += 1
-    return [describe_stream(store, name, counts) for name in full]
+    return [_describe(store, name, _label(name, full)) for name in full]
+
+
+def _label(name: str, among: Sequence[str]) -> str:
+    modality, alias = stream_alias(name).split("/")
+    if sum(other.startswith(f"{modality}/") for other in among) == 1:
+        return modality
+    return alias if sum(stream_alias(other).endswith(f"/{alias}") for other in among) == 1 else name
+
+
+def _describe(store: Store, name: str, label: str) -> Stream:
+    """The Stream of a full name, read from the first clip that has it."""
+    clip_id = next(c for c in store.clip_ids() if name in store.streams(c))
+    record = store.record(clip_id, name)
+    return Stream(name, label, name.split("/")[0], record["dim"], tuple(record["quality_units"]), record["fingerprint"])
 
 
 def load_corpus(
@@ -202,14 +205,21 @@ def _on_grid(tracks: list[Track], grid: Grid, truth: Truth | None) -> tuple[list
         found, mask = to_grid(track.times_s, track.values, track.mask, grid)
         values.append(np.nan_to_num(found, copy=False).astype(track.values.dtype))
         masks.append(mask)
-        signals = np.nan_to_num(track.quality, nan=0.0, posinf=0.0, neginf=0.0)
-        measured, _ = to_grid(track.times_s, signals, np.ones(track.num_frames, bool), grid)
-        quality.append(np.nan_to_num(measured, copy=False))
+        quality.append(_quality_on_grid(track, grid))
     va, va_mask = np.zeros((grid.num_steps, 2), np.float32), np.zeros(grid.num_steps, bool)
     if truth is not None and truth.mask.any():
         va, va_mask = to_grid(truth.times_s, truth.va, truth.mask, grid)
         va = np.nan_to_num(va, copy=False)
     return values, quality, np.stack(masks, axis=1), va, va_mask
+
+
+def _quality_on_grid(track: Track, grid: Grid) -> NDArray[np.float32]:
+    """(num_steps, Q), each signal from the frames where it was measured."""
+    out = np.zeros((grid.num_steps, track.quality.shape[1]), np.float32)
+    for q, measured in enumerate(np.isfinite(track.quality).T):
+        signal, known = to_grid(track.times_s, track.quality[:, q : q + 1], measured, grid)
+        out[known, q] = signal[known, 0]
+    return out
 
 
 def window_starts(num_steps: int, window_steps: int, hop_steps: int, jitter: int = 0) -> NDArray[np.int64]:

@@ -1,0 +1,37 @@
+"""What all tests share: Hypothesis profile, and the skips for material or hardware that a machine lacks."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+settings.register_profile(
+    "sage", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("sage")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips `shared` tests where ../shared is absent and `gpu` tests where there is no CUDA device."""
+    for item in items:
+        if item.get_closest_marker("shared") and not SHARED.is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"no material at {SHARED}"))
+        if item.get_closest_marker("gpu") and not has_cuda():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of media and data beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no material at {SHARED}")
+    return SHARED
