@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 MIN_STEPS = 4
+MIN_VARIANCE = 1e-8
 
 
 def moments(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
@@ -22,11 +23,17 @@ def moments(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
 
 
 def ccc_of_moments(sums: Tensor) -> Tensor:
-    """(..., 6) sums -> (...) CCC with population moments (Lin 1989); NaN for no steps or two constant series."""
-    n, x, y, xx, yy, xy = sums.unbind(-1)
+    """(..., 6) sums -> (...) CCC with population moments (Lin 1989); NaN for no steps or equal constant series."""
+    joint, spread = _joint_and_spread(sums)
+    return joint / spread
+
+
+def _joint_and_spread(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """2 cov(x, y), and var x + var y + (mean x - mean y)²; both 0 for no steps."""
+    n, (x, y, xx, yy, xy) = sums[..., 0].clamp(min=1), sums[..., 1:].unbind(-1)
     mean_x, mean_y = x / n, y / n
     spread = (xx / n - mean_x**2) + (yy / n - mean_y**2) + (mean_x - mean_y) ** 2
-    return 2 * (xy / n - mean_x * mean_y) / spread
+    return 2 * (xy / n - mean_x * mean_y), spread
 
 
 def ccc(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
@@ -51,12 +58,13 @@ def ccc_loss(prediction: Tensor, truth: Tensor, mask: Tensor, weights: tuple[flo
         mask: (...) True = the step counts.
         weights: d weights that sum to 1.
     """
-    x, y = (v.float().reshape(-1, v.shape[-1]).T for v in (prediction, truth))
-    counted = mask.reshape(1, -1).expand_as(y)
+    counted = mask.reshape(1, -1).expand(truth.shape[-1], -1)
+    x, y = (torch.where(counted, v.float().reshape(-1, v.shape[-1]).T, 0) for v in (prediction, truth))
     n = counted.sum(-1).clamp(min=1)
-    mse = torch.where(counted, (x - y) ** 2, 0).sum(-1) / n
-    centred = torch.where(counted, y - (torch.where(counted, y, 0).sum(-1) / n)[:, None], 0)
-    usable = (counted.sum(-1) >= MIN_STEPS) & (centred.square().sum(-1) / n > 1e-8)
-    agreement = ccc(x, torch.where(usable[:, None], y, y + torch.arange(y.shape[1], device=y.device)), counted)
-    terms = torch.where(usable, 1 - torch.nan_to_num(agreement), mse)
+    centre = (y.sum(-1) / n)[:, None]
+    mse = (x - y).square().sum(-1) / n
+    sums = moments(x - centre, y - centre, counted)
+    joint, spread = _joint_and_spread(sums)
+    usable = (sums[:, 0] >= MIN_STEPS) & (sums[:, 4] / n > MIN_VARIANCE)
+    terms = torch.where(usable, 1 - joint / torch.where(usable, spread, 1), mse)  # no 0 / 0, whose gradient is NaN
     return (terms * terms.new_tensor(weights)).sum()

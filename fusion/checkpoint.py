@@ -56,14 +56,19 @@ class Run:
         return [stream.name for stream in self.streams if stream.random_weights]
 
 
-def start_run(out: Path, config: Config, roles: Mapping[str, Role]) -> None:
-    """Makes the folder of a run, with its configuration and split.
+def check_new(out: Path) -> None:
+    """Refuses the place of a run where something is already.
 
     Raises:
-        InputError: if something is there already; runs are never overwritten.
+        InputError: if so; runs are never overwritten.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(out, expected="a new folder", got="one with files in it", todo="Choose another --out.")
+
+
+def start_run(out: Path, config: Config, roles: Mapping[str, Role]) -> None:
+    """Makes the folder of a run, which must be new, with its configuration and split."""
+    check_new(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / RESOLVED).write_text(config.to_yaml(), encoding="utf-8")
     with (out / SPLIT).open("w", newline="", encoding="utf-8") as file:
@@ -103,13 +108,14 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
         streams = [Stream(**{**s, "quality_names": tuple(s["quality_names"])}) for s in described["streams"]]
         model = build_model(streams, config.model)
         model.load_state_dict(load_file(path / MODEL))
+        roles = read_split(path / SPLIT)
         kept = {name: described[name] for name in ("cache", "labels", "licence", "smoothing_s")}
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         got = " ".join(str(error).split())[:200]
         raise InputError(path, expected="a whole run", got=got, todo="Copy it again, or train again.") from None
-    return Run(path, model.to(device).eval(), config, streams, read_split(path / SPLIT), **kept)
+    return Run(path, model.to(device).eval(), config, streams, roles, **kept)
 
 
 def fold_runs(path: Path) -> list[Path]:

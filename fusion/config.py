@@ -5,22 +5,34 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..data.errors import InputError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
+Demand = tuple[str, bool, str, str, str]
 
 
 class Part(BaseModel):
-    """A section of the configuration: immutable, no unknown keys."""
+    """A section of the configuration: immutable, no unknown keys, no infinite numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for key, right, expected, got, todo in self.demands():
+            if not right:
+                raise InputError(key, expected=expected, got=got, todo=todo)
+        return self
+
+    def demands(self) -> Iterable[Demand]:
+        """What keys of the section ask of each other: (key, whether met, expected, got, what to do)."""
+        return ()
 
 
 class DataConfig(Part):
@@ -31,15 +43,36 @@ class DataConfig(Part):
     window_steps: Count = 300
     hop_steps: Count = 200
 
+    def demands(self) -> Iterable[Demand]:
+        hop, window = self.hop_steps, self.window_steps
+        todo = "Lower it: steps between windows would never be seen."
+        yield "data.hop_steps", hop <= window, f"at most window_steps = {window}", str(hop), todo
+
 
 class SplitConfig(Part):
-    """Who is trained on: by clip, by subject, by the official parts, or by a file; or in folds."""
+    """Who is trained on: by clip, by subject, by the official parts, or by a file; or in folds.
+
+    `clip` keeps together what is known to belong together: a subject's clips, and the persons of one recording.
+    `subject` demands a subject_id of every clip.
+    """
 
     by: Literal["clip", "subject", "official", "file"] = "clip"
     file: str | None = None
     fractions: tuple[Weight, Weight, Weight] = (0.7, 0.15, 0.15)
     folds: Annotated[int, Field(ge=3)] | None = None
     fold: Annotated[int, Field(ge=0)] | None = None
+
+    def demands(self) -> Iterable[Demand]:
+        folds, fold, shares = self.folds, self.fold, self.fractions
+        named, drawn = (self.by == "file") == (self.file is not None), self.by in ("clip", "subject")
+        got, todo = f"{self.file} with split.by={self.by}", "Set both split.by=file and split.file, or neither."
+        yield "split.file", named, "a file exactly if split.by=file", got, todo
+        todo = "Set split.by to clip or subject, or leave split.folds out."
+        yield "split.folds", folds is None or drawn, "folds of clips or subjects", f"split.by={self.by}", todo
+        todo = "Set split.folds, and count folds from 0."
+        yield "split.fold", fold is None or fold < (folds or 0), "a fold below split.folds", f"{fold} of {folds}", todo
+        todo = "The validation clips decide when to stop."
+        yield "split.fractions", min(shares[:2]) > 0, "shares of train and val above 0", str(shares), todo
 
 
 class ModelConfig(Part):
@@ -59,6 +92,11 @@ class ModelConfig(Part):
     separate: bool = True
     calibrated: bool = True
     floor: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
+
+    def demands(self) -> Iterable[Demand]:
+        right = not self.layers or self.dim % self.heads == 0
+        todo = "Change one of them."
+        yield "model.dim", right, f"a multiple of model.heads = {self.heads}", str(self.dim), todo
 
 
 class LossConfig(Part):
@@ -93,7 +131,7 @@ class TrainConfig(Part):
 class Config(Part):
     """A whole run. `seed` decides split, weights, window order and corruptions."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()
@@ -131,12 +169,15 @@ def check_config(raw: Mapping[str, Any], place: str) -> Config:
         return Config.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, InputError):
+            where = f"{place}: {cause.place}"
+            raise InputError(where, expected=cause.expected, got=cause.got, todo=cause.todo) from None
         keys = [str(part) for part in first["loc"]]
         where = ".".join(keys)
         if first["type"] != "extra_forbidden":
-            got = repr(first["input"])
-            todo = "Correct the value."
-            raise InputError(f"{place}: {where}", expected=first["msg"], got=got, todo=todo) from None
+            expected, got = first["msg"].removeprefix("Input should be "), repr(first["input"])
+            raise InputError(f"{place}: {where}", expected=expected, got=got, todo="Correct the value.") from None
         names = _names(keys[:-1])
         near = difflib.get_close_matches(keys[-1], names, 1)
         todo = f"Did you mean {'.'.join([*keys[:-1], *near])}?" if near else f"Known: {', '.join(names)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ def predict(
         for name, part in parts.items():
             if part is not None:
                 total = sums.setdefault(name, torch.zeros(corpus.num_steps, part.shape[-1], dtype=torch.float64))
-                total.index_add_(0, steps, part[windows.inside].double().cpu())
+                total.index_add_(0, steps, part[windows.inside].cpu().double())
     model.train(was_training)
     found = {name: (total / count.clamp(min=1)[:, None]).numpy() for name, total in sums.items()}
     return [_of_clip(corpus, index, found) for index in clips]
@@ -123,7 +124,8 @@ def clip_sums(
     sums = _sums(va, truth, counted)
     if face is None:
         return ClipSums(prediction.clip_id, sums, None)
-    nearest = np.clip(np.rint(truth.times_s * grid.hz).astype(np.int64) - grid.first_step, 0, grid.num_steps - 1)
+    step = np.floor(truth.times_s * grid.hz + 0.5).astype(np.int64) - grid.first_step
+    nearest = step.clip(0, grid.num_steps - 1)
     return ClipSums(prediction.clip_id, sums, _sums(va, truth, counted & face[nearest]))
 
 
@@ -140,7 +142,7 @@ def corpus_sums(predictions: Sequence[Prediction], corpus: Corpus, width_s: floa
     for prediction, index in zip(predictions, corpus.find([p.clip_id for p in predictions]), strict=True):
         truth = corpus.truths[index]
         if truth is not None:
-            face = prediction.mask[:, visual].any(axis=1) if visual else None
+            face = np.logical_or.reduce(prediction.mask[:, visual], axis=1) if visual else None
             found.append(clip_sums(prediction, corpus.grids[index], truth, face, width_s))
     return found
 
@@ -155,11 +157,19 @@ def _named(values: torch.Tensor) -> dict[str, float]:
     return {**found, "mean": float(values.mean())}
 
 
+def score(predictions: Sequence[Prediction], corpus: Corpus) -> dict[str, float]:
+    """One CCC per target over all labels of the predicted clips, and their mean; raw."""
+    return pooled_ccc([clip.all for clip in corpus_sums(predictions, corpus)])
+
+
 def bootstrap(sums: Sequence[torch.Tensor], draws: int = 2000, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of the pooled CCC, resampling clips."""
-    stacked = torch.stack(list(sums))
-    drawn = np.random.default_rng(seed).integers(len(stacked), size=(draws, len(stacked)))
-    scores = ccc_of_moments(stacked[torch.from_numpy(drawn)].sum(1)).numpy()
+    """95 % percentile intervals of the pooled CCC, resampling clips; NaN for fewer than two clips that count."""
+    counted = [clip for clip in sums if clip[0, 0] > 0]
+    n = len(counted)
+    if n < 2:
+        return dict.fromkeys((*TARGETS, "mean"), (math.nan, math.nan))
+    times_drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    scores = ccc_of_moments(torch.tensordot(torch.from_numpy(times_drawn), torch.stack(counted), dims=1)).numpy()
     scores = np.column_stack([scores, scores.mean(1)])
     low, high = np.nanpercentile(scores, [2.5, 97.5], axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip((*TARGETS, "mean"), low, high, strict=True)}
@@ -169,6 +179,15 @@ def best_smoothing_s(predictions: Sequence[Prediction], corpus: Corpus) -> float
     """The width whose pooled mean CCC is highest on these predictions, which must not be the scored ones."""
     scores = [pooled_ccc([c.all for c in corpus_sums(predictions, corpus, w)])["mean"] for w in SMOOTHING_S]
     return SMOOTHING_S[int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))]
+
+
+def plain(found: Any) -> Any:
+    """The same nested values with None for NaN, which JSON does not know."""
+    if isinstance(found, dict):
+        return {key: plain(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [plain(value) for value in found]
+    return None if isinstance(found, float) and math.isnan(found) else found
 
 
 def summarise(raw: Sequence[ClipSums], smoothed: Sequence[ClipSums]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -37,7 +38,7 @@ def floored_weights(reliability: Tensor, mask: Tensor, floor: float) -> Tensor:
 
     All zero where no stream is valid.
     """
-    trusted = torch.where(mask, reliability, 0)
+    trusted = torch.where(mask, reliability + 1e-6, 0)  # shares still sum to 1 where no valid stream is trusted at all
     share = trusted / trusted.sum(-1, keepdim=True).clamp(min=1e-9)
     num_valid = mask.sum(-1, keepdim=True)
     return torch.where(mask, floor + (1 - floor * num_valid) * share, 0)
@@ -69,12 +70,13 @@ class ReliabilityGate(nn.Module):
             for q in num_quality
         )
         self.offset = nn.Parameter(torch.zeros(num_streams), requires_grad=calibrated)
-        self.log_temperature = nn.Parameter(torch.full((num_streams,), 0.5413), requires_grad=calibrated)
+        start = math.log(math.expm1(1 - MIN_TEMPERATURE))
+        self.raw_temperature = nn.Parameter(torch.full((num_streams,), start), requires_grad=calibrated)
 
     @property
     def temperature(self) -> Tensor:
-        """(M,) tau_m, 1.05 at first."""
-        return F.softplus(self.log_temperature) + MIN_TEMPERATURE
+        """(M,) tau_m, 1 at first."""
+        return F.softplus(self.raw_temperature) + MIN_TEMPERATURE
 
     def forward(self, h: list[Tensor], quality: list[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
         """h M × (B, L, d), quality M × (B, L, Q), mask (B, L, M) -> reliability (B, L, M) and stage (B, L, K)."""

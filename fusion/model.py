@@ -32,9 +32,10 @@ class StreamEncoder(nn.Module):
         self.scale: Tensor
         self.register_buffer("mean", torch.zeros(stream.dim))
         self.register_buffer("scale", torch.ones(stream.dim))
-        self.project = nn.Sequential(
-            nn.LayerNorm(stream.dim), nn.Dropout(config.input_dropout), nn.Linear(stream.dim, config.dim)
-        )
+        dropout = (
+            nn.Dropout(config.input_dropout) if config.input_dropout else nn.Identity()
+        )  # 0 costs random numbers too
+        self.project = nn.Sequential(nn.LayerNorm(stream.dim), dropout, nn.Linear(stream.dim, config.dim))
         self.absent = nn.Parameter(torch.zeros(config.dim))
         self.tcn = TCN(config.dim, config.tcn_blocks, config.tcn_kernel, config.causal, config.dropout)
 
@@ -76,6 +77,11 @@ class FusionModel(nn.Module):
     def weighs_streams(self) -> bool:
         """Whether the fusion gives each stream a weight, which must then be taught."""
         return isinstance(self.fusion, ReliabilityFusion)
+
+    @property
+    def feature_scales(self) -> list[Tensor]:
+        """For each stream (D,) the standard deviation of its features over the training clips."""
+        return [encoder.scale for encoder in self.encoders if isinstance(encoder, StreamEncoder)]
 
     @torch.no_grad()
     def fit_normalisation(self, corpus: Corpus, clips: Sequence[int]) -> None:
@@ -130,9 +136,10 @@ def _fit(module: StreamEncoder | QualityNorm, values: Tensor, steps: Tensor) -> 
     """Mean and standard deviation over chosen steps, in blocks so that memory stays small."""
     if not len(steps) or not values.shape[1]:
         return
+    wide = torch.float32 if values.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
     blocks = steps.split(65536)
-    mean = torch.stack([values[b].double().sum(0) for b in blocks]).sum(0) / len(steps)
-    variance = torch.stack([(values[b].double() - mean).square().sum(0) for b in blocks]).sum(0) / len(steps)
+    mean = torch.stack([values[b].to(wide).sum(0) for b in blocks]).sum(0) / len(steps)
+    variance = torch.stack([(values[b].to(wide) - mean).square().sum(0) for b in blocks]).sum(0) / len(steps)
     module.mean.copy_(mean)
     module.scale.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))
 

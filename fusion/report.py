@@ -29,17 +29,21 @@ def describe_score(found: dict[str, Any]) -> str:
             title = f"smoothed over {'/'.join(f'{w:g}' for w in widths)} s (chosen on validation)"
         lines.append(f"  {title:<40}  " + "  ".join(_cell(row, key) for key in (*TARGETS, "mean")))
         if "face_frames_only" in row:
-            only = "  ".join(f"{row['face_frames_only'][key]:6.3f}{'':14}" for key in (*TARGETS, "mean"))
+            only = "  ".join(f"{_number(row['face_frames_only'][key], 6, 3)}{'':14}" for key in (*TARGETS, "mean"))
             lines.append(f"  {'  face frames only':<40}  {only}")
     width = max(len(clip["clip_id"]) for clip in found["clips"])
-    lines += [f"  {clip['clip_id']:<{width}}  V {clip['valence']:6.3f}  A {clip['arousal']:6.3f}  "
+    lines += [f"  {clip['clip_id']:<{width}}  V {_number(clip['valence'], 6, 3)}  A {_number(clip['arousal'], 6, 3)}  "
               f"({clip['num_labels']} labels)" for clip in found["clips"]]  # fmt: skip
     return "\n".join(lines)
 
 
 def _cell(row: dict[str, Any], key: str) -> str:
     low, high = row["interval"][key]
-    return f"{row['ccc'][key]:6.3f} [{low:5.2f}, {high:5.2f}]"
+    return f"{_number(row['ccc'][key], 6, 3)} [{_number(low, 5, 2)}, {_number(high, 5, 2)}]"
+
+
+def _number(value: float | None, width: int, digits: int) -> str:
+    return f"{'–':>{width}}" if value is None else f"{value:{width}.{digits}f}"
 
 
 def plot_clip(

@@ -12,13 +12,15 @@ from ..data.labels import join_labels, read_labels
 from ..data.store import Store, open_store
 from ..data.windows import Corpus, load_corpus
 from .checkpoint import Run, fold_runs, load_run
-from .evaluate import ClipSums, corpus_sums, predict, summarise
+from .evaluate import ClipSums, corpus_sums, plain, predict, summarise
 
 
 def score_run(
     path: Path, *, cache: str | None = None, labels: Path | None = None, split: str | None = None, device: str = "cpu"
 ) -> dict[str, Any]:
     """The score of a run's test clips (or of another part), pooled over folds where there are folds.
+
+    Fit for JSON: a number that is not defined, such as the interval of a single clip, is None.
 
     Raises:
         InputError: if the run is unfinished, or no clip of that part is in the cache with labels.
@@ -32,7 +34,10 @@ def score_run(
         predictions = predict(run.model, corpus.to(torch.device(device)), range(len(corpus.clips)), run.config.data)
         raw += corpus_sums(predictions, corpus)
         smoothed += corpus_sums(predictions, corpus, run.smoothing_s)
-    return {
+    if not sum(clip.all[0, 0] for clip in raw):
+        todo = "Check that labels and features cover the same seconds."
+        raise InputError(path, expected=f"labels that fall on the {chosen} clips", got="none", todo=todo)
+    found = {
         "run": str(path),
         "variant": runs[0].config.model.variant,
         "split": chosen,
@@ -41,6 +46,7 @@ def score_run(
         "random_weights": runs[0].random_weights,
         **summarise(raw, smoothed),
     }
+    return plain(found)
 
 
 def load_part(run: Run, store: Store, labels: Path, split: str) -> Corpus:

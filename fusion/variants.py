@@ -13,9 +13,14 @@ from .gate import ConcatFusion, ReliabilityFusion
 from .model import FusionModel
 
 Build = Callable[[Sequence[Stream], ModelConfig], nn.Module]
+ONE_MODALITY = ("visual", "audio")
 
 
 def _sage(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
+    if config.floor * len(streams) >= 1:
+        todo = f"Set model.floor below 1 / {len(streams)}."
+        got = f"{config.floor} for each of {len(streams)} streams"
+        raise InputError("model.floor", expected="floors that leave something to share", got=got, todo=todo)
     return ReliabilityFusion(
         config.dim,
         [len(stream.quality_names) for stream in streams],
@@ -44,8 +49,8 @@ def variant_streams(variant: str, streams: Sequence[Stream]) -> list[Stream]:
     Raises:
         InputError: if none is left, or a fusion is left with one.
     """
-    chosen = [s for s in streams if variant not in ("visual", "audio") or s.modality == variant]
-    needed = 1 if variant in ("visual", "audio") else 2
+    chosen = [s for s in streams if variant not in ONE_MODALITY or s.modality == variant]
+    needed = 1 if variant in ONE_MODALITY else 2
     if len(chosen) < needed:
         got = ", ".join(s.name for s in streams) or "none"
         expected = f"at least {needed} {variant + ' ' if needed == 1 else ''}stream{'s' * (needed > 1)}"

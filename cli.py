@@ -1,0 +1,463 @@
+"""The verbs of `sage-va`: parse, call, print. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from tqdm import tqdm
+
+from . import __version__
+from .data import InputError, open_store, stream_alias
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
+
+
+class Lines(click.Group):
+    """Turns every error a user can cause into one line and exit code 1; `--debug` keeps the traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (InputError, OSError) as error:
+            if ctx.params.get("debug"):
+                raise
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+@click.group(cls=Lines, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show a traceback for errors.")
+def main(debug: bool) -> None:
+    """Valence and arousal, frame by frame, from face and voice.
+
+    `extract` caches embeddings of recordings once; `train`, `eval` and `predict` work on the cache.
+    """
+
+
+def extraction_options(command: Command) -> Command:
+    """Options that `extract` and `predict` share."""
+    for option in reversed(
+        [
+            device_option,
+            click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames a batch."),
+            click.option(
+                "--num-workers", type=click.IntRange(1), help="Decoder threads; default: by the number of cores."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("media", nargs=-1, required=True)
+@click.option("--out", "cache", required=True, help="The cache, a folder ending in .zarr; made or added to.")
+@click.option("--visual", metavar="NAME", help="A timm model, e.g. vit_small_patch14_dinov2.lvd142m.")
+@click.option("--audio", metavar="NAME", help="A wav2vec2, HuBERT, WavLM or Whisper model: hub id or local directory.")
+@click.option(
+    "--visual-weights",
+    default="hub",
+    show_default=True,
+    help="hub, random (untrained), or a FILE (.safetensors, .pth).",
+)
+@click.option(
+    "--audio-weights",
+    type=click.Choice(["hub", "random"]),
+    default="hub",
+    show_default=True,
+    help="hub: those of the name or directory; random: untrained.",
+)
+@extraction_options
+@click.option("--layer", default="last", show_default=True, help="Layer of the audio encoder: last, N, or A-B (mean).")
+@click.option(
+    "--faces",
+    type=click.Choice(["full", "crops"]),
+    default="full",
+    show_default=True,
+    help="What is encoded: the whole frame, or ready-made crops (folders of 00001.jpg …).",
+)
+@click.option(
+    "--fps",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Resample video by time to this rate; for crop "
+    "folders without a video, the rate of their images. Default: every frame at its own time.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the encoders; auto is float32 on a CPU.",
+)
+@click.option(
+    "--store-dtype",
+    type=click.Choice(["float16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="How embeddings are stored.",
+)
+@click.option("--licence", help="Terms of use to record in a new cache.")
+@click.option("--overwrite", is_flag=True, help="Compute again what is there already.")
+@click.option("--dry-run", is_flag=True, help="Count clips, frames, hours and bytes; compute nothing.")
+@json_option
+def extract(
+    media: tuple[str, ...],
+    cache: str,
+    visual: str | None,
+    visual_weights: str,
+    audio: str | None,
+    audio_weights: str,
+    layer: str,
+    device: str,
+    precision: str,
+    licence: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Caches frame-level embeddings of MEDIA: files, folders, globs, or a CSV/JSONL manifest.
+
+    A manifest has columns clip_id, path and, if wanted, subject_id, start_s, end_s, crops, fps. Run it again to
+    resume: what is done is skipped. A clip that fails is listed with its reason; the others are done; exit code 1.
+    """
+    from .data.manifest import find_sources
+    from .extract.identity import ExtractOptions, encoders_from
+    from .extract.pipeline import extract as extract_all
+    from .extract.plan import plan
+
+    if not (visual or audio):
+        raise click.UsageError("Name an encoder with --visual, --audio, or both.")
+    sources = find_sources(media)
+    made = ExtractOptions(**options)
+    eyes, ears = encoders_from(
+        visual=visual,
+        visual_weights=visual_weights,
+        audio=audio,
+        audio_weights=audio_weights,
+        layer=layer,
+        device=_device(device),
+        precision=precision,
+    )
+    if dry_run:
+        _show(asdict(plan(sources, eyes, ears, made)), as_json, _describe_plan)
+        return
+    store = open_store(cache, "a", licence=licence)
+    with _Bar("clips") as bar:
+        summary = extract_all(sources, store, visual=eyes, audio=ears, options=made, progress=bar)
+    _show(asdict(summary), as_json, _describe_extraction)
+    sys.exit(1 if summary.failures else 0)
+
+
+@main.group()
+def cache() -> None:
+    """Look into, check and fill feature caches."""
+
+
+@cache.command("info")
+@click.argument("cache")
+@json_option
+def cache_info(cache: str, as_json: bool) -> None:
+    """What a cache holds: streams, clips, hours, licence, content hash."""
+    from .data.inspect import describe_info, info
+
+    _show(info(open_store(cache)), as_json, describe_info)
+
+
+@cache.command("ls")
+@click.argument("cache")
+@json_option
+def cache_ls(cache: str, as_json: bool) -> None:
+    """The clips of a cache and their streams."""
+    from .data.inspect import describe_clips, list_clips
+
+    _show(list_clips(open_store(cache)), as_json, describe_clips)
+
+
+@cache.command("verify")
+@click.argument("cache")
+@json_option
+def cache_verify(cache: str, as_json: bool) -> None:
+    """Reads every byte against its checksum; names damaged clips and streams; exit code 1 if there are any."""
+    from .data.inspect import describe_verified, verify
+
+    with _Bar("entries") as bar:
+        found = verify(open_store(cache), bar.tick)
+    _show(found, as_json, describe_verified)
+    sys.exit(1 if found["problems"] else 0)
+
+
+@cache.command("import")
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--stream", required=True, metavar="MODALITY/NAME", help="For example visual/openface or audio/egemaps.")
+@click.option("--hz", required=True, type=click.FloatRange(min=0, min_open=True), help="Rows per second.")
+@click.option("--out", "cache", required=True, help="The cache, a folder ending in .zarr; made or added to.")
+@click.option("--key", help="Which array of an .npz: <key> in a file per clip, <clip>/<key> in a file of many.")
+@click.option("--licence", help="Terms of use to record in a new cache.")
+@json_option
+def cache_import(
+    source: Path, stream: str, hz: float, cache: str, key: str | None, licence: str | None, as_json: bool
+) -> None:
+    """Adds features that you have: SOURCE is a folder of CLIP.npy or CLIP.npz (rows = frames), or one .npz."""
+    from .data.importer import import_features
+
+    store = open_store(cache, "a", licence=licence)
+    name, done, failures = import_features(store, source, stream=stream, hz=hz, key=key)
+    rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in failures]
+    _show({"stream": name, "clips": done, "failures": rows}, as_json, _describe_import)
+    sys.exit(1 if failures else 0)
+
+
+@main.command()
+@click.argument("cache")
+@click.option(
+    "--labels",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of Aff-Wild2 .txt files (row k = frame k) or .csv files with time_s, valence, arousal.",
+)
+@click.option(
+    "--out", "run", required=True, type=click.Path(path_type=Path), help="Folder of the run, which must be new."
+)
+@click.option(
+    "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file."
+)
+@click.option(
+    "--variant", type=click.Choice(["sage", "concat", "visual", "audio"]), help="Short for --set model.variant=…."
+)
+@click.option("--seed", type=int, help="Short for --set seed=….")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key, e.g. --set train.epochs=20.")
+@device_option
+@click.option("--show-config", is_flag=True, help="Print the resolved configuration and stop.")
+@json_option
+def train(
+    cache: str,
+    labels: Path,
+    run: Path,
+    config_path: Path | None,
+    variant: str | None,
+    seed: int | None,
+    assignments: tuple[str, ...],
+    device: str,
+    show_config: bool,
+    as_json: bool,
+) -> None:
+    """Trains a fusion model on cached features.
+
+    `--set split.folds=8` trains one run per fold; `eval` then pools their held-out clips into one score.
+    """
+    from .fusion.config import load_config
+    from .fusion.train import train as fit
+
+    short = [f"model.variant={variant}"] * bool(variant) + [f"seed={seed}"] * (seed is not None)
+    config = load_config(config_path, [*short, *assignments])
+    if show_config:
+        click.echo(config.to_yaml(), nl=False)
+        return
+    with _TrainLog(config, quiet=as_json) as log:
+        runs = fit(open_store(cache), labels, run, config, device=_device(device), log=log)
+    _show({"runs": [str(path) for path in runs], "val": log.scores}, as_json, _describe_training)
+
+
+@main.command("eval")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--cache", help="Another cache than the run was trained on.")
+@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Other labels.")
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), help="Default: test, or val where there is no test."
+)
+@device_option
+@json_option
+def evaluate(run: Path, cache: str | None, labels: Path | None, split: str | None, device: str, as_json: bool) -> None:
+    """Scores a run: one CCC per target over all labelled instants of a split, raw and smoothed.
+
+    For a cross-validation run, the held-out clips of all folds are pooled.
+    """
+    from .fusion.report import describe_score
+    from .fusion.score import score_run
+
+    _show(score_run(run, cache=cache, labels=labels, split=split, device=_device(device)), as_json, describe_score)
+
+
+@main.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("media", nargs=-1, required=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for one CSV per clip.")
+@click.option("--visual-weights", metavar="FILE", help="The visual encoder's weights, if they were a local file.")
+@click.option("--audio", metavar="DIRECTORY", help="The audio encoder, if it was a local directory.")
+@extraction_options
+@json_option
+def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
+    """Writes one CSV per clip: time, valence, arousal, and reliability and mask per modality.
+
+    MEDIA is a cache (*.zarr), or recordings, which are extracted first with the encoders of the run.
+    """
+    from .predict import predict_to_csv
+
+    with _Bar("clips") as bar:
+        summary = predict_to_csv(run, media, out, progress=bar, **{**options, "device": _device(options["device"])})
+    _show(summary, as_json, _describe_prediction)
+    sys.exit(1 if summary["failures"] else 0)
+
+
+@main.command()
+@click.option("--out", default="demo-out", show_default=True, type=click.Path(path_type=Path), help="A new folder.")
+@click.option("--clips", "num_clips", type=click.IntRange(6), default=12, show_default=True, help="Drawn recordings.")
+@click.option("--seconds", type=click.FloatRange(8), default=20.0, show_default=True, help="Length of each.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def demo(out: Path, num_clips: int, seconds: float, seed: int) -> None:
+    """Draws talking faces with known valence and arousal and runs every command on them, in about two minutes."""
+    from .demo import run_demo
+
+    run_demo(out, num_clips=num_clips, seconds=seconds, seed=seed)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name != "auto":
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            got = str(error).splitlines()[0]
+            raise InputError(
+                "--device", expected="a device of this machine", got=got, todo="Use --device cpu."
+            ) from None
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _show(found: dict[str, Any], as_json: bool, describe: Callable[[dict[str, Any]], str]) -> None:
+    click.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else describe(found))
+
+
+def _describe_plan(found: dict[str, Any]) -> str:
+    unreadable = f", {found['num_unreadable']} of them unreadable" if found["num_unreadable"] else ""
+    return (
+        f"{found['num_clips']} clips{unreadable}; by their headers about {found['num_frames']} frames, "
+        f"{found['media_s'] / 3600:.2f} h, {found['cache_bytes'] / 1e6:.1f} MB of features"
+    )
+
+
+def _describe_extraction(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['num_done']} clips done, {found['num_skipped']} there already, {len(found['failures'])} failed; "
+        f"{found['num_frames']} frames and {found['audio_s']:.0f} s of sound in {found['wall_s']:.1f} s"
+    ]
+    if found["num_done"]:
+        shares = ", ".join(f"{part} {100 * busy / found['wall_s']:.0f} %" for part, busy in found["busy_s"].items())
+        lines.append(f"busy: {shares}")
+    return "\n".join([*lines, *(f"failed: {row['reason']}" for row in found["failures"])])
+
+
+def _describe_import(found: dict[str, Any]) -> str:
+    lines = [f"{len(found['clips'])} clips in {found['stream']} (alias {stream_alias(found['stream'])})"]
+    return "\n".join([*lines, *(f"failed: {row['reason']}" for row in found["failures"])])
+
+
+def _describe_training(found: dict[str, Any]) -> str:
+    return "\n".join(f"done: {path}" for path in found["runs"]) + "\nScore it with `sage-va eval`."
+
+
+def _describe_prediction(found: dict[str, Any]) -> str:
+    lines = [f"{len(found['clips'])} clips -> {found['out']}"]
+    if found["random_weights"]:
+        lines.append(f"Untrained encoder (random weights): {', '.join(found['random_weights'])}")
+    return "\n".join([*lines, *(f"failed: {row['reason']}" for row in found["failures"])])
+
+
+class _Bar:
+    """A progress bar on standard error, silent where that is no terminal."""
+
+    def __init__(self, unit: str) -> None:
+        self.bar = tqdm(unit=f" {unit}", disable=None, dynamic_ncols=True)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def __call__(self, progress: Any) -> None:
+        self.bar.total = progress.num_clips
+        speed = progress.num_frames / max(progress.elapsed_s, 1e-9)
+        left = "" if progress.eta_s is None else f", {progress.eta_s:.0f} s left"
+        failed = f", {progress.num_failed} failed" if progress.num_failed else ""
+        self.bar.set_postfix_str(f"{speed:.0f} frames/s{left}{failed}", refresh=False)
+        self.bar.update(progress.num_done + progress.num_skipped + progress.num_failed - self.bar.n)
+        self.bar.refresh()
+
+    def tick(self, _: str) -> None:
+        self.bar.update(1)
+
+
+class _TrainLog:
+    """Prints what the trainer reports: a bar of epochs per run, warnings, scores."""
+
+    def __init__(self, config: Any, quiet: bool) -> None:
+        self.config, self.quiet = config, quiet
+        self.scores: list[dict[str, float]] = []
+        self.bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> _TrainLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        getattr(self, f"_{event['event']}")(event)
+
+    def _loaded(self, event: dict[str, Any]) -> None:
+        self._say(f"{event['num_clips']} labelled clips")
+        for name, places in (("without labels", event["unlabelled"]), ("labels without a clip", event["unused"])):
+            if places:
+                self._say(f"{len(places)} {name}: {_some(places)}")
+        if event["random_weights"]:
+            self._say(f"Untrained encoder (random weights): {', '.join(event['random_weights'])}")
+
+    def _run(self, event: dict[str, Any]) -> None:
+        self._close()
+        self.bar = tqdm(
+            total=self.config.train.epochs, unit=" epochs", disable=True if self.quiet else None, leave=True
+        )
+        self.bar.set_description(Path(event["path"]).name)
+
+    def _crossfit(self, event: dict[str, Any]) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"cross-fitting {event['stream']} {event['fold'] + 1}/{event['num_folds']}")
+
+    def _epoch(self, event: dict[str, Any]) -> None:
+        if self.bar is not None:
+            val = event.get("val", {}).get("mean", float("nan"))
+            self.bar.set_postfix_str(f"val CCC {val:.3f}, {event['windows_per_s']:.0f} windows/s")
+            self.bar.update(1)
+
+    def _done(self, event: dict[str, Any]) -> None:
+        self._close()
+        val = event["val"]
+        self.scores.append(val)
+        self._say(f"{event['path']}: validation CCC {val['mean']:.3f} (V {val['valence']:.3f}, A {val['arousal']:.3f})")
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            click.echo(text, err=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+
+
+if __name__ == "__main__":
+    main()

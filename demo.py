@@ -1,0 +1,132 @@
+"""`sage-va demo`: draws talking faces whose stages are planted, and runs the public commands on them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import click
+import numpy as np
+
+from .corpus import DrawnClip, draw_corpus
+from .data import InputError, open_store
+from .fusion.checkpoint import Run, load_run
+from .fusion.evaluate import Prediction, predict
+from .fusion.report import plot_clip
+from .fusion.score import load_part
+
+VISUAL = "test_resnet.r160_in1k"
+AUDIO = {
+    "architectures": ["WhisperModel"], "model_type": "whisper", "d_model": 96, "encoder_layers": 1,
+    "encoder_attention_heads": 4, "encoder_ffn_dim": 192, "decoder_layers": 1, "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 64, "num_mel_bins": 80, "vocab_size": 64, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 2, "decoder_start_token_id": 1,
+}  # fmt: skip
+LISTENING = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "sampling_rate": 16000,
+             "hop_length": 160, "chunk_length": 30, "n_fft": 400, "return_attention_mask": False}  # fmt: skip
+CONFIG = """\
+data: {window_steps: 200, hop_steps: 100}
+split: {by: subject, fractions: [0.6, 0.2, 0.2]}
+model: {dim: 48, layers: 1, dropout: 0.2, input_dropout: 0.2}
+loss: {calibration: 0.5, ordinal: 0.2}
+train: {epochs: 25, batch_size: 8, learning_rate: 2.0e-3, weight_decay: 0.05, crossfit_folds: 2, crossfit_epochs: 12}
+"""
+
+
+def run_demo(out: Path, *, num_clips: int, seconds: float, seed: int) -> None:
+    """Draws, extracts, verifies, trains `sage` and `concat`, scores, predicts and draws pictures into `out`.
+
+    The encoders are small and have random weights: the demo shows that the road works, not how well affect can be read.
+
+    Raises:
+        InputError: if `out` has files in it.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise InputError(out, expected="a new folder", got="one with files in it", todo="Choose another --out.")
+    started = time.perf_counter()
+    click.secho(f"Drawing {num_clips} recordings of {seconds:g} s into {out}/media", bold=True)
+    clips = draw_corpus(out, num_clips=num_clips, seconds=seconds, seed=seed)
+    _write_audio_encoder(out / "encoders" / "tiny-whisper")
+    (out / "demo.yaml").write_text(CONFIG, encoding="utf-8")
+    cache, labels = str(out / "cache.zarr"), str(out / "labels")
+    _run("extract", str(out / "manifest.csv"), "--out", cache, "--visual", VISUAL, "--visual-weights", "random",
+         "--audio", str(out / "encoders" / "tiny-whisper"), "--audio-weights", "random", "--licence", "CC0-1.0")  # fmt: skip
+    _run("cache", "verify", cache)
+    for variant in ("sage", "concat"):
+        run = str(out / "runs" / variant)
+        _run("train", cache, "--labels", labels, "--out", run, "--config", str(out / "demo.yaml"),
+             "--variant", variant, "--seed", str(seed))  # fmt: skip
+    for variant in ("sage", "concat"):
+        _run("eval", str(out / "runs" / variant))
+    _run("predict", str(out / "runs" / "sage"), cache, "--out", str(out / "predictions"))
+    draw_pictures(out, clips)
+    click.secho(f"Done in {time.perf_counter() - started:.0f} s. Look at {out}/pictures.", bold=True)
+
+
+def _run(*command: str) -> None:
+    from .cli import main
+
+    click.secho(f"\n$ sage-va {shlex.join(command)}", bold=True)
+    try:
+        main.main(args=list(command), standalone_mode=False)
+    except SystemExit as stop:
+        if stop.code:
+            raise
+
+
+def _write_audio_encoder(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(AUDIO, indent=2), encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text(json.dumps(LISTENING, indent=2), encoding="utf-8")
+
+
+def draw_pictures(out: Path, clips: list[DrawnClip]) -> None:
+    """A picture for each held-out clip, and the mean reliability of each stream in each planted stage as a table."""
+    sage, concat = load_run(out / "runs" / "sage"), load_run(out / "runs" / "concat")
+    corpus = load_part(sage, open_store(sage.cache), Path(sage.labels), "test")
+    places = range(len(corpus.clips))
+    trusted = predict(sage.model, corpus, places, sage.config.data)
+    others = predict(concat.model, corpus, places, concat.config.data)
+    spans = _read_stages(out / "stages.csv")
+    pictures = out / "pictures"
+    pictures.mkdir(exist_ok=True)
+    labels = [stream.label for stream in sage.streams]
+    for prediction, other, truth in zip(trusted, others, corpus.truths, strict=True):
+        name = Path(prediction.clip_id).stem
+        plot_clip(
+            pictures / f"{name}.png",
+            prediction,
+            labels,
+            truth=truth,
+            other=("concat", other),
+            spans=spans[name],
+            title=f"{prediction.clip_id}: drawn face and voice, untrained encoders (random weights)",
+        )
+    click.echo(_stage_table(sage, trusted, spans))
+
+
+def _read_stages(path: Path) -> dict[str, list[tuple[float, float, str]]]:
+    spans: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            spans[row["clip"]].append((float(row["start_s"]), float(row["end_s"]), row["stage"]))
+    return spans
+
+
+def _stage_table(run: Run, predictions: list[Prediction], spans: dict[str, list[tuple[float, float, str]]]) -> str:
+    found: dict[str, list[np.ndarray]] = defaultdict(list)
+    for prediction in predictions:
+        assert prediction.weights is not None
+        for start, end, stage in spans[Path(prediction.clip_id).stem]:
+            inside = (prediction.times_s >= start) & (prediction.times_s < end)
+            found[stage].append(prediction.weights[inside])
+    labels = [stream.label for stream in run.streams]
+    lines = ["\nWeight that the gate gives each stream in the planted stages of the held-out clips",
+             f"  {'stage':<12}" + "".join(f"{label:>10}" for label in labels)]  # fmt: skip
+    for stage, parts in sorted(found.items()):
+        lines.append(f"  {stage:<12}" + "".join(f"{share:10.2f}" for share in np.concatenate(parts).mean(axis=0)))
+    return "\n".join(lines)

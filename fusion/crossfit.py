@@ -1,0 +1,63 @@
+"""What the gate is taught by: the error of each stream on clips that its estimator has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.errors import InputError
+from ..data.windows import Corpus
+from .config import Config
+from .dataset import group_of
+from .evaluate import predict
+from .fit import Log, fit
+from .variants import build_model
+
+
+def unseen_errors(corpus: Corpus, training: Sequence[int], config: Config, log: Log) -> Tensor:
+    """(N, M) absolute error (valence + arousal) of each stream, NaN where it is not valid or not labelled.
+
+    The training clips are parted into folds (subjects stay together where known); for each stream a TCN with a head is
+    trained on all but one and tried on that one. On the clips that it was trained on, a stream that only memorises
+    looks as good as one that generalises, and a gate taught there trusts both alike.
+
+    Raises:
+        InputError: if all training clips belong together, so that none can be held out.
+    """
+    folds = _folds(corpus, training, config)
+    errors = torch.full_like(corpus.mask, torch.nan, dtype=torch.float32)
+    for m, stream in enumerate(corpus.streams):
+        alone, probe_config = corpus.only([m]), _probe_config(config)
+        for fold, unseen in enumerate(folds):
+            seen = [index for index in training if index not in unseen]
+            probe = build_model(alone.streams, probe_config.model).to(corpus.mask.device)
+            fit(probe, alone, seen, [], probe_config)
+            for index, prediction in zip(unseen, predict(probe, alone, unseen, config.data), strict=True):
+                steps = corpus.steps(index)
+                error = (torch.from_numpy(prediction.va).to(errors) - corpus.va[steps]).abs().sum(-1)
+                counted = corpus.va_mask[steps] & corpus.mask[steps, m]
+                errors[steps, m] = torch.where(counted, error, torch.nan)
+            log({"event": "crossfit", "stream": stream.name, "fold": fold, "num_folds": len(folds)})
+    return errors
+
+
+def _folds(corpus: Corpus, training: Sequence[int], config: Config) -> list[list[int]]:
+    groups = {index: group_of(corpus.clips[index]) for index in training}
+    names = sorted(set(groups.values()))
+    num_folds = min(config.train.crossfit_folds, len(names))
+    if num_folds < 2:
+        todo = "Add recordings, or set loss.calibration and loss.ordinal to 0."
+        expected = "at least 2 subjects or recordings to estimate reliability"
+        raise InputError("training clips", expected=expected, got=str(len(names)), todo=todo)
+    order = np.random.default_rng(config.seed).permutation(len(names))
+    fold_of = {names[place]: k % num_folds for k, place in enumerate(order)}
+    return [[index for index in training if fold_of[groups[index]] == fold] for fold in range(num_folds)]
+
+
+def _probe_config(config: Config) -> Config:
+    small = config.model.model_copy(update={"variant": "concat", "layers": 0})
+    short = config.train.model_copy(update={"epochs": config.train.crossfit_epochs, "modality_dropout": 0.0})
+    return config.model_copy(update={"model": small, "train": short})

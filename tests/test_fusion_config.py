@@ -1,0 +1,112 @@
+"""Configuration: what is refused and how, what `--set` takes, and that the written YAML reads back."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from sage_va.data import InputError
+from sage_va.fusion.config import Config, LossConfig, ModelConfig, check_config, load_config
+
+REFUSED = {
+    "train.epoch=3": "configuration: expected a known key, got 'train.epoch'. Did you mean train.epochs?",
+    "modle.dim=32": "configuration: expected a known key, got 'modle'. Did you mean model?",
+    "xyz=1": "configuration: expected a known key, got 'xyz'. Known: seed, data, split, model, loss, train.",
+    "model.dim=0": "configuration: model.dim: expected greater than or equal to 1, got 0. Correct the value.",
+    "model.dropout=1.5": "configuration: model.dropout: expected less than or equal to 1, got 1.5. Correct the value.",
+    "model.floor=0.5": "configuration: model.floor: expected less than 0.5, got 0.5. Correct the value.",
+    "train.learning_rate=.inf": "train.learning_rate: expected a finite number, got inf.",
+    "train.noise=.nan": "train.noise: expected a finite number, got nan.",
+    "seed=-1": "configuration: seed: expected greater than or equal to 0, got -1. Correct the value.",
+    "data.grid_hz=0": "configuration: data.grid_hz: expected greater than 0, got 0. Correct the value.",
+    "model=3": "configuration: model: expected a valid dictionary or instance of ModelConfig, got 3.",
+    "model.variant=best": "configuration: model.variant: expected 'sage', 'concat', 'visual' or 'audio', got 'best'.",
+    "model.dim=30": "configuration: model.dim: expected a multiple of model.heads = 4, got 30. Change one of them.",
+    "data.hop_steps=301": "configuration: data.hop_steps: expected at most window_steps = 300, got 301. Lower it: "
+    "steps between windows would never be seen.",
+    "split.file=x.csv": "configuration: split.file: expected a file exactly if split.by=file, got x.csv with "
+    "split.by=clip. Set both split.by=file and split.file, or neither.",
+    "split.by=file": "split.file: expected a file exactly if split.by=file, got None with split.by=file.",
+    "split={by: official, folds: 3}": "split.folds: expected folds of clips or subjects, got split.by=official. "
+    "Set split.by to clip or subject, or leave split.folds out.",
+    "split.fold=0": "split.fold: expected a fold below split.folds, got 0 of None. Set split.folds, and count folds "
+    "from 0.",
+    "split={folds: 3, fold: 3}": "split.fold: expected a fold below split.folds, got 3 of 3.",
+    "split.folds=2": "split.folds: expected greater than or equal to 3, got 2.",
+    "split.fractions=[1, 0, 0]": "split.fractions: expected shares of train and val above 0, got (1.0, 0.0, 0.0). "
+    "The validation clips decide when to stop.",
+    "epochs": "--set epochs: expected key=value, got 'epochs'. For example --set train.epochs=20.",
+    "=3": "--set =3: expected key=value, got '=3'. For example --set train.epochs=20.",
+    "model.dim={": "--set model.dim={: expected a YAML value, got {. Quote it.",
+}
+
+
+@pytest.mark.parametrize("assignment", REFUSED)
+def test_refusals_name_key_value_and_way_out(assignment: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(None, [assignment])
+    assert REFUSED[assignment] in str(caught.value)
+
+
+def test_a_key_below_a_plain_value_is_refused() -> None:
+    with pytest.raises(InputError, match=r"expected a key inside a section, got 'seed\.x'"):
+        load_config(None, ["seed=1", "seed.x=2"])
+
+
+def test_assignments_are_yaml_and_the_last_one_wins() -> None:
+    config = load_config(
+        None,
+        [
+            "train.learning_rate=1e-3",
+            "data.streams=[visual/a, audio]",
+            "model.causal=true",
+            "split.folds=8",
+            "seed=1",
+            "seed=2",
+        ],
+    )
+    assert config.train.learning_rate == 0.001
+    assert config.data.streams == ("visual/a", "audio")
+    assert config.model.causal
+    assert config.split.folds == 8
+    assert config.seed == 2
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    config = load_config(None, ["model.stage=none", "split={by: file, file: s.csv}", "train.noise=0.25", "seed=7"])
+    (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(tmp_path / "c.yaml") == config
+    assert load_config(tmp_path / "c.yaml", ["seed=8"]).seed == 8
+    assert check_config(config.model_dump(mode="json"), "again") == config
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("# nothing\n", encoding="utf-8")
+    assert load_config(tmp_path / "c.yaml") == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [", r"c\.yaml: expected a YAML file, got .*Correct it\."),
+        ("- train", r"c\.yaml: expected sections such as `train:`, got list\. Correct it\."),
+        ("train: {epochz: 3}", r"c\.yaml: expected a known key, got 'train\.epochz'\. Did you mean train\.epochs\?"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: expected a YAML file, got .*No such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_parts_check_themselves_and_do_not_change() -> None:
+    with pytest.raises(ValidationError, match=r"expected a multiple of model\.heads = 4, got 6"):
+        ModelConfig(dim=6)
+    assert ModelConfig(dim=6, layers=0).dim == 6
+    with pytest.raises(ValidationError, match="frozen"):
+        LossConfig().valence = 1.0  # type: ignore[misc]

@@ -1,0 +1,79 @@
+"""What people look at: the score as text, and the picture of a clip."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sage_va.data import Grid
+from sage_va.data.labels import Truth
+from sage_va.fusion.evaluate import Prediction, clip_sums, plain, summarise
+from sage_va.fusion.report import describe_score, plot_clip
+
+GRID = Grid(25.0, 0, 100)
+VA = np.column_stack([np.sin(GRID.times_s), np.cos(GRID.times_s)])
+PREDICTION = Prediction(
+    "clip",
+    GRID.times_s,
+    0.8 * VA,
+    np.ones((100, 2), bool),
+    np.full((100, 2), 0.7),
+    np.full((100, 2), 0.5),
+    np.ones((100, 1)),
+)
+TRUTH = Truth(GRID.times_s, VA.astype(np.float32), np.arange(100) > 10)
+
+
+def score_of(num_clips: int, **changes: Any) -> dict[str, Any]:
+    face = np.arange(100) < 50
+    sums = [
+        dataclasses.replace(clip_sums(PREDICTION, GRID, TRUTH, face, 0.0), clip_id=f"clip{i}") for i in range(num_clips)
+    ]
+    about = {"run": "runs/a", "variant": "sage", "split": "test", "num_folds": None, "smoothing_s": [0.5]}
+    return plain({**about, "random_weights": [], **summarise(sums, sums), **changes})
+
+
+def test_score_as_text() -> None:
+    lines = describe_score(score_of(3)).splitlines()
+    assert lines[0] == "runs/a (sage), test: 3 clips, 267 labels"
+    assert "UNTRAINED" not in "\n".join(lines)
+    assert [line.split()[0] for line in lines[2:]] == ["raw", "face", "smoothed", "face", "clip0", "clip1", "clip2"]
+    assert "smoothed over 0.5 s (chosen on validation)" in lines[4]
+    assert lines[-1].endswith("(89 labels)")
+
+
+def test_untrained_encoders_and_folds_are_named() -> None:
+    text = describe_score(
+        score_of(2, random_weights=["visual/a-1", "audio/b-2"], num_folds=5, smoothing_s=[1.0, 0.5, 1.0])
+    )
+    assert "2 clips, 178 labels, 5 folds pooled" in text
+    assert "UNTRAINED ENCODER (random weights): visual/a-1, audio/b-2" in text
+    assert "smoothed over 0.5/1 s" in text
+
+
+def test_numbers_that_are_not_defined_are_dashes() -> None:
+    found = score_of(1)
+    found["clips"][0]["valence"] = None
+    text = describe_score(found)
+    assert "[    –,     –]" in text
+    assert "V      –  A" in text
+    assert "nan" not in text.lower()
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_picture_of_a_clip(tmp_path: Path, gate: bool) -> None:
+    prediction = PREDICTION if gate else dataclasses.replace(PREDICTION, reliability=None, weights=None, stage=None)
+    path = tmp_path / "clip.png"
+    plot_clip(
+        path,
+        prediction,
+        ["visual", "audio"],
+        truth=TRUTH,
+        other=("concat", prediction),
+        spans=[(1.0, 2.0, "dark")],
+        title="t",
+    )
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert path.stat().st_size > 10_000

@@ -1,0 +1,360 @@
+"""The trainer, end to end on planted truth: it learns, repeats itself, teaches trust on unseen clips, and refuses."""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sage_va.data import DamagedError, InputError, open_store
+from sage_va.fusion import fit as fit_module
+from sage_va.fusion.checkpoint import load_run
+from sage_va.fusion.config import Config, TrainConfig, check_config
+from sage_va.fusion.crossfit import unseen_errors
+from sage_va.fusion.dataset import assign_roles, load_labelled
+from sage_va.fusion.evaluate import predict
+from sage_va.fusion.fit import corrupt, fit, learning_rate
+from sage_va.fusion.score import score_run
+from sage_va.fusion.train import train
+from sage_va.fusion.variants import build_model
+from sage_va.predict import predict_to_csv
+from sage_va.tests.synthetic import Kind, make_cache, random_corpus, random_windows, streams_of, tiny
+
+torch.set_num_threads(1)
+SHORT = {"epochs": 2, "crossfit_epochs": 1}
+
+
+def config_of(**sections: Any) -> Config:
+    return check_config(tiny(**sections), "test")
+
+
+def events_of(cache: Path, labels: Path, out: Path, config: Config) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    train(open_store(cache), labels, out, config, log=events.append)
+    return events
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_cache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def learnt(cache: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    out = tmp_path_factory.mktemp("runs") / "sage"
+    return out, events_of(*cache, out, config_of())
+
+
+def weights_of(run: Path) -> Mapping[str, torch.Tensor]:
+    return load_run(run).model.state_dict()
+
+
+def test_it_learns(learnt: tuple[Path, list[dict[str, Any]]]) -> None:
+    run, events = learnt
+    epochs = [event for event in events if event["event"] == "epoch"]
+    assert epochs[-1]["loss"]["loss"] < 0.6 * epochs[0]["loss"]["loss"]
+    assert set(epochs[0]["loss"]) == {"loss", "va", "unimodal", "calibration", "ordinal"}
+    found = score_run(run)
+    assert found["split"] == "test"
+    assert found["raw"]["ccc"]["mean"] > 0.5
+    assert found["raw"]["face_frames_only"]["mean"] > 0.5
+    assert found["num_labels"] == sum(clip["num_labels"] for clip in found["clips"])
+
+
+def test_what_a_run_writes(learnt: tuple[Path, list[dict[str, Any]]], cache: tuple[Path, Path]) -> None:
+    run, events = learnt
+    loaded = load_run(run)
+    assert (loaded.cache, loaded.labels, loaded.licence) == (str(cache[0]), str(cache[1]), "test")
+    assert sorted(loaded.roles) == [f"clip{i:02}" for i in range(10)]
+    assert (run / "config.yaml").read_text(encoding="utf-8") == config_of().to_yaml()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert lines == [event for event in events if event["event"] == "epoch"]
+    done = events[-1]
+    assert (done["event"], done["smoothing_s"]) == ("done", loaded.smoothing_s)
+    assert done["val"] == pytest.approx(score_run(run, split="val")["raw"]["ccc"], abs=1e-6)
+
+
+def test_the_best_epoch_is_kept(learnt: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, events = learnt
+    reached = [event["val"]["mean"] for event in events if event["event"] == "epoch"]
+    assert events[-1]["val"]["mean"] == pytest.approx(max(reached), abs=1e-6)
+
+
+def test_one_seed_gives_the_same_bits_and_another_does_not(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        torch.manual_seed(hash(name) % 1000)
+        events_of(*cache, tmp_path / name, config_of(seed=seed, train=SHORT))
+    first, same, other = (weights_of(tmp_path / name) for name in "abc")
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("scores", "num_epochs", "best"),
+    [([0.1, 0.5, 0.3, 0.2, 0.9], 4, 1), ([np.nan, np.nan, np.nan], 3, 0), ([np.nan, -0.9, 0.0, np.nan], 4, 2)],
+)
+def test_early_stopping(monkeypatch: pytest.MonkeyPatch, scores: list[float], num_epochs: int, best: int) -> None:
+    streams = streams_of()
+    corpus = random_corpus(streams, [60, 60])
+    config = config_of(train={"epochs": len(scores), "patience": 2})
+    model = build_model(streams, config.model)
+    given = iter(scores)
+    states: list[dict[str, torch.Tensor]] = []
+
+    def fake(*_: Any) -> dict[str, float]:
+        states.append({key: value.clone() for key, value in model.state_dict().items()})
+        return {"mean": next(given)}
+
+    monkeypatch.setattr(fit_module, "score", fake)
+    fit(model, corpus, [0], [1], config)
+    assert len(states) == num_epochs
+    assert all(torch.equal(states[best][key], value) for key, value in model.state_dict().items())
+
+
+def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
+    cache, labels = make_cache(tmp_path, num_clips=14, seconds=5, shuffled=True, seed=5)
+    sections = {"split": {"fractions": [0.4, 0.2, 0.4]}, "model": {"variant": "concat"}, "train": {"epochs": 6}}
+    events_of(cache, labels, tmp_path / "run", config_of(**sections))
+    assert abs(score_run(tmp_path / "run")["raw"]["ccc"]["mean"]) < 0.25
+
+
+def test_a_stream_that_only_memorises_gets_little_weight(tmp_path: Path) -> None:
+    """On clips that its estimator was trained on it looks the better stream; on others its sign is a coin's."""
+    kinds = {"visual/face": Kind(masked=0.0), "audio/voice": Kind(dim=18, masked=0.0, memorises=True)}
+    cache, labels = make_cache(tmp_path, num_clips=12, seconds=5, kinds=kinds, seed=3)
+    config = config_of(train={"epochs": 8, "crossfit_epochs": 8})
+    corpus = load_labelled(open_store(cache), labels, config).corpus
+    training, held_out = list(range(9)), [9, 10, 11]
+    torch.manual_seed(0)
+    errors = unseen_errors(corpus, training, config, lambda event: None)
+    model = build_model(corpus.streams, config.model)
+    fit(model, corpus, training, [], config, errors=errors)
+    weights = [p.weights for p in predict(model, corpus, held_out, config.data) if p.weights is not None]
+    assert np.concatenate(weights)[:, 1].mean() < 0.35
+    alone = corpus.only([1])
+    memory = build_model(alone.streams, config.model.model_copy(update={"variant": "audio", "layers": 0}))
+    longer = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 20})})
+    fit(memory, alone, training, [], longer)
+    seen = [np.abs(p.va - alone.va[alone.steps(i)].numpy()).sum(1)
+            for i, p in zip(training, predict(memory, alone, training, config.data), strict=True)]  # fmt: skip
+    honest, memorised = errors.nanmedian(0).values.tolist()
+    assert np.median(np.concatenate(seen)) < honest < 0.5 * memorised
+
+
+def test_unseen_errors_are_made_without_the_clip_and_lie_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = streams_of()
+    corpus = random_corpus(streams, [60] * 5)
+    corpus = dataclasses.replace(
+        corpus, clips=[dataclasses.replace(clip, subject_id=f"s{i // 2}") for i, clip in enumerate(corpus.clips)]
+    )
+    seen: list[set[int]] = []
+    monkeypatch.setattr("sage_va.fusion.crossfit.fit", lambda model, corpus, clips, *_: seen.append(set(clips)))
+    errors = unseen_errors(corpus, [0, 1, 2, 3], config_of(train={"crossfit_folds": 3}), lambda event: None)
+    assert sorted(map(sorted, seen)) == [[0, 1], [0, 1], [2, 3], [2, 3]]
+    known = corpus.mask & corpus.va_mask[:, None]
+    known[corpus.steps(4)] = False
+    assert torch.equal(torch.isfinite(errors), known)
+
+
+def test_trust_cannot_be_learnt_from_one_recording() -> None:
+    corpus = random_corpus(streams_of(), [60])
+    with pytest.raises(InputError, match="expected at least 2 subjects or recordings to estimate reliability, got 1"):
+        unseen_errors(corpus, [0], config_of(), lambda event: None)
+
+
+def test_clips_without_labels_and_labels_without_clips_are_reported(tmp_path: Path) -> None:
+    cache, labels = make_cache(tmp_path, num_clips=6, seconds=3)
+    (labels / "clip05.csv").rename(labels / "other.csv")
+    loaded, *_ = events_of(cache, labels, tmp_path / "run", config_of(train=SHORT, model={"variant": "visual"}))
+    assert loaded["event"] == "loaded"
+    assert loaded["num_clips"] == 5
+    assert loaded["unlabelled"] == ["clip05"]
+    assert loaded["unused"] == [str(labels / "other.csv")]
+
+
+def test_labels_that_match_nothing_are_refused(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("time_s,valence,arousal\n0,0,0\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"got none that match\. Label files are matched by name: 'other' has no clip"):
+        train(open_store(cache[0]), tmp_path, tmp_path / "run", config_of())
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_of_other_seconds_are_refused(tmp_path: Path) -> None:
+    cache, labels = make_cache(tmp_path, num_clips=6, seconds=3)
+    for path in labels.iterdir():
+        path.write_text("time_s,valence,arousal\n900,0,0.1\n901,0.2,0\n", encoding="utf-8")
+    with pytest.raises(InputError, match="split train: expected clips with labels that count, got none"):
+        train(open_store(cache), labels, tmp_path / "run", config_of())
+
+
+def test_a_run_is_never_overwritten_and_an_unfinished_one_never_read(
+    learnt: tuple[Path, Any], cache: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for split in ({}, {"folds": 3}):
+        with pytest.raises(
+            InputError, match=r"expected a new folder, got one with files in it\. Choose another --out\."
+        ):
+            train(open_store(cache[0]), cache[1], learnt[0], config_of(split=split))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="expected a new folder"):
+        train(open_store(cache[0]), cache[1], tmp_path / "file", config_of())
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError, match=r"finished run, got none\. Train one with `sage-va train`, or wait"):
+        score_run(tmp_path / "run")
+
+
+def test_a_diverging_loss_is_an_error(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    wild = config_of(train={"learning_rate": 1e30, "clip_norm": 1e30}, model={"variant": "concat"})
+    with pytest.raises(InputError, match=r"expected a finite loss, got nan\. Lower train\.learning_rate\."):
+        train(open_store(cache[0]), cache[1], tmp_path / "run", wild)
+
+
+def test_folds_are_runs_and_their_held_out_clips_are_one_score(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    config = config_of(split={"folds": 3}, train=SHORT, model={"variant": "concat"})
+    runs = train(open_store(cache[0]), cache[1], tmp_path / "cv", config)
+    assert runs == [tmp_path / "cv" / f"fold-{k}" for k in range(3)]
+    found = score_run(tmp_path / "cv")
+    assert (found["num_folds"], found["num_clips"]) == (3, 10)
+    assert sorted(clip["clip_id"] for clip in found["clips"]) == [f"clip{i:02}" for i in range(10)]
+    with pytest.raises(InputError, match=r"got 3 folds\. Name one of them, such as .*fold-0"):
+        load_run(tmp_path / "cv")
+    single = config_of(split={"folds": 3, "fold": 1}, train=SHORT, model={"variant": "concat"})
+    train(open_store(cache[0]), cache[1], tmp_path / "one", single)
+    first, second = weights_of(tmp_path / "one"), weights_of(tmp_path / "cv" / "fold-1")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_damaged_cache_is_refused_by_name(tmp_path: Path) -> None:
+    cache, labels = make_cache(tmp_path, num_clips=4, seconds=3)
+    (place,) = cache.glob("clips/clip02/audio/voice-*/values/c/0/0")
+    damaged = bytearray(place.read_bytes())
+    damaged[100] ^= 1
+    place.write_bytes(damaged)
+    with pytest.raises(DamagedError, match=r"clip02 audio/voice-.*Run `sage-va cache verify`"):
+        train(open_store(cache), labels, tmp_path / "run", config_of())
+
+
+def test_variants_of_one_modality_do_not_need_the_other(tmp_path: Path) -> None:
+    kinds = {"visual/face": Kind(), "audio/voice": Kind(), "audio/music": Kind()}
+    cache, labels = make_cache(tmp_path, num_clips=3, seconds=2, kinds=kinds)
+    assert len(load_labelled(open_store(cache), labels, config_of(model={"variant": "visual"})).corpus.streams) == 1
+    with pytest.raises(InputError, match="stream 'audio': expected the name of one stream, got 2 that match"):
+        load_labelled(open_store(cache), labels, config_of())
+    named = config_of(data={"streams": ["visual", "audio/voice", "audio/music"]})
+    assert len(load_labelled(open_store(cache), labels, named).corpus.streams) == 3
+
+
+def test_splits_keep_together_what_belongs_together(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    clips = [
+        dataclasses.replace(clip, subject_id=f"s{i // 2}") for i, clip in enumerate(random_corpus([], [1] * 12).clips)
+    ]
+    pair = [dataclasses.replace(clips[0], clip_id=f"v.mp4#{side}", subject_id=None) for side in ("left", "right")]
+    for seed in range(5):
+        roles = assign_roles([*clips, *pair], {}, config_of().split, seed)
+        assert all(roles[f"clip{i:02}"] == roles[f"clip{i + 1:02}"] for i in range(0, 12, 2))
+        assert roles["v.mp4#left"] == roles["v.mp4#right"]
+    with pytest.raises(InputError, match=r"v\.mp4#left: expected a subject_id, got none\..*set split\.by=clip"):
+        assign_roles([*clips, *pair], {}, config_of(split={"by": "subject"}).split, 0)
+    with pytest.raises(InputError, match="clip00: expected a part in the official split, got none"):
+        assign_roles(clips, {}, config_of(split={"by": "official"}).split, 0)
+    parts = {clip.clip_id: "train" if i else "val" for i, clip in enumerate(clips)}
+    assert assign_roles(clips, parts, config_of(split={"by": "official"}).split, 0) == parts
+    rows = [f"{clip.clip_id},{'val' if i else 'train'}" for i, clip in enumerate(clips[:-1])]
+    (tmp_path / "split.csv").write_text("\n".join(["clip_id,split", *rows]), encoding="utf-8")
+    by_file = config_of(split={"by": "file", "file": str(tmp_path / "split.csv")}).split
+    with pytest.raises(InputError, match="clip11: expected a part in the file split, got none"):
+        assign_roles(clips, {}, by_file, 0)
+    assert assign_roles(clips[:-1], {}, by_file, 0)["clip00"] == "train"
+
+
+def test_learning_rate_rises_then_falls_and_is_never_zero() -> None:
+    config = TrainConfig(learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(config, (step + 0.5) / 1000) for step in range(1000)]
+    assert min(rates) > 0
+    assert 0.9 < max(rates) < 1
+    assert int(np.argmax(rates)) == pytest.approx(100, abs=5)
+    assert np.all(np.diff(rates[:90]) > 0)
+    assert np.all(np.diff(rates[110:]) < 0)
+    assert rates[-1] < 1e-5
+    assert learning_rate(TrainConfig(learning_rate=1.0, warmup=0), 0.0) == 1
+
+
+@pytest.mark.parametrize("num_streams", [1, 2, 3])
+def test_corruption_hides_but_never_everything(num_streams: int) -> None:
+    streams = streams_of((8, 6, 5)[:num_streams], (0, 0, 0)[:num_streams])
+    windows = random_windows(streams, 8, 60, valid=0.6)
+    config = config_of(train={"modality_dropout": 0.7, "span_dropout": 0.7})
+    found = corrupt(windows, config, np.random.default_rng(0), [torch.ones(s.dim) for s in streams])
+    assert torch.equal(found.mask.any(-1), windows.mask.any(-1))
+    assert not (found.mask & ~windows.mask).any()
+    assert (found.mask.sum() < windows.mask.sum()) == (num_streams > 1)
+    assert all(a is b for a, b in zip(found.values, windows.values, strict=True))
+    for name in ("inside", "va", "va_mask", "steps"):
+        assert getattr(found, name) is getattr(windows, name)
+
+
+def test_noise_is_measured_in_each_features_own_spread() -> None:
+    streams = streams_of()
+    windows = random_windows(streams, 8, 500)
+    windows = dataclasses.replace(windows, values=[v.half() for v in windows.values])
+    scales = [torch.linspace(0.1, 10, s.dim) for s in streams]
+    config = config_of(train={"noise": 0.5, "modality_dropout": 0, "span_dropout": 0})
+    found = corrupt(windows, config, np.random.default_rng(0), scales)
+    for clean, noisy, scale in zip(windows.values, found.values, scales, strict=True):
+        added = (noisy - clean.float()).std((0, 1))
+        torch.testing.assert_close(added, 0.5 * scale, rtol=0.05, atol=0)
+    assert torch.equal(found.mask, windows.mask)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predictions_are_written_per_clip(learnt: tuple[Path, Any], cache: tuple[Path, Path], tmp_path: Path) -> None:
+    found = predict_to_csv(learnt[0], [str(cache[0])], tmp_path / "out")
+    assert found == {"out": str(tmp_path / "out"), "clips": [f"clip{i:02}" for i in range(10)], "failures": [],
+                     "random_weights": []}  # fmt: skip
+    rows = rows_of(tmp_path / "out" / "clip03.csv")
+    assert list(rows[0]) == [
+        *("time_s", "valence", "arousal"),
+        *("reliability_visual", "mask_visual", "reliability_audio", "mask_audio"),
+    ]
+    assert np.diff([float(row["time_s"]) for row in rows]) == pytest.approx(0.04)
+    for row in rows:
+        for name in ("visual", "audio"):
+            assert (row[f"reliability_{name}"] == "") == (row[f"mask_{name}"] == "0")
+            assert row[f"mask_{name}"] == "0" or 0 <= float(row[f"reliability_{name}"]) <= 1
+
+
+def test_predictions_without_a_gate_leave_reliability_empty(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    config = config_of(model={"variant": "concat"}, train=SHORT)
+    train(open_store(cache[0]), cache[1], tmp_path / "run", config)
+    predict_to_csv(tmp_path / "run", [str(cache[0])], tmp_path / "out")
+    rows = rows_of(tmp_path / "out" / "clip00.csv")
+    assert {row["reliability_visual"] + row["reliability_audio"] for row in rows} == {""}
+    assert {row["mask_visual"] for row in rows} == {"0", "1"}
+
+
+def test_features_of_another_encoder_are_refused(learnt: tuple[Path, Any], tmp_path: Path) -> None:
+    cache, _ = make_cache(tmp_path, num_clips=3, seconds=2, weights="random")
+    found = predict_to_csv(learnt[0], [str(cache)], tmp_path / "out")
+    assert found["clips"] == []
+    assert [failure["clip_id"] for failure in found["failures"]] == ["clip00", "clip01", "clip02"]
+    assert "visual/face-" in found["failures"][0]["reason"]
+    assert "expected a committed stream, got none" in found["failures"][0]["reason"]
+
+
+def test_a_score_needs_labels_for_every_clip_of_its_part(learnt: tuple[Path, Any], tmp_path: Path) -> None:
+    (tmp_path / "nobody.csv").write_text("time_s,valence,arousal\n0,0,0\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"expected labelled test clips, got no labels for clip.*Check --labels"):
+        score_run(learnt[0], labels=tmp_path)
+    for clip_id in load_run(learnt[0]).roles:
+        (tmp_path / f"{clip_id}.csv").write_text("time_s,valence,arousal\n900,0,0\n", encoding="utf-8")
+    with pytest.raises(InputError, match="expected labels that fall on the test clips, got none"):
+        score_run(learnt[0], labels=tmp_path)
