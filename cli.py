@@ -254,6 +254,7 @@ def train(
     `--set split.folds=8` trains one run per fold; `eval` then pools their held-out clips into one score.
     """
     from .fusion.config import load_config
+    from .fusion.evaluate import plain
     from .fusion.train import train as fit
 
     short = [f"model.variant={variant}"] * bool(variant) + [f"seed={seed}"] * (seed is not None)
@@ -263,7 +264,7 @@ def train(
         return
     with _TrainLog(config, quiet=as_json) as log:
         runs = fit(open_store(cache), labels, run, config, device=_device(device), log=log)
-    _show({"runs": [str(path) for path in runs], "val": log.scores}, as_json, _describe_training)
+    _show(plain({"runs": [str(path) for path in runs], "val": log.scores}), as_json, _describe_training)
 
 
 @main.command("eval")
@@ -417,6 +418,8 @@ class _TrainLog:
 
     def _loaded(self, event: dict[str, Any]) -> None:
         self._say(f"{event['num_clips']} labelled clips")
+        if event["num_without_subject"] and self.config.split.by == "subject":
+            self._say(f"{event['num_without_subject']} of them without subject_id: each recording stands for itself")
         for name, places in (("without labels", event["unlabelled"]), ("labels without a clip", event["unused"])):
             if places:
                 self._say(f"{len(places)} {name}: {_some(places)}")
@@ -429,6 +432,12 @@ class _TrainLog:
             total=self.config.train.epochs, unit=" epochs", disable=True if self.quiet else None, leave=True
         )
         self.bar.set_description(Path(event["path"]).name)
+
+    def _model(self, event: dict[str, Any]) -> None:
+        model, hz = self.config.model, self.config.data.grid_hz
+        sees = f"its TCN sees {event['receptive_steps']} steps ({event['receptive_steps'] / hz:.1f} s)"
+        if not self.scores:
+            self._say(f"{model.variant}: {event['num_parameters']:,} parameters, {sees}")
 
     def _crossfit(self, event: dict[str, Any]) -> None:
         if self.bar is not None:

@@ -30,7 +30,7 @@ LISTENING = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size"
              "hop_length": 160, "chunk_length": 30, "n_fft": 400, "return_attention_mask": False}  # fmt: skip
 CONFIG = """\
 data: {window_steps: 200, hop_steps: 100}
-split: {by: subject, fractions: [0.6, 0.2, 0.2]}
+split: {by: clip, fractions: [0.6, 0.2, 0.2]}
 model: {dim: 48, layers: 1, dropout: 0.2, input_dropout: 0.2}
 loss: {calibration: 0.5, ordinal: 0.2}
 train: {epochs: 25, batch_size: 8, learning_rate: 2.0e-3, weight_decay: 0.05, crossfit_folds: 2, crossfit_epochs: 12}

@@ -50,7 +50,7 @@ class Corpus:
         grids: the grid of each clip.
         offsets: (C + 1,) first step of each clip.
         values: for each stream (N, D) float16 or float32, 0 where its mask is False.
-        quality: for each stream (N, Q) float32, 0 where not measured.
+        quality: for each stream (N, Q) float32, NaN where not measured.
         mask: (N, M) bool, True = the stream is valid at this step.
         va: (N, 2) float32 valence and arousal on the grid, 0 where not counted.
         va_mask: (N,) bool, True = the step counts.
@@ -159,7 +159,8 @@ def load_corpus(
 ) -> Corpus:
     """Reads clips whole, checked, and puts streams and labels on one grid.
 
-    A clip's grid spans all its streams. A stream that a clip lacks altogether is an error: silence and missing
+    A clip's grid spans these streams and all frames of the recording, so that every choice of streams is scored on the
+    same labels. A stream that a clip lacks altogether is an error: silence and missing
     faces are masked tracks, not absent ones.
 
     Raises:
@@ -168,9 +169,8 @@ def load_corpus(
     clips, grids, rows = [], [], []
     for clip_id in clip_ids:
         tracks = [_checked(store, clip_id, stream) for stream in streams]
-        start = min(float(track.times_s[0]) for track in tracks)
-        grid = Grid.over(grid_hz, start, max(float(track.times_s[-1]) for track in tracks))
         clips.append(store.clip(clip_id))
+        grid = _grid_over(grid_hz, tracks, clips[-1])
         grids.append(grid)
         rows.append(_on_grid(tracks, grid, truths.get(clip_id) if truths else None))
         if progress:
@@ -184,6 +184,13 @@ def load_corpus(
     mask, va, va_mask = (torch.from_numpy(np.concatenate(column)) for column in columns[2:])
     found = [truths.get(clip.clip_id) if truths else None for clip in clips]
     return Corpus(clips, list(streams), grids, offsets, values, quality, mask, va, va_mask, found)
+
+
+def _grid_over(hz: float, tracks: list[Track], clip: Clip) -> Grid:
+    spans = [track.times_s[[0, -1]] for track in tracks]
+    if clip.clock is not None and len(clip.clock.pts):
+        spans.append(clip.clock.times_s[[0, -1]])
+    return Grid.over(hz, float(np.min(spans)), float(np.max(spans)))
 
 
 def _checked(store: Store, clip_id: str, stream: Stream) -> Track:
@@ -214,12 +221,12 @@ def _on_grid(tracks: list[Track], grid: Grid, truth: Truth | None) -> tuple[list
 
 
 def _quality_on_grid(track: Track, grid: Grid) -> NDArray[np.float32]:
-    """(num_steps, Q), each signal from the frames where it was measured."""
-    out = np.zeros((grid.num_steps, track.quality.shape[1]), np.float32)
-    for q, measured in enumerate(np.isfinite(track.quality).T):
-        signal, known = to_grid(track.times_s, track.quality[:, q : q + 1], measured, grid)
-        out[known, q] = signal[known, 0]
-    return out
+    """(num_steps, Q), each signal from the frames where it was measured, NaN where there are none."""
+    columns = [
+        to_grid(track.times_s, track.quality[:, q : q + 1], measured, grid)[0]
+        for q, measured in enumerate(np.isfinite(track.quality).T)
+    ]
+    return np.concatenate([np.zeros((grid.num_steps, 0), np.float32), *columns], axis=1)
 
 
 def window_starts(num_steps: int, window_steps: int, hop_steps: int, jitter: int = 0) -> NDArray[np.int64]:

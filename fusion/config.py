@@ -56,7 +56,7 @@ class SplitConfig(Part):
     `subject` demands a subject_id of every clip.
     """
 
-    by: Literal["clip", "subject", "official", "file"] = "clip"
+    by: Literal["subject", "clip", "official", "file"] = "subject"
     file: str | None = None
     fractions: tuple[Weight, Weight, Weight] = (0.7, 0.15, 0.15)
     folds: Annotated[int, Field(ge=3)] | None = None

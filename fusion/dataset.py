@@ -55,14 +55,18 @@ def _modalities(store: Store) -> tuple[str, ...]:
 
 def group_of(clip: Clip) -> str:
     """What a clip shares with others that must stay on its side of every split: its subject, else its recording."""
-    return clip.subject_id or clip.clip_id.partition("#")[0]
+    return clip.subject_id or _recording(clip)
+
+
+def _recording(clip: Clip) -> str:
+    return clip.clip_id.partition("#")[0]
 
 
 def assign_roles(clips: Sequence[Clip], parts: Mapping[str, str], split: SplitConfig, seed: int) -> dict[str, Role]:
     """Who is trained on, clip_id -> train, val or test, as `split` says.
 
     Raises:
-        InputError: if a clip has no subject, part or row that the split needs.
+        InputError: if a clip has no part or row that the split needs, or there are too few.
     """
     if split.by in ("official", "file"):
         known = _known_roles(parts, split)
@@ -71,10 +75,7 @@ def assign_roles(clips: Sequence[Clip], parts: Mapping[str, str], split: SplitCo
             todo = "Keep labels in Train_Set and Validation_Set, or list every clip in split.file."
             raise InputError(lacking[0], expected=f"a part in the {split.by} split", got="none", todo=todo)
         return {clip.clip_id: known[clip.clip_id] for clip in clips}
-    if split.by == "subject" and (nameless := [clip.clip_id for clip in clips if not clip.subject_id]):
-        todo = "Extract with a manifest that has subject_id, or set split.by=clip."
-        raise InputError(nameless[0], expected="a subject_id", got="none", todo=todo)
-    groups = {clip.clip_id: group_of(clip) for clip in clips}
+    groups = {clip.clip_id: group_of(clip) if split.by == "subject" else _recording(clip) for clip in clips}
     if split.folds is not None:
         return split_folds(groups, split.folds, split.fold or 0, seed)
     return split_groups(groups, split.fractions, seed)

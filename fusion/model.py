@@ -74,6 +74,11 @@ class FusionModel(nn.Module):
         )
 
     @property
+    def receptive_steps(self) -> int:
+        """How many steps the TCN sees around each."""
+        return max(encoder.tcn.receptive_steps for encoder in self.encoders if isinstance(encoder, StreamEncoder))
+
+    @property
     def weighs_streams(self) -> bool:
         """Whether the fusion gives each stream a weight, which must then be taught."""
         return isinstance(self.fusion, ReliabilityFusion)
@@ -128,18 +133,19 @@ class QualityNorm(nn.Module):
         self.register_buffer("scale", torch.ones(num_signals))
 
     def forward(self, quality: Tensor) -> Tensor:
-        """(..., Q) -> (..., Q) within ±5."""
-        return ((quality - self.mean) / self.scale).clamp(-5, 5)
+        """(..., Q), NaN = not measured -> (..., Q) within ±5, the average 0 where not measured."""
+        return ((quality - self.mean) / self.scale).clamp(-5, 5).nan_to_num(0.0)
 
 
 def _fit(module: StreamEncoder | QualityNorm, values: Tensor, steps: Tensor) -> None:
-    """Mean and standard deviation over chosen steps, in blocks so that memory stays small."""
+    """Mean and standard deviation of what is not NaN at the chosen steps, in blocks so that memory stays small."""
     if not len(steps) or not values.shape[1]:
         return
     wide = torch.float32 if values.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
     blocks = steps.split(65536)
-    mean = torch.stack([values[b].to(wide).sum(0) for b in blocks]).sum(0) / len(steps)
-    variance = torch.stack([(values[b].to(wide) - mean).square().sum(0) for b in blocks]).sum(0) / len(steps)
+    count = torch.stack([values[b].isfinite().sum(0) for b in blocks]).sum(0).clamp(min=1)
+    mean = torch.stack([values[b].to(wide).nansum(0) for b in blocks]).sum(0) / count
+    variance = torch.stack([(values[b].to(wide) - mean).square().nansum(0) for b in blocks]).sum(0) / count
     module.mean.copy_(mean)
     module.scale.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))
 

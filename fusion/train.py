@@ -34,7 +34,7 @@ def train(
         out: folder of the run, which must be new. With `split.folds` and no `split.fold`, it holds `fold-0`, ….
         config: what changes the numbers.
         device: where to compute.
-        log: called with one dictionary per event (`loaded`, `run`, `crossfit`, `epoch`, `done`).
+        log: called with one dictionary per event (`loaded`, `run`, `model`, `crossfit`, `epoch`, `done`).
 
     Returns:
         Folders of the finished runs.
@@ -45,10 +45,20 @@ def train(
     check_new(out)
     found = load_labelled(store, labels, config)
     untrained = [stream.name for stream in found.corpus.streams if stream.random_weights]
-    counts = {"num_clips": len(found.corpus.clips), "unlabelled": found.unlabelled, "unused": found.unused}
+    nameless = sum(not clip.subject_id for clip in found.corpus.clips)
+    counts = {
+        "num_clips": len(found.corpus.clips),
+        "num_without_subject": nameless,
+        "unlabelled": found.unlabelled,
+        "unused": found.unused,
+    }
     log({"event": "loaded", **counts, "random_weights": untrained})
     corpus = found.corpus.to(torch.device(device))
-    origin = {"cache": store.url, "labels": str(labels), "licence": store.root()["licence"]}
+    origin = {
+        "cache": str(Path(store.url).resolve()),
+        "labels": str(labels.resolve()),
+        "licence": store.root()["licence"],
+    }
     runs = _runs(config, out)
     for run_config, place in runs:
         roles = assign_roles(corpus.clips, found.parts, run_config.split, config.seed)
@@ -77,6 +87,8 @@ def train_one(
     training, validation = (_counted(corpus, roles, role) for role in ("train", "val"))
     torch.manual_seed(config.seed)
     model = build_model(corpus.streams, config.model).to(corpus.mask.device)
+    num_parameters = sum(weight.numel() for weight in model.parameters())
+    log({"event": "model", "num_parameters": num_parameters, "receptive_steps": model.receptive_steps})
     errors = None
     if model.weighs_streams and (config.loss.calibration or config.loss.ordinal):
         errors = unseen_errors(corpus, training, config, log)

@@ -25,7 +25,7 @@ REFUSED = {
     "data.hop_steps=301": "configuration: data.hop_steps: expected at most window_steps = 300, got 301. Lower it: "
     "steps between windows would never be seen.",
     "split.file=x.csv": "configuration: split.file: expected a file exactly if split.by=file, got x.csv with "
-    "split.by=clip. Set both split.by=file and split.file, or neither.",
+    "split.by=subject. Set both split.by=file and split.file, or neither.",
     "split.by=file": "split.file: expected a file exactly if split.by=file, got None with split.by=file.",
     "split={by: official, folds: 3}": "split.folds: expected folds of clips or subjects, got split.by=official. "
     "Set split.by to clip or subject, or leave split.folds out.",
