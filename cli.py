@@ -355,12 +355,12 @@ def _describe_extraction(found: dict[str, Any]) -> str:
     if found["num_done"]:
         shares = ", ".join(f"{part} {100 * busy / found['wall_s']:.0f} %" for part, busy in found["busy_s"].items())
         lines.append(f"busy: {shares}")
-    return "\n".join([*lines, *(f"failed: {row['reason']}" for row in found["failures"])])
+    return "\n".join([*lines, *(f"failed: {row['clip_id']}: {row['reason']}" for row in found["failures"])])
 
 
 def _describe_import(found: dict[str, Any]) -> str:
     lines = [f"{len(found['clips'])} clips in {found['stream']} (alias {stream_alias(found['stream'])})"]
-    return "\n".join([*lines, *(f"failed: {row['reason']}" for row in found["failures"])])
+    return "\n".join([*lines, *(f"failed: {row['clip_id']}: {row['reason']}" for row in found["failures"])])
 
 
 def _describe_training(found: dict[str, Any]) -> str:
@@ -371,7 +371,7 @@ def _describe_prediction(found: dict[str, Any]) -> str:
     lines = [f"{len(found['clips'])} clips -> {found['out']}"]
     if found["random_weights"]:
         lines.append(f"Untrained encoder (random weights): {', '.join(found['random_weights'])}")
-    return "\n".join([*lines, *(f"failed: {row['reason']}" for row in found["failures"])])
+    return "\n".join([*lines, *(f"failed: {row['clip_id']}: {row['reason']}" for row in found["failures"])])
 
 
 class _Bar:

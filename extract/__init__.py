@@ -1,0 +1,1 @@
+"""Stage 1: media in, Tracks out."""

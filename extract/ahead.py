@@ -1,0 +1,144 @@
+"""Clips decoded ahead of the encoders, several at a time, in a queue that is bounded in bytes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from types import TracebackType
+from typing import Self, TypeAlias
+
+import numpy as np
+
+from ..data.manifest import Source
+from .assemble import Assembly
+from .batch import BytesQueue, ClosedError
+from .frames import Frames
+from .identity import ExtractOptions, Medium
+from .media import Ending, Wanted, decode
+from .outcome import Failure
+from .speech import AudioEncoder
+from .visual import VisualEncoder
+from .windows import Window, Windower
+
+QUEUE_BYTES = 256 << 20
+MAX_WORKERS = 8
+
+Part: TypeAlias = Frames | Window | Ending | Failure | None
+_Event: TypeAlias = tuple[Assembly, Part] | None  # None: a thread has ended
+
+
+class DecodeAhead:
+    """Iterates over (clip, part) as decoder threads make them; leaving its `with` block stops and joins them.
+
+    The parts of a clip come in order, those of several clips interleaved: Frames and Windows, then the Ending, or
+    instead of it the Failure that ended the clip. A sole None says that the clip needs nothing.
+
+    Args:
+        sources: the clips, started in this order.
+        visual: encoder that images are made for.
+        audio: encoder that windows are cut for.
+        needs: modalities that a clip still needs; called in the threads.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        visual: VisualEncoder | None,
+        audio: AudioEncoder | None,
+        options: ExtractOptions,
+        needs: Callable[[Source, Medium], tuple[str, ...]],
+    ) -> None:
+        self._visual, self._audio, self._options, self._needs = visual, audio, options, needs
+        self._todo = deque(sources)
+        self._queue: BytesQueue[_Event] = BytesQueue(QUEUE_BYTES)
+        self._lock = threading.Lock()
+        self._busy_s = 0.0
+        wanted = options.num_workers or max(1, min(MAX_WORKERS, num_cores() // 2))
+        self._num_workers = max(1, min(wanted, len(sources)))
+        self._threads = [threading.Thread(target=self._work, name=f"decode-{k}") for k in range(self._num_workers)]
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of work, not of waiting, per thread."""
+        return self._busy_s / self._num_workers
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._queue.close()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def __iter__(self) -> Iterator[tuple[Assembly, Part]]:
+        running = self._num_workers
+        while running:
+            event = self._queue.get()
+            if event is None:
+                running -= 1
+            else:
+                yield event
+
+    def _work(self) -> None:
+        try:
+            while self._todo:
+                try:
+                    source = self._todo.popleft()
+                except IndexError:  # another thread was faster
+                    break
+                self._decode(Assembly(source, self._options.dtype))
+            self._queue.put(None)
+        except ClosedError:
+            pass
+
+    def _decode(self, clip: Assembly) -> None:
+        start, waited_s = perf_counter(), 0.0
+        try:
+            for part in self._parts(clip):
+                waited_s += self._queue.put((clip, part), part.num_bytes if isinstance(part, Frames | Window) else 0)
+                if clip.failed:
+                    break
+        except ClosedError:
+            raise
+        except Exception as error:  # whatever a medium does to a decoder is a failure of that clip alone
+            waited_s += self._queue.put((clip, Failure.of(clip.source.clip_id, error)))
+        finally:
+            with self._lock:
+                self._busy_s += perf_counter() - start - waited_s
+
+    def _parts(self, clip: Assembly) -> Iterator[Part]:
+        clip.medium = Medium.of(clip.source)
+        clip.needs = self._needs(clip.source, clip.medium)
+        if not clip.needs:
+            yield None
+            return
+        visual = self._visual if "visual" in clip.needs else None
+        audio = self._audio if "audio" in clip.needs else None
+        windower = Windower(audio.plan) if audio else None
+        wanted = Wanted(
+            shrinker=visual.shrinker() if visual else None,
+            sampling_rate=audio.sampling_rate if audio else None,
+            faces=self._options.faces,
+            fps=self._options.fps,
+            num_threads=max(1, num_cores() // self._num_workers),
+        )
+        for part in decode(clip.source, wanted):
+            if isinstance(part, np.ndarray):
+                yield from windower.push(part) if windower else ()
+                continue
+            if isinstance(part, Ending) and windower:
+                yield from windower.finish()
+            yield part
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,194 @@
+"""What a run makes: the options that change the numbers, the streams that they name, the bytes that they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.errors import InputError
+from ..data.fingerprint import file_sha256, json_sha256, stream_name
+from ..data.manifest import Source, crop_numbers
+from .media import DECODER, FACES
+from .speech import AudioEncoder
+from .visual import VisualEncoder
+
+STORE_DTYPES = ("float16", "float32")
+Encoder = VisualEncoder | AudioEncoder
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How to extract. The first three change the features; the others where and how fast they are made.
+
+    Args:
+        faces: "full" for whole frames, "crops" for folders of face crops.
+        fps: frames per second of the visual stream; None = every frame of the recording.
+        store_dtype: "float16" or "float32" values in the cache.
+        batch_size: frames per device batch. Another size may change the last bit of a feature, not more.
+        num_workers: decoder threads; None = chosen by the number of cores.
+        overwrite: make streams anew that the cache already has.
+
+    Raises:
+        InputError: if an option is out of its range.
+    """
+
+    faces: str = "full"
+    fps: float | None = None
+    store_dtype: str = "float16"
+    batch_size: int = 32
+    num_workers: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.faces in FACES, "--faces", " | ".join(FACES), self.faces)
+        _check(self.fps is None or 0 < self.fps <= 1000, "--fps", "frames per second above 0", self.fps)
+        _check(self.store_dtype in STORE_DTYPES, "--store-dtype", " | ".join(STORE_DTYPES), self.store_dtype)
+        _check(self.batch_size >= 1, "--batch-size", "1 or more", self.batch_size)
+        _check(self.num_workers is None or self.num_workers >= 1, "--num-workers", "1 or more", self.num_workers)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """`store_dtype` as numpy's."""
+        return np.dtype(self.store_dtype)
+
+
+def _check(good: bool, place: str, expected: str, got: object) -> None:
+    if not good:
+        raise InputError(place, expected=expected, got=repr(got), todo="Change the option.")
+
+
+def fingerprint_of(encoder: Encoder, options: ExtractOptions) -> dict[str, Any]:
+    """All that decides the features of a stream: the encoder's part and the run's."""
+    found = encoder.fingerprint
+    if isinstance(encoder, VisualEncoder):
+        found["preprocessing"]["faces"] = options.faces
+        found["fps"] = "native" if options.fps is None else float(options.fps)
+    return {**found, "decoder": dict(DECODER), "stored_dtype": options.store_dtype}
+
+
+def stream_of(encoder: Encoder, options: ExtractOptions) -> str:
+    """The full name of the stream that an encoder makes with these options."""
+    return stream_name(encoder.modality, encoder.alias, fingerprint_of(encoder, options))
+
+
+def options_of(fingerprint: Mapping[str, Any], **others: Any) -> ExtractOptions:
+    """The options that a visual or audio fingerprint was made with; `others` are those that it does not hold."""
+    fps = fingerprint.get("fps", "native")
+    return ExtractOptions(
+        faces=fingerprint["preprocessing"].get("faces", "full"),
+        fps=None if fps == "native" else float(fps),
+        store_dtype=fingerprint["stored_dtype"],
+        **others,
+    )
+
+
+def encoders_from(
+    *,
+    visual: str | None = None,
+    visual_weights: str = "hub",
+    audio: str | None = None,
+    audio_weights: str = "hub",
+    layer: str = "last",
+    device: str = "auto",
+    precision: str = "auto",
+) -> tuple[VisualEncoder | None, AudioEncoder | None]:
+    """The encoders that options name; either may be None.
+
+    Raises:
+        InputError: if there is none, or one of them cannot be had.
+    """
+    if visual is None and audio is None:
+        todo = "Pass --visual, --audio or both."
+        raise InputError("extract", expected="an encoder", got="none", todo=todo)
+    return (
+        VisualEncoder(visual, weights=visual_weights, device=device, precision=precision) if visual else None,
+        AudioEncoder(audio, weights=audio_weights, layer=layer, device=device, precision=precision) if audio else None,
+    )
+
+
+def encoder_from_fingerprint(
+    fingerprint: Mapping[str, Any], weights: str | None = None, *, device: str = "auto"
+) -> Encoder:
+    """The encoder that made a stream, from its recorded fingerprint.
+
+    Args:
+        weights: where its weights lie (a file for timm, a model directory for transformers); None = random ones
+            again where they were random, else the model hub.
+
+    Raises:
+        InputError: if it cannot be had, or its weights are not those that the fingerprint names.
+    """
+    recorded = fingerprint["encoder"]
+    random, precision = recorded["weights"] == "random", fingerprint["compute_dtype"]
+    if recorded["kind"] == "timm":
+        origin = weights or ("random" if random else "hub")
+        encoder: Encoder = VisualEncoder(recorded["name"], weights=origin, device=device, precision=precision)
+    else:
+        origin = "random" if random else "hub"
+        place = weights or recorded["name"]
+        encoder = AudioEncoder(place, weights=origin, layer=recorded["layer"], device=device, precision=precision)
+    if encoder.weights_sha256 != recorded["weights_sha256"]:
+        raise InputError(
+            recorded["name"],
+            expected=f"the weights {recorded['weights_sha256'][:12]}… that the features were made with",
+            got=f"{encoder.weights_sha256[:12]}…",
+            todo="Pass the weights file or model directory that was used for extraction.",
+        )
+    return encoder
+
+
+@dataclass(frozen=True)
+class Medium:
+    """The bytes behind a clip.
+
+    Args:
+        source_sha256: names all that is read for the clip, and the cut.
+        num_bytes: of the recording, or of all crops where there is none.
+        sha256: of the same.
+    """
+
+    source_sha256: str
+    num_bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, source: Source) -> Medium:
+        """Reads and hashes it.
+
+        Raises:
+            InputError: if it is not there.
+            OSError: if it cannot be read.
+        """
+        path, crops = source.path, source.crops
+        if path is not None and not path.is_file():
+            raise InputError(source.clip_id, expected="a file", got=f"none at {path}", todo="Correct the path.")
+        if crops is not None and not crops.is_dir():
+            got = f"none at {crops}"
+            raise InputError(source.clip_id, expected="a folder of crops", got=got, todo="Correct the path.")
+        images = crop_numbers(crops) if crops else {}
+        crops_sha256 = json_sha256([[image.name, file_sha256(image)] for image in images.values()])
+        if path is None:
+            num_bytes, sha256 = sum(image.stat().st_size for image in images.values()), crops_sha256
+        else:
+            num_bytes, sha256 = path.stat().st_size, file_sha256(path)
+        read = {
+            "medium": sha256,
+            "crops": crops_sha256 if crops else None,
+            "start_s": source.start_s,
+            "end_s": source.end_s,
+            "fps": source.fps,
+        }
+        plain = path is not None and all(value is None for key, value in read.items() if key != "medium")
+        return cls(sha256 if plain else json_sha256(read), num_bytes, sha256)
+
+
+def size_of(path: Path | None) -> int:
+    """Bytes of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size if path else 0
+    except OSError:
+        return 0

@@ -1,0 +1,278 @@
+"""Stage 1: decode ahead in threads, encode in batches across clips, commit each clip when it is whole."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..data.clip import Clip
+from ..data.errors import InputError
+from ..data.manifest import Source
+from ..data.store import Store
+from .ahead import DecodeAhead, Part, num_cores
+from .assemble import Assembly
+from .batch import Packer
+from .frames import Frames
+from .identity import Encoder, ExtractOptions, Medium, fingerprint_of, size_of, stream_of
+from .outcome import Failure, Progress, Summary
+from .speech import AudioEncoder
+from .visual import VisualEncoder
+from .windows import Window
+
+AUDIO_BATCH_ON_GPU = 8  # windows; on a CPU one at a time is the fastest
+_PENDING_WRITES = 4
+_PROGRESS_EVERY_S = 0.2
+
+
+def extract(
+    sources: Sequence[Source],
+    store: Store,
+    *,
+    visual: VisualEncoder | None = None,
+    audio: AudioEncoder | None = None,
+    options: ExtractOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Extracts the streams of all clips that the store does not have yet.
+
+    A clip that fails is noted in the summary and the store's journal, and the others go on.
+
+    Args:
+        progress: called a few times a second, and after each clip, from this thread.
+
+    Raises:
+        InputError: if there is no encoder, two sources share a clip_id, or an encoder breaks down (out of memory).
+        OSError: if the store cannot be written; what was committed before stays.
+    """
+    encoders: list[Encoder] = [encoder for encoder in (visual, audio) if encoder is not None]
+    if not encoders:
+        raise InputError("extract", expected="an encoder", got="none", todo="Pass --visual, --audio or both.")
+    if len({source.clip_id for source in sources}) != len(sources):
+        todo = "Give each clip a name of its own."
+        raise InputError("extract", expected="each clip_id once", got="one twice", todo=todo)
+    return _Run(sources, store, encoders, options or ExtractOptions(), progress).go()
+
+
+class _Run:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        store: Store,
+        encoders: Sequence[Encoder],
+        options: ExtractOptions,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._sources, self._store, self._options, self._progress = sources, store, options, progress
+        self._encoders = {encoder.modality: encoder for encoder in encoders}
+        self._streams = {modality: stream_of(encoder, options) for modality, encoder in self._encoders.items()}
+        self._prints = {modality: fingerprint_of(encoder, options) for modality, encoder in self._encoders.items()}
+        self._sizes = {source.clip_id: size_of(source.path) for source in sources}
+        self._handled_bytes = self._skipped_bytes = 0
+        self._writer = ThreadPoolExecutor(1, "sage-va-writer")
+        self._writes: deque[tuple[Assembly, Future[Failure | None]]] = deque()
+        self._summary = Summary()
+        self._start_s = self._told_s = perf_counter()
+        self._images: Packer[Assembly] = Packer(options.batch_size, lambda items: self._encode("visual", items))
+        self._visual = next((encoder for encoder in encoders if isinstance(encoder, VisualEncoder)), None)
+        self._audio = next((encoder for encoder in encoders if isinstance(encoder, AudioEncoder)), None)
+        batch = AUDIO_BATCH_ON_GPU if self._audio and self._audio.device.type == "cuda" else 1
+        self._windows: Packer[tuple[Assembly, Window]] = Packer(batch, lambda items: self._encode("audio", items))
+
+    def go(self) -> Summary:
+        summary = self._summary
+        ahead = DecodeAhead(self._sources, self._visual, self._audio, self._options, self._needs)
+        try:
+            with _calm_threads(), ahead:
+                for clip, part in ahead:
+                    self._take(clip, part)
+                    self._note_write(wait=False)
+                    self._tell()
+                self._flush()
+                while self._writes:
+                    self._note_write(wait=True)
+        finally:
+            self._writer.shutdown(cancel_futures=True)
+        summary.wall_s = perf_counter() - self._start_s
+        summary.busy_s["decode"] = ahead.busy_s
+        summary.failures.sort(key=lambda failure: failure.clip_id)
+        self._tell(always=True)
+        return summary
+
+    def _needs(self, source: Source, medium: Medium) -> tuple[str, ...]:
+        return tuple(
+            modality
+            for modality, stream in self._streams.items()
+            if self._options.overwrite or not self._store.has(source.clip_id, stream, medium.source_sha256)
+        )
+
+    def _take(self, clip: Assembly, part: Part) -> None:
+        if clip.failed:
+            return
+        if part is None:
+            self._summary.num_skipped += 1
+            self._skipped_bytes += self._sizes[clip.source.clip_id]
+            self._close(clip)
+        elif isinstance(part, Failure):
+            self._fail(clip, part)
+        elif isinstance(part, Frames):
+            clip.expect_images(part)
+            for owner, row in self._images.push(clip, part.pixels):
+                self._place_image(owner, row)
+        elif isinstance(part, Window):
+            self._take_window(clip, part)
+        else:
+            clip.ending = part
+            self._commit_if_whole(clip)
+
+    def _flush(self) -> None:
+        for clip, row in self._images.flush():
+            self._place_image(clip, row)
+        for (clip, window), steps in self._windows.flush():
+            self._place_window(clip, window, steps)
+
+    def _take_window(self, clip: Assembly, window: Window) -> None:
+        assert self._audio is not None, "windows are cut for it"
+        clip.num_windows += 1
+        if len(window.samples) != self._audio.plan.window:  # a short recording runs alone
+            self._place_window(clip, window, self._encode("audio", window.samples[None])[0])
+            return
+        for (owner, piece), steps in self._windows.push((clip, window), window.samples[None]):
+            self._place_window(owner, piece, steps)
+
+    def _encode(self, modality: str, items: NDArray[Any]) -> NDArray[np.float32]:
+        start = perf_counter()
+        try:
+            return self._encoders[modality].encode(items)
+        except RuntimeError as error:
+            got = f"{error}".splitlines()[0][:200]
+            todo = "Try a smaller --batch-size, or --device cpu."
+            place = f"encoder {self._encoders[modality].name}"
+            raise InputError(place, expected="features", got=got, todo=todo) from error
+        finally:
+            self._summary.busy_s["encode"] += perf_counter() - start
+
+    def _place_image(self, clip: Assembly, row: NDArray[np.floating[Any]]) -> None:
+        self._summary.num_frames += 1
+        self._guarded(clip, lambda: clip.add_image(row))
+
+    def _place_window(self, clip: Assembly, window: Window, steps: NDArray[np.floating[Any]]) -> None:
+        assert self._audio is not None, "windows are cut for it"
+        plan = self._audio.plan
+        self._summary.audio_s += (window.end - window.first) * plan.step / plan.sampling_rate
+        self._guarded(clip, lambda: clip.add_window(window, steps))
+
+    def _guarded(self, clip: Assembly, add: Callable[[], None]) -> None:
+        if clip.failed:
+            return
+        try:
+            add()
+        except InputError as error:
+            self._fail(clip, Failure.of(clip.source.clip_id, error))
+        else:
+            self._commit_if_whole(clip)
+
+    def _commit_if_whole(self, clip: Assembly) -> None:
+        if not clip.whole:
+            return
+        while len(self._writes) >= _PENDING_WRITES:
+            self._note_write(wait=True)
+        self._writes.append((clip, self._writer.submit(self._commit, clip)))
+
+    def _note_write(self, *, wait: bool) -> None:
+        while self._writes and (wait or self._writes[0][1].done()):
+            clip, write = self._writes.popleft()
+            failure = write.result()
+            if failure:
+                self._fail(clip, failure)
+            else:
+                self._summary.num_done += 1
+                self._close(clip)
+            wait = False
+
+    def _fail(self, clip: Assembly, failure: Failure) -> None:
+        clip.failed = True
+        self._summary.failures.append(failure)
+        self._store.log_failure(failure.clip_id, failure.reason)
+        self._close(clip)
+
+    def _close(self, clip: Assembly) -> None:
+        clip.forget()
+        self._handled_bytes += self._sizes[clip.source.clip_id]
+        self._tell(always=True)
+
+    def _tell(self, *, always: bool = False) -> None:
+        now = perf_counter()
+        if self._progress is None or (not always and now - self._told_s < _PROGRESS_EVERY_S):
+            return
+        self._told_s, elapsed_s = now, now - self._start_s
+        worked, total = self._handled_bytes - self._skipped_bytes, sum(self._sizes.values())
+        summary = self._summary
+        self._progress(
+            Progress(
+                num_clips=len(self._sizes),
+                num_done=summary.num_done,
+                num_skipped=summary.num_skipped,
+                num_failed=len(summary.failures),
+                num_frames=summary.num_frames,
+                audio_s=summary.audio_s,
+                elapsed_s=elapsed_s,
+                eta_s=elapsed_s * (total - self._handled_bytes) / worked if worked else None,
+            )
+        )
+
+    def _commit(self, clip: Assembly) -> Failure | None:
+        start = perf_counter()
+        try:
+            made = self._describe(clip)
+            for modality in clip.needs:
+                track, report = clip.track(self._encoders[modality])
+                assert clip.medium is not None, "decoded"
+                self._store.commit(
+                    made,
+                    self._streams[modality],
+                    track,
+                    fingerprint=self._prints[modality],
+                    source_sha256=clip.medium.source_sha256,
+                    report=report,
+                    overwrite=self._options.overwrite,
+                )
+        except InputError as error:
+            return Failure.of(clip.source.clip_id, error)
+        finally:
+            self._summary.busy_s["write"] += perf_counter() - start
+        return None
+
+    def _describe(self, clip: Assembly) -> Clip:
+        """What the cache is to know of the clip. Sound alone is decoded without the frames, so where this run's visual
+        stream is there already, its word on frames and duration stands.
+        """
+        made = clip.describe()
+        if clip.needs == ("audio",) and "visual" in self._streams:
+            known = Clip.from_json(self._store.record(made.clip_id, self._streams["visual"])["clip"])
+            return replace(made, duration_s=known.duration_s, clock=known.clock)
+        return made
+
+
+@contextmanager
+def _calm_threads() -> Iterator[None]:
+    """Leaves a core to the decoders: torch's threads wait for each other spinning, and one that is kept off its core
+    makes encoding five times slower. The number does not depend on the workers, so neither do the features.
+    """
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(min(before[0], max(1, num_cores() - 1)))
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])

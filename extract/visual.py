@@ -1,0 +1,157 @@
+"""Image encoders of timm: frames in, one embedding per frame out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from timm.data.config import resolve_model_data_config
+from torch import Tensor, nn
+
+from ..data.errors import InputError
+from ..data.fingerprint import SCHEMA_VERSION
+from .frames import FIT, INTERPOLATION, Shrinker
+from .weights import (
+    compute_dtype,
+    dtype_name,
+    find_device,
+    fixed_seed,
+    load_into,
+    load_state,
+    no_hub,
+    weights_sha256,
+)
+
+
+class VisualEncoder:
+    """A timm model without its classifier: pooled features before the logits.
+
+    Args:
+        name: timm's name of the model, e.g. "vit_small_patch14_dinov2.lvd142m".
+        weights: "hub", "random" (fixed seed; for trials), or a `.safetensors` or `.pth` file.
+        device: "auto", "cpu", "cuda", "cuda:1", …
+        precision: "auto", "float32", "bfloat16" or "float16".
+
+    Raises:
+        InputError: if the model, device or precision is unknown, or the weights cannot be had or do not fit.
+    """
+
+    modality = "visual"
+
+    def __init__(self, name: str, *, weights: str = "hub", device: str = "auto", precision: str = "auto") -> None:
+        self.name, self.weights = name, weights
+        self.device = find_device(device)
+        self.dtype = compute_dtype(precision, self.device)
+        model = _create(name, weights)
+        self.weights_sha256 = weights_sha256(model.state_dict())
+        config = resolve_model_data_config(model)
+        _, height, width = config["input_size"]
+        self.size: tuple[int, int] = (int(height), int(width))
+        self.mean = tuple(float(value) for value in config["mean"])
+        self.std = tuple(float(value) for value in config["std"])
+        self._model = model.to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._mean = torch.tensor(self.mean, device=self.device)
+        self._std = torch.tensor(self.std, device=self.device)
+        self.dim = self._probe()
+
+    @property
+    def alias(self) -> str:
+        """What people call the stream; random weights say so."""
+        return f"{self.name}-random" if self.weights == "random" else self.name
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the features, as far as the encoder knows; the pipeline adds its part."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "modality": self.modality,
+            "encoder": {
+                "kind": "timm",
+                "name": self.name,
+                "weights": "random" if self.weights == "random" else "pretrained",
+                "weights_sha256": self.weights_sha256,
+                "layer": "pooled",
+            },
+            "preprocessing": {
+                "size": list(self.size),
+                "fit": FIT,
+                "interpolation": INTERPOLATION,
+                "mean": list(self.mean),
+                "std": list(self.std),
+            },
+            "compute_dtype": dtype_name(self.dtype),
+        }
+
+    def shrinker(self) -> Shrinker:
+        """What lays images into this encoder's input; one for each thread."""
+        red, green, blue = (round(value * 255) for value in self.mean)
+        return Shrinker(self.size, (red, green, blue))
+
+    @torch.inference_mode()
+    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, H, W, 3) uint8 RGB of this encoder's size -> (B, D) float32."""
+        images = torch.from_numpy(pixels)
+        if self.device.type == "cuda":
+            images = images.pin_memory().to(self.device, non_blocking=True)
+        normal = ((images.float() / 255 - self._mean) / self._std).permute(0, 3, 1, 2)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            features = cast(Tensor, self._model(normal))
+        return features.float().cpu().numpy()
+
+    def _probe(self) -> int:
+        features = self.encode(np.zeros((1, *self.size, 3), np.uint8))
+        if features.ndim != 2:
+            todo = "Choose a model whose features are pooled."
+            raise InputError(self.name, expected="one vector per image", got=f"shape {features.shape}", todo=todo)
+        return features.shape[1]
+
+
+def _create(name: str, weights: str) -> nn.Module:
+    if not name.startswith(("hf-hub:", "hf_hub:")) and not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        todo = f"Did you mean {', '.join(near)}?" if near else "See timm.list_models()."
+        raise InputError("--visual", expected="the name of a timm model", got=repr(name), todo=todo)
+    if weights == "hub":
+        return _from_hub(name)
+    with fixed_seed():
+        model = _built(name, pretrained=False)
+    if weights != "random":
+        state = load_state(Path(weights))
+        load_into(model, _without_classifier(state, model), weights)
+    return model
+
+
+def _from_hub(name: str) -> nn.Module:
+    try:
+        return _built(name, pretrained=True)
+    except InputError:
+        raise
+    except Exception as error:  # hub clients raise whatever their transport raised
+        raise no_hub(name, "--visual-weights", error) from error
+
+
+def _built(name: str, *, pretrained: bool) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0).eval()
+    except RuntimeError as error:
+        if "Invalid pretrained tag" not in str(error):
+            raise
+        todo = "See timm.list_pretrained()."
+        raise InputError("--visual", expected="a timm model and its tag", got=repr(name), todo=todo) from error
+
+
+def _without_classifier(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    wanted = model.state_dict()
+    heads = cast(dict[str, Any], model.default_cfg).get("classifier") or ()
+    names = (heads,) if isinstance(heads, str) else tuple(heads)
+    return {
+        name: value
+        for name, value in state.items()
+        if name in wanted or not any(name.startswith(f"{head}.") for head in names)
+    }
