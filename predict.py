@@ -108,7 +108,7 @@ def _from_store(
             write_csv(out / f"{clip_id}.csv", prediction, [stream.label for stream in run.streams])
             done.append(clip_id)
         except InputError as error:
-            failures.append({"clip_id": clip_id, "reason": str(error)})
+            failures.append({"clip_id": clip_id, "reason": error.about(clip_id)})
         if progress:
             progress(Progress(len(clip_ids), len(done), num_failed=len(failures), elapsed_s=perf_counter() - start_s))
     return {"out": str(out), "clips": done, "failures": failures, "random_weights": run.random_weights}

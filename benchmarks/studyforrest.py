@@ -66,7 +66,9 @@ def ccc(x: np.ndarray, y: np.ndarray) -> float:
 
 def sage_va(*command: str) -> str:
     """Runs the public command and returns what it printed."""
-    done = subprocess.run([sys.executable, "-m", "sage_va.cli", *command], check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "sage_va.cli", *command], check=True, stdout=subprocess.PIPE, text=True
+    )
     return done.stdout
 
 

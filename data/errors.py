@@ -17,6 +17,10 @@ class InputError(ValueError):
         self.place, self.expected, self.got, self.todo = str(place), expected, got, todo
         super().__init__(f"{place}: expected {expected}, got {got}. {todo}")
 
+    def about(self, place: str) -> str:
+        """The message for a reader who sees it beside the name of `place`."""
+        return str(self).removeprefix(f"{place}: ")
+
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.place, self.expected, self.got, self.todo)
 

@@ -92,8 +92,8 @@ def import_features(
             _import_one(store, found, full, fingerprint, hz)
             done.append(found.clip_id)
         except InputError as error:
-            failures.append((found.clip_id, str(error)))
-            store.log_failure(found.clip_id, str(error))
+            failures.append((found.clip_id, error.about(found.clip_id)))
+            store.log_failure(found.clip_id, error.about(found.clip_id))
     return full, done, failures
 
 

@@ -17,12 +17,8 @@ class Failure:
     @classmethod
     def of(cls, clip_id: str, error: Exception) -> Failure:
         """The failure that an exception means for a clip."""
-        if not isinstance(error, InputError):
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        elif error.place == clip_id:
-            reason = f"expected {error.expected}, got {error.got}. {error.todo}"
-        else:
-            reason = str(error)
+        known = isinstance(error, InputError)
+        reason = error.about(clip_id) if known else f"{type(error).__name__}: {error}".splitlines()[0]
         return cls(_plain(clip_id), _plain(reason))
 
 

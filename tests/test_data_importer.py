@@ -89,7 +89,7 @@ def test_bad_files_are_listed_and_the_others_done(store: Store, source: Path) ->
     assert reasons["pickle"].endswith("Save it again with numpy.save; pickled objects are never loaded.")
     assert "expected a plain numpy array, got Object arrays cannot be loaded" in reasons["pickle"]
     assert reasons["vector"] == (
-        "vector: expected numbers of shape (T, D), got (4,) float64. Save one row of features per frame."
+        "expected numbers of shape (T, D), got (4,) float64. Save one row of features per frame."
     )
     assert "<U1" in reasons["text"]
     journal = (Path(store.url) / "journal.jsonl").read_text()
