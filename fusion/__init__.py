@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Stage 2: Tracks in, valence and arousal out. Never imports extract."""
