@@ -20,7 +20,7 @@ from .variants import build_model
 def unseen_errors(corpus: Corpus, training: Sequence[int], config: Config, log: Log) -> Tensor:
     """(N, M) absolute error (valence + arousal) of each stream, NaN where it is not valid or not labelled.
 
-    The training clips are parted into folds (subjects stay together where known); for each stream a TCN with a head is
+    The training clips are parted into folds, along the same groups as the split; for each stream a TCN with a head is
     trained on all but one and tried on that one. On the clips that it was trained on, a stream that only memorises
     looks as good as one that generalises, and a gate taught there trusts both alike.
 
@@ -45,7 +45,7 @@ def unseen_errors(corpus: Corpus, training: Sequence[int], config: Config, log: 
 
 
 def _folds(corpus: Corpus, training: Sequence[int], config: Config) -> list[list[int]]:
-    groups = {index: group_of(corpus.clips[index]) for index in training}
+    groups = {index: group_of(corpus.clips[index], config.split) for index in training}
     names = sorted(set(groups.values()))
     num_folds = min(config.train.crossfit_folds, len(names))
     if num_folds < 2:

@@ -53,13 +53,13 @@ def _modalities(store: Store) -> tuple[str, ...]:
     return tuple(sorted({stream.split("/")[0] for stream in store.streams()}, reverse=True))
 
 
-def group_of(clip: Clip) -> str:
-    """What a clip shares with others that must stay on its side of every split: its subject, else its recording."""
-    return clip.subject_id or _recording(clip)
+def group_of(clip: Clip, split: SplitConfig) -> str:
+    """What a clip shares with others that stay on its side of a split, and of cross-fitting.
 
-
-def _recording(clip: Clip) -> str:
-    return clip.clip_id.partition("#")[0]
+    Its subject where that is known, else its recording; the recording alone if `split.by` is "clip".
+    """
+    recording = clip.clip_id.partition("#")[0]
+    return recording if split.by == "clip" else clip.subject_id or recording
 
 
 def assign_roles(clips: Sequence[Clip], parts: Mapping[str, str], split: SplitConfig, seed: int) -> dict[str, Role]:
@@ -75,7 +75,7 @@ def assign_roles(clips: Sequence[Clip], parts: Mapping[str, str], split: SplitCo
             todo = "Keep labels in Train_Set and Validation_Set, or list every clip in split.file."
             raise InputError(lacking[0], expected=f"a part in the {split.by} split", got="none", todo=todo)
         return {clip.clip_id: known[clip.clip_id] for clip in clips}
-    groups = {clip.clip_id: group_of(clip) if split.by == "subject" else _recording(clip) for clip in clips}
+    groups = {clip.clip_id: group_of(clip, split) for clip in clips}
     if split.folds is not None:
         return split_folds(groups, split.folds, split.fold or 0, seed)
     return split_groups(groups, split.fractions, seed)
