@@ -50,11 +50,11 @@ def run_demo(out: Path, *, num_clips: int, seconds: float, seed: int) -> None:
     started = time.perf_counter()
     click.secho(f"Drawing {num_clips} recordings of {seconds:g} s into {out}/media", bold=True)
     clips = draw_corpus(out, num_clips=num_clips, seconds=seconds, seed=seed)
-    _write_audio_encoder(out / "encoders" / "tiny-whisper")
     (out / "demo.yaml").write_text(CONFIG, encoding="utf-8")
     cache, labels = str(out / "cache.zarr"), str(out / "labels")
-    _run("extract", str(out / "manifest.csv"), "--out", cache, "--visual", VISUAL, "--visual-weights", "random",
-         "--audio", str(out / "encoders" / "tiny-whisper"), "--audio-weights", "random", "--licence", "CC0-1.0")  # fmt: skip
+    audio = _write_audio_encoder(out / "encoders" / "tiny-whisper")
+    encoders = ["--visual", VISUAL, "--visual-weights", "random", "--audio", audio, "--audio-weights", "random"]
+    _run("extract", str(out / "manifest.csv"), "--out", cache, *encoders, "--licence", "CC0-1.0")
     _run("cache", "verify", cache)
     for variant in ("sage", "concat"):
         run = str(out / "runs" / variant)
@@ -78,10 +78,11 @@ def _run(*command: str) -> None:
             raise
 
 
-def _write_audio_encoder(folder: Path) -> None:
+def _write_audio_encoder(folder: Path) -> str:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(AUDIO, indent=2), encoding="utf-8")
     (folder / "preprocessor_config.json").write_text(json.dumps(LISTENING, indent=2), encoding="utf-8")
+    return str(folder)
 
 
 def draw_pictures(out: Path, clips: list[DrawnClip]) -> None:
