@@ -310,8 +310,8 @@ def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **optio
 
 @main.command()
 @click.option("--out", default="demo-out", show_default=True, type=click.Path(path_type=Path), help="A new folder.")
-@click.option("--clips", "num_clips", type=click.IntRange(6), default=12, show_default=True, help="Drawn recordings.")
-@click.option("--seconds", type=click.FloatRange(8), default=20.0, show_default=True, help="Length of each.")
+@click.option("--clips", "num_clips", type=click.IntRange(6), default=16, show_default=True, help="Drawn recordings.")
+@click.option("--seconds", type=click.FloatRange(8), default=28.0, show_default=True, help="Length of each.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def demo(out: Path, num_clips: int, seconds: float, seed: int) -> None:
     """Draws talking faces with known valence and arousal and runs every command on them, in about two minutes."""

@@ -139,7 +139,7 @@ def h264_encoder() -> str:
 
 
 def cast(number: int, seed: int = 0) -> Subject:
-    """The `number`-th person: six looks made by hand; the seventh has the first one's face and the second one's hair."""
+    """The `number`-th person: six looks made by hand, then the first face with the second hair, and so on."""
     skin, _, iris, shirt, backdrop, _, glasses, beard, *build = _LOOKS[number % len(_LOOKS)]
     _, hair, *_, hairstyle, _, _, _, _, _ = _LOOKS[(number + number // len(_LOOKS)) % len(_LOOKS)]
     jaw, pitch_hz, tract = build * np.random.default_rng([seed, number, 7]).uniform(0.98, 1.02, 3)

@@ -49,7 +49,7 @@ def run_demo(out: Path, *, num_clips: int, seconds: float, seed: int) -> None:
         raise InputError(out, expected="a new folder", got="one with files in it", todo="Choose another --out.")
     started = time.perf_counter()
     click.secho(f"Drawing {num_clips} recordings of {seconds:g} s into {out}/media", bold=True)
-    clips = draw_corpus(out, num_clips=num_clips, seconds=seconds, seed=seed)
+    clips = draw_corpus(out, num_clips=num_clips, seconds=seconds, fps=15, num_subjects=4, seed=seed)
     (out / "demo.yaml").write_text(CONFIG, encoding="utf-8")
     cache, labels = str(out / "cache.zarr"), str(out / "labels")
     audio = _write_audio_encoder(out / "encoders" / "tiny-whisper")

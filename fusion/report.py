@@ -81,13 +81,13 @@ def plot_clip(
             axis.plot(other[1].times_s, other[1].va[:, target], "--", color="grey", lw=1, label=other[0])
         axis.plot(prediction.times_s, prediction.va[:, target], color=COLOURS[target], label="prediction")
         axis.set(ylabel=TARGETS[target], ylim=(-1.05, 1.05))
-        axis.legend(loc="upper right", fontsize="small", ncols=3)
+        axis.legend(loc="lower right", fontsize="x-small", ncols=3)
     if prediction.reliability is not None:
         for m, stream in enumerate(streams):
             shown = np.where(prediction.mask[:, m], prediction.reliability[:, m], np.nan)
             axes[2].plot(prediction.times_s, shown, color=COLOURS[(m + 2) % len(COLOURS)], label=stream)
         axes[2].set(ylabel="reliability", ylim=(0, 1))
-        axes[2].legend(loc="upper right", fontsize="small", ncols=3)
+        axes[2].legend(loc="lower right", fontsize="x-small", ncols=3)
     _shade(axes, spans)
     axes[-1].set(xlabel="time (s)", xlim=(prediction.times_s[0], prediction.times_s[-1]))
     figure.suptitle(title, fontsize="medium")
@@ -96,7 +96,11 @@ def plot_clip(
 
 
 def _shade(axes: Any, spans: Sequence[tuple[float, float, str]]) -> None:
+    """Each kind of stage in a shade of its own, named above the picture."""
+    names = sorted({name for _, _, name in spans})
     for start, end, name in spans:
         for axis in axes:
-            axis.axvspan(start, end, color="grey", alpha=0.12, lw=0)
-        axes[0].text((start + end) / 2, 1.0, name, ha="center", va="top", fontsize="x-small", color="dimgrey")
+            axis.axvspan(start, end, color=f"C{names.index(name)}", alpha=0.1, lw=0)
+            axis.axvline(start, color="grey", alpha=0.4, lw=0.8)
+        text = name.replace("_", "\n")
+        axes[0].text((start + end) / 2, 1.1, text, ha="center", va="bottom", fontsize="x-small", color="dimgrey")
