@@ -16,6 +16,7 @@ from . import __version__
 from .data import InputError, open_store, stream_alias
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+EXTRAS = {"PIL", "av", "cv2", "librosa", "soxr", "timm", "torchvision", "transformers"}
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 
@@ -26,10 +27,27 @@ class Lines(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (InputError, OSError) as error:
-            if ctx.params.get("debug"):
+        except (InputError, OSError, MemoryError, ModuleNotFoundError, RuntimeError) as error:
+            line = _line_of(error)
+            if ctx.params.get("debug") or line is None:
                 raise
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(" ".join(line.split())) from error
+
+
+def _line_of(error: Exception) -> str | None:
+    """What a user can act on; None for a mistake of ours."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        todo = 'Install it with: pip install "sage-va[extract]".'
+        return f"{error.name}: expected the extraction packages, got none. {todo}" if error.name in EXTRAS else None
+    if isinstance(error, OSError):
+        place = error.filename or "file system"
+        return f"{place}: expected to read or write it, got {error.strerror or error}. Check path, rights and space."
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        todo = "Lower the batch size, or use --device cpu."
+        return f"memory: expected enough of it, got {str(error).splitlines()[0] or 'none left'}. {todo}"
+    return None
 
 
 @click.group(cls=Lines, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -129,7 +147,7 @@ def extract(
     resume: what is done is skipped. A clip that fails is listed with its reason; the others are done; exit code 1.
     """
     from .data.manifest import find_sources
-    from .extract.identity import ExtractOptions, encoders_from
+    from .extract.identity import ExtractOptions, encoders_from, stream_of
     from .extract.pipeline import extract as extract_all
     from .extract.plan import plan
 
@@ -152,7 +170,8 @@ def extract(
     store = open_store(cache, "a", licence=licence)
     with _Bar("clips") as bar:
         summary = extract_all(sources, store, visual=eyes, audio=ears, options=made, progress=bar)
-    _show(asdict(summary), as_json, _describe_extraction)
+    streams = [stream_of(encoder, made) for encoder in (eyes, ears) if encoder is not None]
+    _show({**asdict(summary), "streams": streams}, as_json, _describe_extraction)
     sys.exit(1 if summary.failures else 0)
 
 
@@ -264,7 +283,11 @@ def train(
         return
     with _TrainLog(config, quiet=as_json) as log:
         runs = fit(open_store(cache), labels, run, config, device=_device(device), log=log)
-    _show(plain({"runs": [str(path) for path in runs], "val": log.scores}), as_json, _describe_training)
+    _show(
+        plain({"runs": [str(path) for path in runs], "val": log.scores, "random_weights": log.random_weights}),
+        as_json,
+        _describe_training,
+    )
 
 
 @main.command("eval")
@@ -352,6 +375,7 @@ def _describe_extraction(found: dict[str, Any]) -> str:
         f"{found['num_done']} clips done, {found['num_skipped']} there already, {len(found['failures'])} failed; "
         f"{found['num_frames']} frames and {found['audio_s']:.0f} s of sound in {found['wall_s']:.1f} s"
     ]
+    lines.append(f"streams: {', '.join(found['streams'])}")
     if found["num_done"]:
         shares = ", ".join(f"{part} {100 * busy / found['wall_s']:.0f} %" for part, busy in found["busy_s"].items())
         lines.append(f"busy: {shares}")
@@ -405,6 +429,7 @@ class _TrainLog:
     def __init__(self, config: Any, quiet: bool) -> None:
         self.config, self.quiet = config, quiet
         self.scores: list[dict[str, float]] = []
+        self.random_weights: list[str] = []
         self.bar: tqdm[Any] | None = None
 
     def __enter__(self) -> _TrainLog:
@@ -423,6 +448,7 @@ class _TrainLog:
         for name, places in (("without labels", event["unlabelled"]), ("labels without a clip", event["unused"])):
             if places:
                 self._say(f"{len(places)} {name}: {_some(places)}")
+        self.random_weights = event["random_weights"]
         if event["random_weights"]:
             self._say(f"Untrained encoder (random weights): {', '.join(event['random_weights'])}")
 

@@ -15,6 +15,8 @@ import av
 import cv2
 import numpy as np
 
+from .data.errors import InputError
+
 STAGES = ("both", "face_hidden", "face_away", "silence", "noise")
 BOTH, FACE_HIDDEN, FACE_AWAY, SILENCE, NOISE = range(len(STAGES))
 
@@ -57,8 +59,6 @@ class Subject:
     shirt: Colour
     backdrop: Colour
     hairstyle: str
-    glasses: bool
-    beard: bool
     jaw: float
     pitch_hz: float
     tract: float
@@ -99,15 +99,14 @@ def draw_corpus(
     """Write clips, labels, stages and a manifest under `out`; `progress` hears how many clips are done.
 
     `media/<name>.mp4` is H.264 and AAC, `labels/<name>.txt` is in Aff-Wild2's form (-5 = not annotated). The same
-    arguments give the same clips. Raises ValueError for impossible sizes, and where PyAV has no H.264 encoder.
+    arguments give the same clips. Raises InputError for impossible sizes, and where PyAV has no H.264 encoder.
     """
     if min(num_clips, num_subjects, fps, seconds * fps / 2) < 1:
-        raise ValueError(
-            "draw_corpus: expected at least one clip, subject and frame a second and two frames a clip, "
-            f"got {num_clips=}, {num_subjects=}, {fps=}, {seconds=}. Ask for more."
-        )
+        got = f"{num_clips} clips of {num_subjects} subjects, {seconds:g} s at {fps} fps"
+        todo = "Give each option a larger number."
+        raise InputError("draw_corpus", expected="a clip, a subject and two frames at least", got=got, todo=todo)
     if size < 64 or size % 2:
-        raise ValueError(f"draw_corpus: expected an even size of 64 pixels or more, got {size}. Try 160.")
+        raise InputError("draw_corpus", expected="an even size from 64 pixels on", got=str(size), todo="Try 160.")
     encoder, out = h264_encoder(), Path(out)
     for folder in ("media", "labels"):
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -128,23 +127,22 @@ def draw_corpus(
 
 
 def h264_encoder() -> str:
-    """Name of an H.264 encoder in this PyAV; ValueError where it has none."""
+    """Name of an H.264 encoder in this PyAV; InputError where it has none."""
     for name in ("libx264", "libopenh264"):
         if name in av.codecs_available:
             return name
-    raise ValueError("draw_corpus: expected PyAV with libx264 or libopenh264, got neither. Run `pip install av`.")
+    raise InputError("PyAV", expected="libx264 or libopenh264", got="neither", todo="Run `pip install av`.")
 
 
 # -- what happens -----------------------------------------------------------------------------------------------------
 
 
 def cast(number: int, seed: int = 0) -> Subject:
-    """The `number`-th person: six looks made by hand, then the first face with the second hair, and so on."""
-    skin, _, iris, shirt, backdrop, _, glasses, beard, *build = _LOOKS[number % len(_LOOKS)]
-    _, hair, *_, hairstyle, _, _, _, _, _ = _LOOKS[(number + number // len(_LOOKS)) % len(_LOOKS)]
+    """The `number`-th person: six looks made by hand; the seventh has the first's face and the second's hair."""
+    skin, _, iris, shirt, backdrop, _, *build = _LOOKS[number % len(_LOOKS)]
+    _, hair, _, _, _, hairstyle, *_ = _LOOKS[(number + number // len(_LOOKS)) % len(_LOOKS)]
     jaw, pitch_hz, tract = build * np.random.default_rng([seed, number, 7]).uniform(0.98, 1.02, 3)
-    looks = (skin, hair, iris, shirt, backdrop, hairstyle, bool(glasses), bool(beard))
-    return Subject(f"s{number:02d}", *looks, jaw, pitch_hz, tract)
+    return Subject(f"s{number:02d}", skin, hair, iris, shirt, backdrop, hairstyle, jaw, pitch_hz, tract)
 
 
 def write_script(rng: np.random.Generator, *, seconds: float, fps: int) -> Script:
@@ -209,7 +207,7 @@ def draw_frames(subject: Subject, script: Script, size: int) -> Iterator[Array]:
     room, faces, turned, book = _paint_sprites(subject, size)
     hidden, away = (_approach(script, stage) for stage in (FACE_HIDDEN, FACE_AWAY))
     shown, (valence, arousal) = (1 - hidden) * (1 - away), script.va.T.astype(float)
-    pose = 0.4 * script.pose + (shown * (0.1 + 0.6 * ((1 + arousal) / 2) ** 2))[:, None] * script.fidget
+    pose = 0.25 * script.pose + (shown * (0.05 + 0.35 * ((1 + arousal) / 2) ** 2))[:, None] * script.fidget
     mood = np.round((1 + valence) / 2 * (len(faces) - 1)).astype(int)
     layers = _features(subject, script, pose[:, 3] - 2 * away, pose[:, 4])
     drawn = [(_fixed(points, size), (*colour, 255)) for points, colour in layers]
@@ -263,12 +261,6 @@ def _features(subject: Subject, script: Script, yaw: Array, pitch: Array) -> lis
         _add_eye(add, subject, script, side, s)
         fold = smile * (s + 1) / 2
         add(*_line(side * (0.13 + 0.3 * fold), 0.22 + 0.28 * fold**1.5, 0.011 * smile), shade)
-        if subject.glasses:
-            rim = np.vstack([_oval(side * 0.34, -0.07, r, r - 0.02, 1.2) for r in (0.28, 0.25)])[None]
-            add(rim[..., 0], rim[..., 1], _RIM)
-            add(*_line(side * (0.68 + 0.07 * s), -0.09 + 0 * s, 0.015), _RIM)
-    if subject.glasses:
-        add(*_line(0.07 * s, -0.09 - 0.03 * (1 - s**2), 0.015), _RIM)
     _add_mouth(add, subject, script, s)
     return layers
 
@@ -322,7 +314,7 @@ def _line(x: Array, y: Array, half_width: Any) -> tuple[Array, Array]:
 
 def _fixed(points: Array, size: int) -> Array:
     """Face units to canvas pixels in OpenCV's fixed point."""
-    return np.round(((points / _SPAN + 0.5) * size * _FINE - 0.5) * (1 << _SHIFT)).astype(np.int32)
+    return np.round(((points / _SPAN + 0.5) * size * _FINE - 0.5) * (1 << _SHIFT)).astype(np.int32, order="C")
 
 
 def _mix(one: Colour, other: Colour, share: float) -> Colour:
@@ -405,9 +397,6 @@ def _paint_face(subject: Subject, size: int, mood: int) -> Array:
         canvas.paint(_oval(side * 0.46, 0.24, 0.22, 0.17), rosy, soft=0.1, within=face)
     if mood < 0:
         canvas.paint(_oval(0, -0.55, 0.9, 0.55), _mix(skin, (70, 90, 150), 0.6), soft=0.2, share=0.8, within=face)
-    if subject.beard:
-        beard = _curve((0, 0.3), (0.3, 0.35), (0.6, 0.36), (0.8, 0.0), (0.9, 0.5), (0.5, 1.05), (0, 1.1))
-        canvas.paint(beard, _mix(hair, skin, 0.15), soft=0.025, share=0.9, within=face)
     before = canvas.paint(fringe, hair)
     canvas.paint(_oval(-0.35, -0.92, 0.4, 0.1), _mix(hair, _LIGHT, 0.25), soft=0.06, share=0.8, within=before)
     return canvas.done()
@@ -421,8 +410,8 @@ def _paint_back(subject: Subject, size: int) -> Array:
     canvas.paint(_HAIRSTYLES[subject.hairstyle][0], _mix(subject.hair, _INK, 0.2))
     hair = canvas.paint(_oval(0, -0.2, 0.8, 0.88, 1.15), _mix(subject.hair, _INK, 0.1))
     for bend in np.linspace(-0.85, 0.85, 9):
-        lock = np.hstack(_line(s[None] * 1.4 - 0.9, bend * np.sin(1.7 * s)[None], 0.03 * np.sin(np.pi * s))[::-1])
-        canvas.paint(lock.reshape(2, -1).T, _mix(subject.hair, _LIGHT, 0.16), soft=0.012, share=0.8, within=hair)
+        down, across = _line(1.4 * s[None] - 0.9, bend * np.sin(1.7 * s)[None], 0.03 * np.sin(np.pi * s))
+        canvas.paint(np.vstack([across, down]).T, _mix(subject.hair, _LIGHT, 0.16), soft=0.012, share=0.8, within=hair)
     return canvas.done()
 
 
@@ -568,16 +557,16 @@ def _write_tables(out: Path, clips: list[DrawnClip], fps: int) -> None:
 
 # -- the looks --------------------------------------------------------------------------------------------------------
 
-_BLOOD, _LIGHT, _WHITE, _INK, _RIM = (120, 45, 45), (255, 244, 226), (252, 250, 246), (20, 12, 14), (60, 48, 56)
+_BLOOD, _LIGHT, _WHITE, _INK = (120, 45, 45), (255, 244, 226), (252, 250, 246), (20, 12, 14)
 # fmt: off
 _VOWELS_HZ = np.array([(640, 1250, 2480), (420, 1750, 2700), (430, 1200, 2400), (530, 1600, 2500), (500, 1400, 2500)])
-_LOOKS = (  # skin, hair, iris, shirt, backdrop; hairstyle, glasses, beard; jaw, pitch_hz, tract
-    ((250, 214, 190), (112, 58, 38), (74, 122, 92), (58, 110, 165), (222, 232, 238), "bob", 0, 0, 0.96, 178, 1.06),
-    ((224, 172, 132), (44, 34, 40), (82, 54, 36), (196, 92, 72), (236, 226, 208), "short", 0, 1, 1.06, 118, 0.94),
-    ((166, 112, 80), (34, 26, 28), (60, 38, 26), (232, 176, 72), (214, 228, 214), "curls", 0, 0, 1.00, 164, 1.03),
-    ((246, 206, 176), (206, 152, 84), (72, 112, 158), (120, 92, 150), (232, 220, 232), "bun", 1, 0, 0.94, 188, 1.08),
-    ((205, 150, 112), (58, 36, 30), (84, 62, 38), (70, 132, 116), (240, 222, 206), "long", 0, 0, 1.00, 170, 1.02),
-    ((252, 220, 200), (176, 84, 48), (82, 124, 128), (72, 84, 104), (212, 226, 232), "short", 1, 0, 1.02, 126, 0.96),
+_LOOKS = (  # skin, hair, iris, shirt, backdrop; hairstyle; jaw, pitch_hz, tract
+    ((244, 205, 180), (103, 57, 39), (76, 105, 87), (79, 104, 139), (223, 231, 235), "bob", 0.96, 178, 1.06),
+    ((226, 176, 139), (62, 42, 40), (81, 64, 54), (127, 97, 106), (228, 229, 225), "short", 1.06, 118, 0.94),
+    ((185, 134, 102), (56, 38, 33), (68, 55, 48), (140, 127, 106), (220, 229, 227), "curls", 1.00, 164, 1.03),
+    ((241, 200, 170), (160, 113, 66), (75, 99, 127), (100, 97, 134), (227, 226, 233), "bun", 0.94, 188, 1.08),
+    ((212, 160, 125), (71, 44, 34), (82, 69, 55), (83, 111, 122), (230, 227, 224), "long", 1.00, 170, 1.02),
+    ((245, 210, 186), (142, 72, 45), (81, 106, 109), (84, 94, 118), (220, 229, 233), "short", 1.02, 126, 0.96),
 )
 _HAIRSTYLES = {  # outline behind the face, fringe before it
     "bob": (

@@ -126,7 +126,7 @@ def _stage_table(run: Run, predictions: list[Prediction], spans: dict[str, list[
             inside = (prediction.times_s >= start) & (prediction.times_s < end)
             found[stage].append(prediction.weights[inside])
     labels = [stream.label for stream in run.streams]
-    lines = ["\nWeight that the gate gives each stream in the planted stages of the held-out clips",
+    lines = ["\nWeight of each stream in the planted stages of the held-out clips (untrained encoders, random weights)",
              f"  {'stage':<12}" + "".join(f"{label:>10}" for label in labels)]  # fmt: skip
     for stage, parts in sorted(found.items()):
         lines.append(f"  {stage:<12}" + "".join(f"{share:10.2f}" for share in np.concatenate(parts).mean(axis=0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,10 +53,28 @@ def predict_to_csv(
             num_workers.
 
     Returns:
-        `{"out", "clips", "failures", "random_weights"}`.
+        `{"run", "streams", "random_weights", "out", "clips", "failures"}`, also written to `predictions.json` in `out`.
     """
     run = load_run(run_path, device)
-    if len(media) == 1 and media[0].rstrip("/").endswith(".zarr"):
+    out.mkdir(parents=True, exist_ok=True)
+    found = _predict(run, media, out, device, progress, **extraction)
+    (out / "predictions.json").write_text(json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8")
+    return found
+
+
+def _predict(
+    run: Run,
+    media: Sequence[str],
+    out: Path,
+    device: str,
+    progress: Callable[[Any], None] | None,
+    **extraction: Any,
+) -> dict[str, Any]:
+    caches = [place for place in media if place.rstrip("/").endswith(".zarr")]
+    if caches and len(media) > 1:
+        todo = "Predict once for each cache."
+        raise InputError("MEDIA", expected="one cache, or recordings", got=", ".join(media[:3]), todo=todo)
+    if caches:
         store = open_store(media[0])
         return _from_store(run, store, store.clip_ids(), out, device, progress)
     with tempfile.TemporaryDirectory(prefix="sage-va-") as folder:
@@ -80,15 +99,18 @@ def _extract(
 ) -> dict[str, str]:
     """Makes the run's streams, one after the other; returns why clips failed."""
     from .data.manifest import find_sources
-    from .extract.identity import encoder_from_fingerprint, options_of
+    from .extract.identity import check_same, encoder_from_fingerprint, options_of
     from .extract.pipeline import extract
     from .extract.visual import VisualEncoder
 
-    sources, failures = find_sources(media), {}
+    sources, failures, jobs = find_sources(media), {}, []
     for stream in run.streams:
         weights = visual_weights if stream.modality == "visual" else audio
         encoder = encoder_from_fingerprint(stream.fingerprint, weights, device=device)
         made = options_of(stream.fingerprint, **options)
+        check_same(stream.fingerprint, encoder, made)
+        jobs.append((encoder, made))
+    for encoder, made in jobs:
         if isinstance(encoder, VisualEncoder):
             summary = extract(sources, store, visual=encoder, options=made, progress=progress)
         else:
@@ -109,9 +131,12 @@ def _from_store(
             done.append(clip_id)
         except InputError as error:
             failures.append({"clip_id": clip_id, "reason": error.about(clip_id)})
+        except OSError as error:
+            failures.append({"clip_id": clip_id, "reason": f"cannot write its predictions: {error.strerror}"})
         if progress:
             progress(Progress(len(clip_ids), len(done), num_failed=len(failures), elapsed_s=perf_counter() - start_s))
-    return {"out": str(out), "clips": done, "failures": failures, "random_weights": run.random_weights}
+    made_with = {"run": str(run.path), "streams": [s.name for s in run.streams], "random_weights": run.random_weights}
+    return {**made_with, "out": str(out), "clips": done, "failures": failures}
 
 
 def write_csv(path: Path, prediction: Prediction, labels: Sequence[str]) -> None:

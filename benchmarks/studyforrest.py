@@ -23,13 +23,14 @@ SETTINGS = Path(__file__).with_name("studyforrest.yaml")
 
 
 def write_labels(series: np.lib.npyio.NpzFile, folder: Path, shuffled: bool) -> None:
-    """One CSV per run; a second in which nobody was rated has empty cells. Shuffling permutes the rated seconds."""
+    """One CSV per run; a second in which nobody was rated has empty cells. Shuffling permutes all rated seconds."""
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
+    names = [f"run{run}" for run in range(1, NUM_RUNS + 1)]
+    every_rated = np.concatenate([series[f"{name}/label_1hz"][series[f"{name}/n_chars_1hz"] > 0] for name in names])
+    deck = iter(np.random.default_rng(0).permutation(every_rated) if shuffled else every_rated)
     for run in range(1, NUM_RUNS + 1):
         label, rated = series[f"run{run}/label_1hz"].copy(), series[f"run{run}/n_chars_1hz"] > 0
-        if shuffled:
-            label[rated] = label[rated][rng.permutation(rated.sum())]
+        label[rated] = [next(deck) for _ in range(rated.sum())]
         with (folder / f"run{run}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["time_s", "valence", "arousal"])

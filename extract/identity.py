@@ -123,6 +123,9 @@ def encoder_from_fingerprint(
         InputError: if it cannot be had, or its weights are not those that the fingerprint names.
     """
     recorded = fingerprint["encoder"]
+    if recorded["kind"] not in ("timm", "transformers"):
+        todo = "Import the new clips too (`sage-va cache import`), and name that cache."
+        raise InputError(recorded["name"], expected="features that can be extracted", got="imported ones", todo=todo)
     random, precision = recorded["weights"] == "random", fingerprint["compute_dtype"]
     if recorded["kind"] == "timm":
         origin = weights or ("random" if random else "hub")
@@ -138,7 +141,22 @@ def encoder_from_fingerprint(
             got=f"{encoder.weights_sha256[:12]}…",
             todo="Pass the weights file or model directory that was used for extraction.",
         )
+    encoder.name = recorded["name"]  # equal weights under another path are the same encoder
     return encoder
+
+
+def check_same(fingerprint: Mapping[str, Any], encoder: Encoder, options: ExtractOptions) -> None:
+    """Refuses an extraction that would not make the stream of a fingerprint.
+
+    Raises:
+        InputError: naming what differs, such as the version of the decoder.
+    """
+    made = fingerprint_of(encoder, options)
+    if differing := [key for key in fingerprint if fingerprint[key] != made.get(key)]:
+        key = differing[0]
+        todo = "Install the version that the run was made with, or extract and train again."
+        got = f"{key} {made.get(key)}"
+        raise InputError(encoder.name, expected=f"{key} {fingerprint[key]}", got=got, todo=todo)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,9 @@ def check_new(out: Path) -> None:
     Raises:
         InputError: if so; runs are never overwritten.
     """
+    if (out / SPLIT).exists() and not (out / CONFIG).exists():
+        todo = "Remove it, or choose another --out."
+        raise InputError(out, expected="a new folder", got="an unfinished run", todo=todo)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(out, expected="a new folder", got="one with files in it", todo="Choose another --out.")
 

@@ -50,10 +50,10 @@ class DataConfig(Part):
 
 
 class SplitConfig(Part):
-    """Who is trained on: by clip, by subject, by the official parts, or by a file; or in folds.
+    """Who is trained on: by subject, by clip, by the official parts, or by a file; or in folds.
 
-    `clip` keeps together what is known to belong together: a subject's clips, and the persons of one recording.
-    `subject` demands a subject_id of every clip.
+    `subject` keeps a subject's clips together, and where no subject is known, the persons of one recording.
+    `clip` parts recordings even of one subject: the score then tells of people that the model has seen.
     """
 
     by: Literal["subject", "clip", "official", "file"] = "subject"

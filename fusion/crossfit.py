@@ -27,7 +27,7 @@ def unseen_errors(corpus: Corpus, training: Sequence[int], config: Config, log: 
     Raises:
         InputError: if all training clips belong together, so that none can be held out.
     """
-    folds = _folds(corpus, training, config)
+    folds = crossfit_folds(corpus, training, config)
     errors = torch.full_like(corpus.mask, torch.nan, dtype=torch.float32)
     for m, stream in enumerate(corpus.streams):
         alone, probe_config = corpus.only([m]), _probe_config(config)
@@ -44,7 +44,12 @@ def unseen_errors(corpus: Corpus, training: Sequence[int], config: Config, log: 
     return errors
 
 
-def _folds(corpus: Corpus, training: Sequence[int], config: Config) -> list[list[int]]:
+def crossfit_folds(corpus: Corpus, training: Sequence[int], config: Config) -> list[list[int]]:
+    """The training clips in parts that share no group.
+
+    Raises:
+        InputError: if all belong together.
+    """
     groups = {index: group_of(corpus.clips[index], config.split) for index in training}
     names = sorted(set(groups.values()))
     num_folds = min(config.train.crossfit_folds, len(names))

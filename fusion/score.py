@@ -28,6 +28,11 @@ def score_run(
     raw: list[ClipSums] = []
     smoothed: list[ClipSums] = []
     runs = [load_run(fold, device) for fold in fold_runs(path)] or [load_run(path, device)]
+    wanted = runs[0].config.split.folds if fold_runs(path) else None
+    if wanted and (len(runs) != wanted or split == "train"):
+        got = f"{len(runs)} of {wanted} folds, split {split or 'test'}"
+        todo = "Train all folds; a clip is trained on in several of them, so only held-out clips are pooled."
+        raise InputError(path, expected="all folds, and held-out clips", got=got, todo=todo)
     chosen = split or ("test" if "test" in runs[0].roles.values() else "val")
     for run in runs:
         corpus = load_part(run, open_store(cache or run.cache), labels or Path(run.labels), chosen)

@@ -15,7 +15,7 @@ from ..data.store import Store
 from ..data.windows import Corpus
 from .checkpoint import METRICS, check_new, finish_run, start_run
 from .config import Config
-from .crossfit import unseen_errors
+from .crossfit import crossfit_folds, unseen_errors
 from .dataset import assign_roles, load_labelled
 from .evaluate import best_smoothing_s, plain, predict, score
 from .fit import Log, fit
@@ -60,8 +60,10 @@ def train(
         "licence": store.root()["licence"],
     }
     runs = _runs(config, out)
-    for run_config, place in runs:
-        roles = assign_roles(corpus.clips, found.parts, run_config.split, config.seed)
+    parted = [assign_roles(corpus.clips, found.parts, run_config.split, config.seed) for run_config, _ in runs]
+    for (run_config, _), roles in zip(runs, parted, strict=True):  # refused before anything is written
+        _check(corpus, roles, run_config)
+    for (run_config, place), roles in zip(runs, parted, strict=True):
         start_run(place, run_config, roles)
         log({"event": "run", "path": str(place), "fold": run_config.split.fold})
         train_one(corpus, roles, run_config, place, origin, log)
@@ -90,7 +92,7 @@ def train_one(
     num_parameters = sum(weight.numel() for weight in model.parameters())
     log({"event": "model", "num_parameters": num_parameters, "receptive_steps": model.receptive_steps})
     errors = None
-    if model.weighs_streams and (config.loss.calibration or config.loss.ordinal):
+    if _learns_trust(model, config):
         errors = unseen_errors(corpus, training, config, log)
     with (out / METRICS).open("a", encoding="utf-8") as file:
 
@@ -105,6 +107,16 @@ def train_one(
     finish_run(out, model, config, {**origin, "smoothing_s": smoothing_s})
     log({"event": "done", "path": str(out), "val": score(predictions, corpus), "smoothing_s": smoothing_s})
     return model
+
+
+def _check(corpus: Corpus, roles: Mapping[str, Role], config: Config) -> None:
+    training, _ = (_counted(corpus, roles, role) for role in ("train", "val"))
+    if _learns_trust(build_model(corpus.streams, config.model), config):
+        crossfit_folds(corpus, training, config)
+
+
+def _learns_trust(model: FusionModel, config: Config) -> bool:
+    return model.weighs_streams and bool(config.loss.calibration or config.loss.ordinal)
 
 
 def _counted(corpus: Corpus, roles: Mapping[str, Role], role: Role) -> list[int]:

@@ -141,6 +141,7 @@ ERRORS = {
     "eval {tmp}": "expected the folder of a finished run, got none.",
     "eval {run} --cache {tmp}/none.zarr": "expected a feature cache",
     "predict {run} {tmp}/none.zarr --out {tmp}/o": "expected a feature cache",
+    "predict {run} {cache} {cache} --out {tmp}/o": "MEDIA: expected one cache, or recordings",
 }
 
 
@@ -177,3 +178,15 @@ def test_as_a_program_there_is_no_traceback_without_debug(tmp_path: Path) -> Non
     assert debugged.returncode == 1
     assert debugged.stderr.startswith("Traceback (most recent call last):")
     assert "InputError" in debugged.stderr
+
+
+def test_without_the_extraction_packages_one_line_says_what_to_install(place: Path) -> None:
+    blocker = (
+        "import sys; sys.modules.update(dict.fromkeys(['av', 'cv2', 'timm', 'transformers', 'soxr', 'librosa']));"
+        "from sage_va.cli import main; main()"
+    )
+    command = ["extract", str(place), "--out", str(place / "x.zarr"), "--visual", "resnet18"]
+    done = subprocess.run([sys.executable, "-c", blocker, *command], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert 'expected the extraction packages, got none. Install it with: pip install "sage-va[extract]".' in done.stderr
+    assert "Traceback" not in done.stderr

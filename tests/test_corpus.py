@@ -170,5 +170,5 @@ def test_impossible_corpora_are_refused(tmp_path, wrong):
 
 def test_a_missing_encoder_is_named(monkeypatch):
     monkeypatch.setattr(av, "codecs_available", set())
-    with pytest.raises(ValueError, match="expected PyAV with libx264 or libopenh264, got neither"):
+    with pytest.raises(ValueError, match="PyAV: expected libx264 or libopenh264, got neither"):
         h264_encoder()
