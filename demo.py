@@ -33,7 +33,7 @@ data: {window_steps: 200, hop_steps: 100}
 split: {by: clip, fractions: [0.6, 0.2, 0.2]}
 model: {dim: 48, layers: 1, dropout: 0.2, input_dropout: 0.2}
 loss: {calibration: 0.5, ordinal: 0.2}
-train: {epochs: 25, batch_size: 8, learning_rate: 2.0e-3, weight_decay: 0.05, crossfit_folds: 2, crossfit_epochs: 12}
+train: {epochs: 14, batch_size: 8, learning_rate: 3.0e-3, weight_decay: 0.05, crossfit_folds: 2, crossfit_epochs: 8}
 """
 
 
