@@ -24,7 +24,7 @@ AUDIO = {
     "architectures": ["WhisperModel"], "model_type": "whisper", "d_model": 96, "encoder_layers": 1,
     "encoder_attention_heads": 4, "encoder_ffn_dim": 192, "decoder_layers": 1, "decoder_attention_heads": 4,
     "decoder_ffn_dim": 64, "num_mel_bins": 80, "vocab_size": 64, "pad_token_id": 0, "bos_token_id": 1,
-    "eos_token_id": 2, "decoder_start_token_id": 1,
+    "eos_token_id": 2, "decoder_start_token_id": 1, "init_std": 0.05,
 }  # fmt: skip
 LISTENING = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "sampling_rate": 16000,
              "hop_length": 160, "chunk_length": 30, "n_fft": 400, "return_attention_mask": False}  # fmt: skip
