@@ -412,10 +412,9 @@ class _Bar:
 
     def __call__(self, progress: Any) -> None:
         self.bar.total = progress.num_clips
-        speed = progress.num_frames / max(progress.elapsed_s, 1e-9)
         left = "" if progress.eta_s is None else f", {progress.eta_s:.0f} s left"
         failed = f", {progress.num_failed} failed" if progress.num_failed else ""
-        self.bar.set_postfix_str(f"{speed:.0f} frames/s{left}{failed}", refresh=False)
+        self.bar.set_postfix_str(f"{progress.frames_per_s:.0f} frames/s{left}{failed}", refresh=False)
         self.bar.update(progress.num_done + progress.num_skipped + progress.num_failed - self.bar.n)
         self.bar.refresh()
 

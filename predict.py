@@ -6,7 +6,6 @@ import csv
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,21 +14,9 @@ import torch
 
 from .data import InputError, Store, open_store
 from .data.windows import load_corpus
+from .extract.outcome import Progress
 from .fusion.checkpoint import Run, load_run
 from .fusion.evaluate import Prediction, predict
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a prediction has come; the same fields as the extractor's."""
-
-    num_clips: int
-    num_done: int
-    num_skipped: int = 0
-    num_failed: int = 0
-    num_frames: int = 0
-    elapsed_s: float = 0.0
-    eta_s: float | None = None
 
 
 def predict_to_csv(
@@ -38,7 +25,7 @@ def predict_to_csv(
     out: Path,
     *,
     device: str = "cpu",
-    progress: Callable[[Any], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
     **extraction: Any,
 ) -> dict[str, Any]:
     """Predicts every clip of a cache, or of recordings after extracting them with the run's own encoders.
@@ -67,7 +54,7 @@ def _predict(
     media: Sequence[str],
     out: Path,
     device: str,
-    progress: Callable[[Any], None] | None,
+    progress: Callable[[Progress], None] | None,
     **extraction: Any,
 ) -> dict[str, Any]:
     caches = [place for place in media if place.rstrip("/").endswith(".zarr")]
@@ -91,7 +78,7 @@ def _extract(
     media: Sequence[str],
     store: Store,
     device: str,
-    progress: Callable[[Any], None] | None,
+    progress: Callable[[Progress], None] | None,
     *,
     visual_weights: str | None = None,
     audio: str | None = None,
@@ -120,7 +107,7 @@ def _extract(
 
 
 def _from_store(
-    run: Run, store: Store, clip_ids: list[str], out: Path, device: str, progress: Callable[[Any], None] | None
+    run: Run, store: Store, clip_ids: list[str], out: Path, device: str, progress: Callable[[Progress], None] | None
 ) -> dict[str, Any]:
     start_s, done, failures = perf_counter(), [], []
     for clip_id in clip_ids:
@@ -134,7 +121,9 @@ def _from_store(
         except OSError as error:
             failures.append({"clip_id": clip_id, "reason": f"cannot write its predictions: {error.strerror}"})
         if progress:
-            progress(Progress(len(clip_ids), len(done), num_failed=len(failures), elapsed_s=perf_counter() - start_s))
+            counts = {"num_clips": len(clip_ids), "num_done": len(done), "num_failed": len(failures), "num_skipped": 0}
+            elapsed_s = perf_counter() - start_s
+            progress(Progress(**counts, num_frames=0, audio_s=0.0, elapsed_s=elapsed_s, eta_s=None))
     made_with = {"run": str(run.path), "streams": [s.name for s in run.streams], "random_weights": run.random_weights}
     return {**made_with, "out": str(out), "clips": done, "failures": failures}
 

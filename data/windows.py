@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -155,7 +155,6 @@ def load_corpus(
     *,
     grid_hz: float,
     truths: Mapping[str, Truth] | None = None,
-    progress: Callable[[str], None] | None = None,
 ) -> Corpus:
     """Reads clips whole, checked, and puts streams and labels on one grid.
 
@@ -173,8 +172,6 @@ def load_corpus(
         grid = _grid_over(grid_hz, tracks, clips[-1])
         grids.append(grid)
         rows.append(_on_grid(tracks, grid, truths.get(clip_id) if truths else None))
-        if progress:
-            progress(clip_id)
     if not clips:
         raise InputError(store.url, expected="clips to load", got="none", todo="See `sage-va cache ls`.")
     offsets = np.concatenate([[0], np.cumsum([grid.num_steps for grid in grids])])
