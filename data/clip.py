@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .errors import InputError
 
 MODALITIES = ("visual", "audio")
+VALUE_DTYPES = ("float16", "bfloat16", "float32")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Track:
     """One stream of one clip: embeddings on their own clock, never compacted, missing never zero.
 
     Args:
-        values: (T, D) float16 or float32; NaN exactly where `mask` is False.
+        values: (T, D) float16, bfloat16 (ml_dtypes) or float32; NaN exactly where `mask` is False.
         times_s: (T,) float64, strictly increasing seconds on the clip's own clock. A video frame stands at its
             presentation time, a step of an audio encoder at the centre of what it hears.
         mask: (T,) bool, True = valid.
@@ -151,8 +152,8 @@ class Track:
             raise _bad("finite values under the mask and NaN outside it", f"{count} frames that break this")
 
     def _check_shapes(self) -> int:
-        if self.values.ndim != 2 or 0 in self.values.shape or self.values.dtype not in (np.float16, np.float32):
-            raise _bad("values of shape (T, D), float16 or float32", f"{self.values.shape} {self.values.dtype}")
+        if self.values.ndim != 2 or 0 in self.values.shape or self.values.dtype.name not in VALUE_DTYPES:
+            raise _bad("values of shape (T, D), float16, bfloat16 or float32", f"{self.values.shape} {self.values.dtype}")
         num_frames = len(self.values)
         wanted = {
             "times_s": ((num_frames,), np.float64),

@@ -5,39 +5,47 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .entry import expected_bytes
 from .store import Store
 
 
 def info(store: Store) -> dict[str, Any]:
-    """Streams with their clips, frames, hours, bytes and fingerprints; licence and content hash of a cache."""
-    streams: dict[str, dict[str, Any]] = {}
-    for clip_id in store.clip_ids():
-        for name in store.streams(clip_id):
-            record = store.record(clip_id, name)
-            empty = {"clips": 0, "frames": 0, "valid": 0, "dim": record["dim"], "fingerprint": record["fingerprint"]}
-            row = streams.setdefault(name, empty)
-            row["clips"] += 1
-            row["frames"] += record["num_frames"]
-            row["valid"] += record["num_valid"]
-    hours = sum(store.clip(clip_id).duration_s or 0 for clip_id in store.clip_ids()) / 3600
-    found = {"url": store.url, **store.root(), "clips": len(store.clip_ids()), "hours": hours, "streams": streams}
-    return {**found, "content_sha256": store.content_sha256()}
+    """Streams with their clips, frames, bytes, aliases and fingerprints; hours, terms and content hash of a cache."""
+    streams = {name: _describe_stream(store, name) for name in store.streams()}
+    clip_ids = store.clip_ids()
+    hours = sum(store.clip(clip_id).duration_s or 0 for clip_id in clip_ids) / 3600
+    found = {"url": store.url, **store.root(), "clips": len(clip_ids), "hours": hours, "streams": streams}
+    return {**found, "aliases": store.aliases(), "content_sha256": store.content_sha256()}
+
+
+def _describe_stream(store: Store, name: str) -> dict[str, Any]:
+    records = [store.record(clip_id, name) for clip_id in store.clip_ids(name)]
+    return {
+        "clips": len(records),
+        "frames": sum(record["shape"][0] for record in records),
+        "valid": sum(record["num_valid"] for record in records),
+        "dim": records[0]["shape"][1],
+        "dtype": records[0]["dtype"],
+        "bytes": sum(expected_bytes(record) for record in records),
+        "aliases": [alias for alias, stream in store.aliases().items() if stream == name],
+        "fingerprint": records[0]["fingerprint"],
+    }
 
 
 def describe_info(found: dict[str, Any]) -> str:
     """`info` as text."""
     lines = [
         f"{found['url']}: {found['clips']} clips, {found['hours']:.2f} h, schema {found['schema_version']}, "
-        f"licence {found['licence'] or 'not stated'}",
+        f"licence {found['licence'] or 'not stated'}{', RESTRICTED' if found['restricted'] else ''}",
         f"content {found['content_sha256'][:16]}, made by {found['created_by']}",
     ]
     for name, row in found["streams"].items():
         encoder = row["fingerprint"].get("encoder", {})
         note = "  RANDOM WEIGHTS" if encoder.get("weights") == "random" else ""
         valid = 100 * row["valid"] / row["frames"]
-        lines.append(
-            f"  {name}: {row['clips']} clips, {row['frames']} frames x {row['dim']}, {valid:.1f} % valid{note}"
-        )
+        called = f"  <- {', '.join(row['aliases'])}" if row["aliases"] else "  (no alias: `cache gc` removes it)"
+        size = f"{row['frames']} frames x {row['dim']} {row['dtype']}"
+        lines.append(f"  {name}: {row['clips']} clips, {size}, {valid:.1f} % valid{note}{called}")
     return "\n".join(lines)
 
 
@@ -46,7 +54,7 @@ def list_clips(store: Store) -> dict[str, Any]:
     rows = []
     for clip_id in store.clip_ids():
         clip = store.clip(clip_id)
-        streams = {name: store.record(clip_id, name)["num_frames"] for name in store.streams(clip_id)}
+        streams = {name: store.record(clip_id, name)["shape"][0] for name in store.streams(clip_id)}
         rows.append(
             {"clip_id": clip_id, "subject_id": clip.subject_id, "duration_s": clip.duration_s, "streams": streams}
         )

@@ -1,33 +1,23 @@
-"""The store contract that every cache format keeps, and `open_store(url)`."""
+"""The store contract that every form of the cache keeps, and `open_store(url)`."""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, final
 
-from numpy.typing import NDArray
-
-from .clip import MODALITIES, Clip, Track
+from .clip import Clip, Track
+from .entry import Entry, check_name, damaged
 from .errors import DamagedError, InputError
-from .fingerprint import (
-    ARRAYS,
-    SCHEMA_VERSION,
-    array_sha256,
-    clip_id_of,
-    clip_key,
-    json_sha256,
-    sealed,
-    stream_alias,
-    unsealed,
-)
+from .fingerprint import SCHEMA_VERSION, clip_id_of, clip_key, json_sha256, sealed, stream_alias, unsealed
 
 Mode = Literal["r", "a"]
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -42,65 +32,113 @@ class Problem:
 class Store(ABC):
     """A feature cache. Streams of clips go in whole, once, and come out checked.
 
-    A stream is named `<modality>/<alias>-<8 hex of its fingerprint>`; its record (the commit mark) is written last
-    and holds the whole fingerprint, what is known of the clip, and the SHA-256 of each array. Readers see only entries
-    with a record. Nothing that several writers would have to change together exists: a clip is what the records of
-    its streams say. Subclasses say where bytes lie; everything that is promised about them is decided here.
+    A stream is named `<modality>/<alias>-<8 hex of its fingerprint>`. An entry is one stream of one clip: two arrays
+    and a record (the commit mark), which holds the whole fingerprint, what is known of the clip, and the SHA-256 of
+    each array. Readers see only entries with a record. Nothing that several writers would have to change together
+    exists: a clip is what the records of its streams say. Subclasses say where bytes lie; everything that is promised
+    about them is decided here.
     """
 
     url: str
+    mode: Mode
 
     @abstractmethod
-    def root(self) -> dict[str, Any]:
-        """The cache's own attributes: schema_version, created_by, licence."""
+    def _load_root(self) -> dict[str, Any]:
+        """The cache's own sealed attributes."""
 
     @abstractmethod
-    def _keys(self) -> list[str]:
-        """Sorted clip keys that exist as places, committed or not."""
+    def _load_aliases(self) -> dict[str, str]:
+        """Full stream name by alias."""
 
     @abstractmethod
-    def _names(self, key: str) -> list[str]:
-        """Sorted stream names that exist as places under a clip, committed or not."""
+    def _save_alias(self, alias: str, stream: str) -> None:
+        """Makes an alias, or points it elsewhere, atomically."""
 
     @abstractmethod
-    def _load_clip(self, key: str) -> dict[str, Any]:
-        """The attributes of a clip's place; {} where there are none."""
+    def _streams(self) -> list[str]:
+        """Sorted stream names that exist as places."""
 
     @abstractmethod
-    def _save_clip(self, key: str, attrs: Mapping[str, Any]) -> None:
-        """Makes a clip's place, or replaces its attributes, atomically."""
+    def _keys(self, stream: str) -> list[str]:
+        """Sorted clip keys of the stream's entries that have a record, sound or damaged."""
 
     @abstractmethod
-    def _load_record(self, key: str, stream: str) -> dict[str, Any]:
-        """The stream's attributes; {} where there are none, anything unsealed where they cannot be read."""
+    def _exists(self, stream: str, key: str) -> bool:
+        """Whether `key` is among `_keys`."""
 
     @abstractmethod
-    def _load_arrays(self, key: str, stream: str) -> Arrays:
-        """The four arrays of a stream, read whole."""
+    def _load_record(self, stream: str, key: str) -> dict[str, Any]:
+        """The sealed record; {} where there is none, anything unsealed where it cannot be read."""
 
     @abstractmethod
-    def _save_stream(self, key: str, stream: str, arrays: Arrays, record: Mapping[str, Any], overwrite: bool) -> None:
-        """Puts a stream in its place whole, durable before it is visible.
+    def _load_entry(self, stream: str, key: str, record: dict[str, Any]) -> Entry:
+        """The arrays of an entry, read whole, with its unsealed record; any exception means that they are damaged."""
+
+    @abstractmethod
+    def _save_entry(self, key: str, entry: Entry, overwrite: bool) -> None:
+        """Puts an entry in its place whole, durable before it is visible.
 
         A sound entry that is there already stays, unless overwriting; then it goes only when the new one is in place.
         """
 
     @abstractmethod
-    def _damaged_places(self) -> list[str]:
-        """Places that hold clips and streams together and are not as they were written."""
+    def _discard(self, stream: str, key: str) -> None:
+        """Removes an entry, committed or not, in one step."""
 
     @abstractmethod
-    def leftovers(self) -> list[str]:
-        """Temporary places that an interrupted writer left; harmless, and cleared by a later writer."""
+    def _form_problems(self) -> Iterator[str]:
+        """What is wrong with the cache beside its entries: root, aliases, journal, places without a record."""
+
+    @abstractmethod
+    def _entry_form_problem(self, stream: str, key: str) -> str | None:
+        """What is wrong with the bytes around an entry's arrays and record, if anything is."""
 
     @abstractmethod
     def _log(self, entry: Mapping[str, Any]) -> None:
         """Appends one line to the journal."""
 
+    def leftovers(self) -> list[str]:
+        """Temporary places that interrupted writers left; harmless, and cleared by a later writer or `gc`."""
+        return []
+
+    def sweep(self) -> list[str]:
+        """Removes leftovers and places without a record, restores what can be derived; returns what was done."""
+        return []
+
+    def finish(self) -> None:
+        """Said by a writer that has done its work: what is derived from the entries may be brought up to date."""
+
+    def add(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Puts entries that another store has proven, their records untouched; yields each when it is safe."""
+        for entry in entries:
+            self._save_entry(clip_key(entry.clip_id), entry, False)
+            self.point(entry.stream, only_new=True)
+            self._log({"event": "add", "clip_id": entry.clip_id, "stream": entry.stream})
+            yield entry
+
     @final
-    def clip_ids(self) -> list[str]:
-        """Sorted ids of the clips that have at least one committed stream."""
-        return sorted(self._clip_id(key) for key in self._keys() if self._committed(key))
+    def root(self) -> dict[str, Any]:
+        """The cache's own attributes: schema_version, created_by, licence, restricted.
+
+        Raises:
+            DamagedError: if they are not what was written.
+        """
+        return check_root(self.url, self._load_root())
+
+    @final
+    def streams(self, clip_id: str | None = None) -> list[str]:
+        """Sorted full names of the committed streams of a clip, or of all clips."""
+        if clip_id is None:
+            return [stream for stream in self._streams() if self._keys(stream)]
+        key = clip_key(clip_id)
+        return [stream for stream in self._streams() if self._exists(stream, key)]
+
+    @final
+    def clip_ids(self, stream: str | None = None) -> list[str]:
+        """Sorted ids of the clips that have a stream, or any."""
+        streams = self._streams() if stream is None else [stream]
+        keys = {key: name for name in streams for key in self._keys(name)}
+        return sorted(self._clip_id(name, key) for key, name in keys.items())
 
     @final
     def clip(self, clip_id: str) -> Clip:
@@ -110,27 +148,48 @@ class Store(ABC):
             InputError: if there is none. DamagedError: if a record of it is not what was written.
         """
         known: dict[str, Any] = {}
-        for stream in self._committed(clip_key(clip_id)):  # audio first: visual, which has the frame clock, prevails
+        for stream in self.streams(clip_id):  # audio first: visual, which has the frame clock, prevails
             known |= self.record(clip_id, stream)["clip"]
         if not known:
             raise InputError(clip_id, expected=f"a clip of {self.url}", got="none of that name", todo="See `cache ls`.")
         return Clip.from_json(known)
 
     @final
-    def streams(self, clip_id: str | None = None) -> list[str]:
-        """Sorted full names of the committed streams of a clip, or of all clips."""
-        keys = self._keys() if clip_id is None else [clip_key(clip_id)]
-        return sorted({stream for key in keys for stream in self._committed(key)})
+    def aliases(self) -> dict[str, str]:
+        """Full stream name by alias: what people say, and the stream that they mean by it now."""
+        return dict(sorted(self._load_aliases().items()))
+
+    @final
+    def point(self, stream: str, alias: str | None = None, *, only_new: bool = False) -> None:
+        """Points an alias (default: the one in the stream's name) to a stream.
+
+        Args:
+            only_new: leave an alias that exists as it is.
+        """
+        alias = alias or stream_alias(stream)
+        if alias.split("/")[0] != stream.split("/")[0] or alias.count("/") != 1 or alias.endswith("/"):
+            todo = f"Begin it with {stream.split('/')[0]}/."
+            raise InputError(f"alias {alias!r}", expected="MODALITY/NAME of the stream", got=repr(alias), todo=todo)
+        known = self._load_aliases().get(alias)
+        if known != stream and not (only_new and known):
+            self._save_alias(alias, stream)
 
     @final
     def resolve(self, name: str) -> str:
-        """A full stream name from a full name, an alias (`visual/dinov2-s`) or a modality with one stream (`visual`).
+        """A full stream name from itself, an alias (`visual/dinov2-s`) or a modality with one stream (`visual`).
+
+        Where an alias has had several streams, it means the one that it points to: the one extracted last.
 
         Raises:
             InputError: if none or several streams are meant.
         """
-        streams = self.streams()
-        found = [s for s in streams if name in (s, stream_alias(s), s.split("/")[0])]
+        streams, aliases = self.streams(), self.aliases()
+        if name in streams:
+            return name
+        if aliases.get(name) in streams:
+            return aliases[name]
+        named = sorted({stream for stream in aliases.values() if stream in streams}) or streams
+        found = [s for s in named if name in (stream_alias(s), s.split("/")[0])]
         if len(found) != 1:
             raise InputError(
                 f"stream {name!r}",
@@ -147,7 +206,7 @@ class Store(ABC):
         Raises:
             InputError: if it is, but was made from other bytes than `source_sha256` names.
         """
-        record = unsealed(self._load_record(clip_key(clip_id), stream))
+        record = unsealed(self._load_record(stream, clip_key(clip_id)))
         if record is None:
             return False
         if record["source_sha256"] != source_sha256:
@@ -173,6 +232,8 @@ class Store(ABC):
     ) -> None:
         """Puts one stream of one clip into the cache, whole or not at all; the first writer of an entry wins.
 
+        The stream's alias points to it from its first commit on.
+
         Args:
             fingerprint: all that decides the values; its hash is part of `stream`.
             source_sha256: hash of the medium that the track was made from.
@@ -182,30 +243,22 @@ class Store(ABC):
         Raises:
             InputError: if the entry exists and was made from another medium, and `overwrite` is False.
         """
-        self._check_name(stream, fingerprint)
+        entry = Entry.of(
+            clip, stream, track, fingerprint=fingerprint, source_sha256=source_sha256, report=report
+        )
         key = clip_key(clip.clip_id)
-        place = sealed({"clip_id": clip.clip_id})
-        if self._load_clip(key) != place:
-            self._save_clip(key, place)
         if not overwrite and self.has(clip.clip_id, stream, source_sha256):
             return
-        arrays: Arrays = {name: getattr(track, name) for name in ARRAYS}
-        record: dict[str, Any] = {
-            "commit": True,
-            "schema_version": SCHEMA_VERSION,
-            "clip": clip.to_json(),
-            "fingerprint": dict(fingerprint),
-            "source_sha256": source_sha256,
-            "checksums": {name: array_sha256(array) for name, array in arrays.items()},
-            "num_frames": track.num_frames,
-            "num_valid": int(track.mask.sum()),
-            "dim": track.dim,
-            "quality_units": dict(track.quality_units),
-            "report": dict(report or {}),
-        }
-        plain = json.loads(json.dumps(record, allow_nan=False))  # as it will be read, so that the seal holds
-        self._save_stream(key, stream, arrays, sealed(plain), overwrite)
+        if stream not in self._pointed:
+            self.point(stream)
+            self._pointed.add(stream)
+        self._save_entry(key, entry, overwrite)
         self._log({"event": "commit", "clip_id": clip.clip_id, "stream": stream})
+
+    @property
+    def _pointed(self) -> set[str]:
+        """Streams whose alias this writer has set."""
+        return self.__dict__.setdefault("_pointed_streams", set())
 
     @final
     def log_failure(self, clip_id: str, reason: str) -> None:
@@ -214,20 +267,20 @@ class Store(ABC):
 
     @final
     def record(self, clip_id: str, stream: str) -> dict[str, Any]:
-        """The commit record of a stream: fingerprint, checksums, counts, report.
+        """The commit record of a stream: fingerprint, checksums, shape, report.
 
         Raises:
             InputError: if the stream is not committed for this clip.
             DamagedError: if the record is not what was written.
         """
-        found = self._load_record(clip_key(clip_id), stream)
+        found = self._load_record(stream, clip_key(clip_id))
         if not found:
             raise InputError(
                 f"{clip_id} {stream}", expected="a committed stream", got="none", todo="Extract or import it first."
             )
         body = unsealed(found)
-        if body is None or body["clip"]["clip_id"] != clip_id:
-            raise _damaged(clip_id, stream, "the record that was committed", "another one")
+        if body is None or (body["clip"]["clip_id"], body["stream"]) != (clip_id, stream):
+            raise damaged((clip_id, stream), "the record that was committed", "another one")
         if body["schema_version"] != SCHEMA_VERSION:
             raise InputError(
                 f"{clip_id} {stream}",
@@ -238,8 +291,8 @@ class Store(ABC):
         return body
 
     @final
-    def read(self, clip_id: str, stream: str) -> Track:
-        """One stream of one clip, every byte checked against the commit record.
+    def entry(self, clip_id: str, stream: str) -> Entry:
+        """One entry, every byte of its arrays checked against its record.
 
         Raises:
             InputError: if the stream is not committed for this clip.
@@ -247,110 +300,172 @@ class Store(ABC):
         """
         record = self.record(clip_id, stream)
         try:
-            arrays = self._load_arrays(clip_key(clip_id), stream)
-        except Exception as error:  # a decoder may fail in any way on damaged bytes
+            entry = self._load_entry(stream, clip_key(clip_id), record)
+        except Exception as error:  # reading may fail in any way on damaged bytes
+            if is_outage(error):
+                raise
             got = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise _damaged(clip_id, stream, "four readable arrays", got) from error
-        for name in ARRAYS:
-            if array_sha256(arrays[name]) != record["checksums"][name]:
-                raise _damaged(clip_id, stream, f"the bytes of {name!r} that were committed", "others")
-        try:
-            return Track(**arrays, quality_units=record["quality_units"])
-        except InputError as error:
-            raise _damaged(clip_id, stream, error.expected, error.got) from error
+            raise damaged((clip_id, stream), "two readable arrays", got) from error
+        entry.check()
+        return entry
 
     @final
-    def verify(self) -> Iterator[tuple[str, str, Problem | None]]:
-        """Checks everything; yields (clip_id, stream, problem or None) for each entry as it goes."""
-        for place in self._damaged_places():
-            yield "", "", Problem("", "", f"{place} is not what was written")
-        for key in self._keys():
-            clip_id = self._clip_id(key)
-            yield clip_id, "", self._clip_problem(key, clip_id)
-            for stream in self._names(key):
-                yield clip_id, stream, self._stream_problem(key, clip_id, stream)
+    def read(self, clip_id: str, stream: str) -> Track:
+        """One stream of one clip as a Track; checked like `entry`, times and mask too."""
+        return self.entry(clip_id, stream).track()
+
+    @final
+    def discard(self, clip_id: str, stream: str) -> None:
+        """Removes one entry; the next extraction makes it again."""
+        self._discard(stream, clip_key(clip_id))
+        self._log({"event": "discard", "clip_id": clip_id, "stream": stream})
+
+    @final
+    def verify(
+        self, subset: Callable[[str], bool] | None = None, jobs: int = 4
+    ) -> Iterator[tuple[str, str, Problem | None]]:
+        """Checks every byte; yields (clip_id, stream, problem or None) for each entry as it goes, "" for the rest.
+
+        Args:
+            subset: which entries to check, by `<stream>/<clip_key>`; None = all.
+            jobs: entries checked at once.
+        """
+        for what in self._form_problems():
+            yield "", "", Problem("", "", what)
+        entries = [(stream, key) for stream in self._streams() for key in self._keys(stream)]
+        chosen = [pair for pair in entries if subset is None or subset("/".join(pair))]
+        with ThreadPoolExecutor(jobs, "sage-va-verify") as pool:
+            yield from pool.map(self._verify_entry, *zip(*chosen, strict=True)) if chosen else ()
+
+    def _verify_entry(self, stream: str, key: str) -> tuple[str, str, Problem | None]:
+        clip_id = self._clip_id(stream, key)
+        try:
+            if clip_key(clip_id) != key:
+                raise damaged((clip_id, stream), "a place that is named after its clip", repr(key))
+            check_name(stream, self.record(clip_id, stream)["fingerprint"])
+            self.read(clip_id, stream)
+            what = self._entry_form_problem(stream, key)
+        except InputError as error:
+            what = f"expected {error.expected}, got {error.got}"
+        return clip_id, stream, Problem(clip_id, stream, what) if what else None
 
     @final
     def content_sha256(self) -> str:
-        """One hash over all commit records: equal for caches with equal content, however made.
+        """One hash over all commit records: equal for caches with equal content, however made and in whatever form.
 
         Raises:
             DamagedError: if a record is not what was written.
         """
-        rows = [
-            [clip_id, stream, json_sha256(self.record(clip_id, stream))]
-            for clip_id in self.clip_ids()
-            for stream in self.streams(clip_id)
-        ]
-        return json_sha256(rows)
+        pairs = sorted((clip_id, stream) for stream in self._streams() for clip_id in self.clip_ids(stream))
+        return json_sha256([[clip_id, stream, json_sha256(self.record(clip_id, stream))] for clip_id, stream in pairs])
 
-    def _committed(self, key: str) -> list[str]:
-        """The streams that have a record, sound or damaged: what was lost must not pass for never made."""
-        return [stream for stream in self._names(key) if self._load_record(key, stream)]
-
-    def _clip_id(self, key: str) -> str:
+    def _clip_id(self, stream: str, key: str) -> str:
         whole = clip_id_of(key)
         if whole is not None:
             return whole
-        records = (unsealed(self._load_record(key, stream)) for stream in self._names(key))
-        known = [unsealed(self._load_clip(key)), *(record and record["clip"] for record in records)]
-        return next((found["clip_id"] for found in known if found), key)
-
-    def _clip_problem(self, key: str, clip_id: str) -> Problem | None:
-        with contextlib.suppress(InputError):
-            if clip_key(clip_id) == key and self._load_clip(key) == sealed({"clip_id": clip_id}):
-                return None
-        return Problem(clip_id, "", "attributes of the clip are not those that were written")
-
-    def _stream_problem(self, key: str, clip_id: str, stream: str) -> Problem | None:
-        if not self._load_record(key, stream):
-            return Problem(clip_id, stream, "not committed: an interrupted writer left it")
-        try:
-            self._check_name(stream, self.record(clip_id, stream)["fingerprint"])
-            self.read(clip_id, stream)
-        except InputError as error:
-            return Problem(clip_id, stream, f"expected {error.expected}, got {error.got}")
-        return None
-
-    @staticmethod
-    def _check_name(stream: str, fingerprint: Mapping[str, Any]) -> None:
-        modality, _, name = stream.partition("/")
-        if modality not in MODALITIES or name[-9:] != f"-{json_sha256(fingerprint)[:8]}":
-            raise InputError(
-                f"stream {stream!r}",
-                expected="<visual|audio>/<alias>-<first 8 hex of its fingerprint>",
-                got=f"fingerprint {json_sha256(fingerprint)[:8]}",
-                todo="Name streams with sage_va.data.stream_name.",
-            )
+        record = unsealed(self._load_record(stream, key))
+        return record["clip"]["clip_id"] if record else key
 
 
-def _damaged(clip_id: str, stream: str, expected: str, got: str) -> DamagedError:
-    return DamagedError(
-        f"{clip_id} {stream}",
-        expected=expected,
-        got=got,
-        todo="Run `sage-va cache verify`, then extract it again with --overwrite.",
+def is_outage(error: BaseException) -> bool:
+    """Whether a read failed for want of the medium (network, rights, memory), which says nothing about its bytes."""
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return False
+    return isinstance(error, ConnectionError | TimeoutError | PermissionError | MemoryError)
+
+
+def new_root(licence: str | None, restricted: bool) -> dict[str, Any]:
+    """The sealed attributes of a new cache."""
+    made = f"sage-va {version('sage-va')}"
+    return sealed(
+        {"schema_version": SCHEMA_VERSION, "created_by": made, "licence": licence, "restricted": restricted}
     )
 
 
-def open_store(url: str | Path, mode: Mode = "r", *, licence: str | None = None) -> Store:
+def check_root(url: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a cache without their seal.
+
+    Raises:
+        InputError: if they are not those of a cache, or of another schema. DamagedError: if they were changed.
+    """
+    if not attrs.keys() & {"attrs_sha256", "schema_version", "unreadable"}:
+        raise InputError(url, expected="a feature cache", got="something of another kind", todo="Check the path.")
+    root = unsealed(attrs)
+    if root is None:
+        todo = "Run `sage-va cache repair`; the clips in it are not concerned."
+        raise DamagedError(url, expected="the attributes that were written", got="others", todo=todo)
+    if root["schema_version"] != SCHEMA_VERSION or "restricted" not in root:
+        todo = "Use the version of sage-va that wrote it, or extract again."
+        got = f"schema {root['schema_version']}" + ("" if "restricted" in root else ", a draft of it")
+        raise InputError(url, expected=f"cache schema {SCHEMA_VERSION}", got=got, todo=todo)
+    return root
+
+
+def check_terms(url: str, root: Mapping[str, Any], licence: str | None, restricted: bool | None) -> None:
+    """Refuses terms of use that are not those of an existing cache; None says nothing."""
+    for name, wanted in (("licence", licence), ("restricted", restricted)):
+        if wanted is not None and wanted != root[name]:
+            todo = "Leave it out, or choose another cache."
+            expected = f"the {name} that the cache was made with, {root[name]!r}"
+            raise InputError(url, expected=expected, got=repr(wanted), todo=todo)
+
+
+def in_subset(text: str) -> Callable[[str], bool]:
+    """A fixed part of all entries: `1/7` is the first of seven equal parts, `5%` a sample of that size.
+
+    Raises:
+        InputError: if the text is neither.
+    """
+
+    def place(name: str) -> int:
+        return int(hashlib.sha256(name.encode()).hexdigest()[:12], 16)
+
+    first, slash, second = text.partition("/")
+    try:
+        if slash and 1 <= int(first) <= int(second):
+            return lambda name: place(name) % int(second) == int(first) - 1
+        if text.endswith("%") and 0 < float(text[:-1]) <= 100:
+            return lambda name: place(name) < 16**12 * float(text[:-1]) / 100
+    except ValueError:
+        pass
+    raise InputError("--subset", expected="a part like 1/7 or 5%", got=repr(text), todo="Correct it.")
+
+
+def _kind_of(url: str) -> str | None:
+    """The module that knows caches like this one."""
+    plain = url.rstrip("/").lower()
+    if plain.startswith("icechunk://"):
+        return "store_icechunk"
+    if plain.endswith((".zip", ".packs")) or "://" in plain:
+        return "store_packs"
+    if plain.endswith(".zarr"):
+        return "store_zarr"
+    return "store_hdf5" if plain.endswith((".h5", ".hdf5")) else None
+
+
+def open_store(
+    url: str | Path, mode: Mode = "r", *, licence: str | None = None, restricted: bool | None = None
+) -> Store:
     """Opens a feature cache.
 
     Args:
-        url: a folder ending in `.zarr`.
+        url: `x.zarr` (Zarr v3 folder), `x.h5` (HDF5), `icechunk://PLACE[@tag]`; to read also `x.zarr.zip`, `x.packs`
+            and packs behind `s3://`, `gs://`, `hf://`, `https://`.
         mode: "r" to read an existing cache; "a" to add to it, making it where there is none.
         licence: terms of use to record in a new cache; an existing one must have the same.
+        restricted: whether it may leave this machine only with permission; recorded like the licence.
 
     Raises:
-        InputError: if there is no cache at `url`, or none of a kind that is known, or one under another licence.
+        InputError: if there is no cache at `url`, or none of a kind that is known, or one under other terms.
     """
-    from .store_zarr import ZarrStore
-
-    if not str(url).rstrip("/").endswith(".zarr") or "://" in str(url):
+    text = str(url).removeprefix("file://")
+    kind = _kind_of(text)
+    if kind is None:
         raise InputError(
             url,
-            expected="a local folder named *.zarr",
-            got=f"{Path(url).name!r}" if "://" not in str(url) else "an address",
-            todo="Give the path of a cache that ends in .zarr.",
+            expected="a cache: *.zarr, *.h5, *.zarr.zip, *.packs, icechunk://…, s3://…, gs://…, hf://… or https://…",
+            got=f"{Path(text).name!r}",
+            todo="Give a path that ends in .zarr or .h5, or an address.",
         )
-    return ZarrStore(Path(url), mode, licence)
+    module = import_module(f".{kind}", __package__)
+    return module.open_cache(text, mode, licence, restricted)

@@ -143,9 +143,9 @@ def _label(name: str, among: Sequence[str]) -> str:
 
 def _describe(store: Store, name: str, label: str) -> Stream:
     """The Stream of a full name, read from the first clip that has it."""
-    clip_id = next(c for c in store.clip_ids() if name in store.streams(c))
-    record = store.record(clip_id, name)
-    return Stream(name, label, name.split("/")[0], record["dim"], tuple(record["quality_units"]), record["fingerprint"])
+    record = store.record(store.clip_ids(name)[0], name)
+    signals = tuple(signal for signal, _ in record["columns"][2:])
+    return Stream(name, label, name.split("/")[0], record["shape"][1], signals, record["fingerprint"])
 
 
 def load_corpus(
@@ -191,8 +191,8 @@ def _grid_over(hz: float, tracks: list[Track], clip: Clip) -> Grid:
 
 
 def _checked(store: Store, clip_id: str, stream: Stream) -> Track:
-    track = store.read(clip_id, stream.name)
-    found, wanted = (json_sha256(f) for f in (store.record(clip_id, stream.name)["fingerprint"], stream.fingerprint))
+    entry = store.entry(clip_id, stream.name)
+    found, wanted = json_sha256(entry.record["fingerprint"]), json_sha256(stream.fingerprint)
     if found != wanted:
         raise InputError(
             f"{clip_id} {stream.name}",
@@ -200,7 +200,7 @@ def _checked(store: Store, clip_id: str, stream: Stream) -> Track:
             got=found[:8],
             todo="Extract with the encoder that the model was trained on.",
         )
-    return track
+    return entry.track()
 
 
 def _on_grid(tracks: list[Track], grid: Grid, truth: Truth | None) -> tuple[list, list, NDArray, NDArray, NDArray]:

@@ -110,7 +110,7 @@ def test_show_config_prints_what_would_be_used_and_stops(place: Path, cache: Pat
 
 def test_a_damaged_cache_is_found_with_exit_code_1(place: Path, tmp_path: Path) -> None:
     ok("cache", "import", place / "face", "--stream", "visual/face", "--hz", 25, "--out", tmp_path / "c.zarr")
-    (file,) = (tmp_path / "c.zarr").glob("clips/clip2/visual/face-*/values/c/0/0")
+    (file,) = (tmp_path / "c.zarr").glob("visual/face-*/clip2/values/c/0/0")
     file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
     result = run("cache", "verify", tmp_path / "c.zarr")
     assert result.exit_code == 1

@@ -52,13 +52,13 @@ def test_ls(store: Store) -> None:
 
 def test_verify_counts_problems_but_not_leftovers(store: Store) -> None:
     seen: list[str] = []
-    (Path(store.url) / ".staging/elsewhere-1").mkdir()
+    (Path(store.url) / ".sage-va/staging/elsewhere-1").mkdir()
     found = verify(store, seen.append)
-    assert (found["streams_checked"], found["problems"], found["leftovers"]) == (2, [], [".staging/elsewhere-1"])
+    assert (found["streams_checked"], found["problems"], found["leftovers"]) == (2, [], [".sage-va/staging/elsewhere-1"])
     assert set(seen) == {"a.mp4", "b.mp4"}
     assert "elsewhere-1: left by an interrupted writer; harmless" in describe_verified(found)
     assert describe_verified(found).endswith("2 streams checked, whole")
-    (Path(store.url) / "clips/a.mp4" / STREAM / "values/c/0/0").unlink()
+    (Path(store.url) / STREAM / "a.mp4/values/c/0/0").unlink()
     found = verify(store)
     assert [(p["clip_id"], p["stream"]) for p in found["problems"]] == [("a.mp4", STREAM)]
     text = describe_verified(found)

@@ -154,7 +154,7 @@ class TestCorpus:
 
     def test_a_damaged_stream_is_refused(self, store: Store) -> None:
         name = store.resolve("visual")
-        path = Path(store.url) / "clips/clip1" / name / "values/c/0/0"
+        path = Path(store.url) / name / "clip1/values/c/0/0"
         path.write_bytes(path.read_bytes()[:-1] + b"?")
         with pytest.raises(DamagedError, match=f"clip1 {name}"):
             load(store)

@@ -231,7 +231,7 @@ def test_folds_are_runs_and_their_held_out_clips_are_one_score(cache: tuple[Path
 
 def test_a_damaged_cache_is_refused_by_name(tmp_path: Path) -> None:
     cache, labels = make_cache(tmp_path, num_clips=4, seconds=3)
-    (place,) = cache.glob("clips/clip02/audio/voice-*/values/c/0/0")
+    (place,) = cache.glob("audio/voice-*/clip02/values/c/0/0")
     damaged = bytearray(place.read_bytes())
     damaged[100] ^= 1
     place.write_bytes(damaged)

@@ -1,0 +1,145 @@
+"""One stream of one clip as it is stored: two arrays and their commit record, the same in every store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from .clip import MODALITIES, Clip, Track
+from .errors import DamagedError, InputError
+from .fingerprint import SCHEMA_VERSION, array_sha256, json_sha256
+
+STORED_DTYPES = {"float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2"), "float32": np.dtype("<f4")}
+TIME_COLUMNS = [["time_s", "s"], ["mask", "1"]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a store keeps of a Track.
+
+    Args:
+        record: the commit record: what the arrays are, and the SHA-256 of each.
+        values: (T, D) float16 or float32; bfloat16 lies there as the uint16 of its bits.
+        frames: (T, 2 + Q) float64: time in seconds, mask as 0 or 1, then the quality signals.
+    """
+
+    record: dict[str, Any]
+    values: NDArray[Any]
+    frames: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        clip: Clip,
+        stream: str,
+        track: Track,
+        *,
+        fingerprint: Mapping[str, Any],
+        source_sha256: str,
+        report: Mapping[str, Any] | None = None,
+    ) -> Entry:
+        """The entry of a Track; arguments as for `Store.commit`."""
+        check_name(stream, fingerprint)
+        dtype = str(track.values.dtype)
+        values = np.ascontiguousarray(track.values).view(STORED_DTYPES[dtype])
+        frames = np.column_stack([track.times_s, track.mask, track.quality]).astype("<f8")
+        record = {
+            "commit": True,
+            "schema_version": SCHEMA_VERSION,
+            "stream": stream,
+            "clip": clip.to_json(),
+            "fingerprint": dict(fingerprint),
+            "source_sha256": source_sha256,
+            "dtype": dtype,
+            "shape": list(values.shape),
+            "columns": TIME_COLUMNS + [[name, unit] for name, unit in track.quality_units.items()],
+            "num_valid": int(track.mask.sum()),
+            "checksums": {"values": array_sha256(values), "frames": array_sha256(frames)},
+            "report": dict(report or {}),
+        }
+        plain = json.loads(json.dumps(record, allow_nan=False))  # as it will be read, so that its seal holds
+        return cls(plain, values, frames)
+
+    @property
+    def clip_id(self) -> str:
+        """The clip that the stream belongs to."""
+        return self.record["clip"]["clip_id"]
+
+    @property
+    def stream(self) -> str:
+        """Full name of the stream."""
+        return self.record["stream"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both arrays."""
+        return self.values.nbytes + self.frames.nbytes
+
+    def check(self) -> None:
+        """Proves every byte of both arrays by the record.
+
+        Raises:
+            DamagedError: if an array is not the one that was committed.
+        """
+        found = {"values": self.values, "frames": self.frames}
+        for name, (shape, dtype) in array_forms(self.record).items():
+            array = found[name]
+            if array.shape != shape or array.dtype != dtype:
+                raise damaged(self, f"{name!r} of shape {shape}, {dtype}", f"{array.shape} {array.dtype}")
+            if array_sha256(array) != self.record["checksums"][name]:
+                raise damaged(self, f"the bytes of {name!r} that were committed", "others")
+
+    def track(self) -> Track:
+        """The Track that was committed.
+
+        Raises:
+            DamagedError: if times do not increase, or values and mask disagree.
+        """
+        values = self.values.view(ml_dtypes.bfloat16) if self.record["dtype"] == "bfloat16" else self.values
+        times_s = np.ascontiguousarray(self.frames[:, 0])
+        quality = np.ascontiguousarray(self.frames[:, 2:], np.float32)
+        units = {name: unit for name, unit in self.record["columns"][2:]}
+        try:
+            return Track(values, times_s, self.frames[:, 1] == 1, quality, units)
+        except InputError as error:
+            raise damaged(self, error.expected, error.got) from error
+
+
+def array_forms(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and stored dtype of each array, by name."""
+    num_frames, dim = record["shape"]
+    columns = len(record["columns"])
+    return {
+        "values": ((num_frames, dim), STORED_DTYPES[record["dtype"]]),
+        "frames": ((num_frames, columns), np.dtype("<f8")),
+    }
+
+
+def expected_bytes(record: Mapping[str, Any]) -> int:
+    """Bytes of the two arrays that a record tells of."""
+    return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in array_forms(record).values())
+
+
+def check_name(stream: str, fingerprint: Mapping[str, Any]) -> None:
+    """Refuses a stream name that does not carry its fingerprint."""
+    modality, _, name = stream.partition("/")
+    if modality not in MODALITIES or name[-9:] != f"-{json_sha256(fingerprint)[:8]}":
+        raise InputError(
+            f"stream {stream!r}",
+            expected="<visual|audio>/<alias>-<first 8 hex of its fingerprint>",
+            got=f"fingerprint {json_sha256(fingerprint)[:8]}",
+            todo="Name streams with sage_va.data.stream_name.",
+        )
+
+
+def damaged(place: Entry | tuple[str, str], expected: str, got: str) -> DamagedError:
+    """The error of a damaged entry, or of a (clip_id, stream)."""
+    clip_id, stream = (place.clip_id, place.stream) if isinstance(place, Entry) else place
+    todo = "Run `sage-va cache repair`, then extract again."
+    return DamagedError(f"{clip_id} {stream}", expected=expected, got=got, todo=todo)

@@ -1,0 +1,443 @@
+"""A cache in a local folder: every place of it is written aside, synced to disk, and renamed to where it belongs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import re
+import shutil
+import time
+import uuid
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+from .clip import MODALITIES
+from .entry import Entry
+from .errors import DamagedError, InputError
+from .fingerprint import sealed, unsealed
+from .store import Mode, Store, check_root, check_terms, new_root
+
+SIDE = ".sage-va"  # all that is not of the tree itself
+STAGING = f"{SIDE}/staging"
+JOURNAL = f"{SIDE}/journal.jsonl"
+ALIASES = f"{SIDE}/aliases"
+HOST = re.sub(r"\W", "_", platform.node())
+_LENGTH = re.compile(rb'\{"bytes": "(\d{8})", ')
+
+Files = Mapping[str, bytes]  # contents by path below a place; "" where the place itself is the file
+
+
+class FolderStore(Store):
+    """What Zarr folders and folders of HDF5 files share: places, staging, locks, aliases and the journal.
+
+    `<stream>/<clip_key><SUFFIX>` is an entry; subclasses say what lies in it. While any writer has a temporary folder
+    under `.sage-va/staging/`, it holds a shared lock on `staging/lock`; who gets the lock alone may tidy.
+    """
+
+    ROOT: ClassVar[str]
+    SUFFIX: ClassVar[str] = ""
+    EXTRA: ClassVar[frozenset[str]] = frozenset()  # files at the root that can be derived
+
+    def __init__(self, path: Path, mode: Mode, licence: str | None, restricted: bool | None) -> None:
+        self.path, self.url, self.mode = path, str(path), mode
+        if not (path / self.ROOT).exists():
+            if mode == "r":
+                todo = "Check the path, or make it with `sage-va extract --out`."
+                raise InputError(path, expected="a feature cache", got="no such folder or not one", todo=todo)
+            self._create(licence, bool(restricted))
+        check_terms(self.url, self.root(), licence, restricted)
+        if mode == "a":
+            self._tidy()
+
+    @abstractmethod
+    def _root_file(self, attrs: Mapping[str, Any]) -> bytes:
+        """The content of the root file."""
+
+    @abstractmethod
+    def _root_attrs(self, content: bytes) -> dict[str, Any]:
+        """The inverse of `_root_file`; raises ValueError where the content is no such file."""
+
+    @abstractmethod
+    def _group_files(self) -> Files:
+        """Constant files that stand in every folder between root and entries."""
+
+    @abstractmethod
+    def _encode(self, entry: Entry) -> Files:
+        """The files of an entry."""
+
+    @abstractmethod
+    def _read_record(self, place: Path) -> dict[str, Any]:
+        """The sealed record at a place; raises OSError or ValueError where it cannot be read."""
+
+    @abstractmethod
+    def _read_entry(self, place: Path, record: dict[str, Any]) -> Entry:
+        """The entry at a place."""
+
+    @abstractmethod
+    def _place_problem(self, place: Path) -> str | None:
+        """What is wrong with the bytes around arrays and record."""
+
+    def _create(self, licence: str | None, restricted: bool) -> None:
+        known = {SIDE, self.ROOT, *MODALITIES, *self.EXTRA}
+        if self.path.exists() and (not self.path.is_dir() or set(os.listdir(self.path)) - known):
+            got = "a folder of other files" if self.path.is_dir() else "a file"
+            raise InputError(self.path, expected="a cache or an empty place", got=got, todo="Choose another path.")
+        (self.path / STAGING).mkdir(parents=True, exist_ok=True)
+        for place in (self.path / SIDE, self.path, self.path.parent):
+            sync(place)
+        attrs = new_root(licence, restricted)
+        self._log({"event": "create", "root": attrs})
+        self._put_file(self.path / self.ROOT, self._root_file(attrs))
+
+    def _load_root(self) -> dict[str, Any]:
+        try:
+            content = (self.path / self.ROOT).read_bytes()
+            attrs = self._root_attrs(content)
+            return attrs if self._root_file(attrs) == content or "attrs_sha256" not in attrs else {"unreadable": 1}
+        except ValueError:
+            return {"unreadable": 1}
+
+    def _load_aliases(self) -> dict[str, str]:
+        found = (self._read_alias(path) for path in self._alias_files())
+        return {alias["alias"]: alias["stream"] for alias in found if alias}
+
+    def _alias_files(self) -> list[Path]:
+        return [
+            self.path / ALIASES / modality / name
+            for modality in names(self.path / ALIASES)
+            for name in names(self.path / ALIASES / modality)
+        ]
+
+    def _read_alias(self, path: Path) -> dict[str, Any] | None:
+        """The alias in a file, or None where the file is not what was written."""
+        try:
+            content = path.read_bytes()
+            alias = unsealed(json.loads(content))
+        except (OSError, ValueError):
+            return None
+        if not alias or path != self._alias_file(alias["alias"]) or content != json_file(sealed(alias)):
+            return None
+        return alias
+
+    def _alias_file(self, alias: str) -> Path:
+        modality, _, name = alias.partition("/")
+        return self.path / ALIASES / modality / f"{name}.json"
+
+    def _save_alias(self, alias: str, stream: str) -> None:
+        self._put_file(self._alias_file(alias), json_file(sealed({"alias": alias, "stream": stream})))
+
+    def _streams(self) -> list[str]:
+        return [f"{modality}/{name}" for modality in sorted(MODALITIES) for name in folders(self.path / modality)]
+
+    @final
+    def _place(self, stream: str, key: str) -> Path:
+        return self.path / stream / f"{key}{self.SUFFIX}"
+
+    def _places(self, stream: str) -> list[str]:
+        """Sorted keys that exist as places, with a record or without."""
+        cut, groups = len(self.SUFFIX), self._group_files()
+        found = [name for name in names(self.path / stream) if name not in groups and name.endswith(self.SUFFIX)]
+        return [name[:-cut] if cut else name for name in found]
+
+    def _load_record(self, stream: str, key: str) -> dict[str, Any]:
+        try:
+            return self._read_record(self._place(stream, key))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return {"unreadable": repr(error)}
+
+    def _load_entry(self, stream: str, key: str, record: dict[str, Any]) -> Entry:
+        return self._read_entry(self._place(stream, key), record)
+
+    def _entry_form_problem(self, stream: str, key: str) -> str | None:
+        return self._place_problem(self._place(stream, key))
+
+    def _save_entry(self, key: str, entry: Entry, overwrite: bool) -> None:
+        place = self._place(entry.stream, key)
+        self._put_groups(place.parent)
+        files = self._encode(entry)
+        with self._temporary() as temporary:
+            staged = temporary / "new"
+            for name, content in files.items():
+                write(staged / name if name else staged, content)
+            sync_folders(staged)
+            if place.exists() and (overwrite or unsealed(self._load_record(entry.stream, key)) is None):
+                self._set_aside(place, temporary)
+            move(staged, place)
+
+    def _set_aside(self, place: Path, temporary: Path) -> None:
+        old = temporary / "old" / place.relative_to(self.path)
+        old.parent.mkdir(parents=True)
+        with contextlib.suppress(FileNotFoundError):
+            place.rename(old)
+
+    def _discard(self, stream: str, key: str) -> None:
+        with self._temporary() as temporary, contextlib.suppress(FileNotFoundError):
+            self._place(stream, key).rename(temporary / "discarded")
+            sync(self.path / stream)
+
+    def _put_groups(self, folder: Path) -> None:
+        """Makes the folders down to an entry, with their constant files."""
+        for place in (folder.parent, folder):
+            for name, content in self._group_files().items():
+                if not (place / name).exists():
+                    self._put_file(place / name, content)
+            if not place.is_dir():
+                place.mkdir()
+                sync(place.parent)
+
+    def _put_file(self, place: Path, content: bytes) -> None:
+        """Makes or replaces a file in one step."""
+        with self._temporary() as temporary:
+            write(temporary / "new", content)
+            if not place.parent.is_dir():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                sync(place.parent.parent)
+            (temporary / "new").replace(place)
+            sync(place.parent)
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """A folder to write in, on the cache's own disk. While any writer has one, nobody tidies."""
+        assert self.mode == "a", "a cache that was opened to read"
+        (self.path / STAGING).mkdir(parents=True, exist_ok=True)
+        with locked(self.path / STAGING / "lock", fcntl.LOCK_SH):
+            temporary = self.path / STAGING / f"{HOST}-{uuid.uuid4().hex}"
+            temporary.mkdir()
+            try:
+                yield temporary
+            finally:
+                self._drop(temporary)
+
+    def _tidy(self) -> list[str]:
+        """Clears what killed writers of this host left; other hosts may not see our locks, so theirs stay a week."""
+        if not self.leftovers():
+            return []
+        with locked(self.path / STAGING / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            ours = [place for place in self.leftovers() if alone and self._is_ours(self.path / place)]
+            for place in ours:
+                self._drop(self.path / place)
+            return ours
+
+    @staticmethod
+    def _is_ours(place: Path) -> bool:
+        return place.name.startswith(f"{HOST}-") or time.time() - place.stat().st_mtime > 7 * 24 * 3600
+
+    def _drop(self, temporary: Path) -> None:
+        """Removes a writer's folder; an entry that was set aside, and has no successor yet, goes back first."""
+        for old in (temporary / "old").glob("*/*/*"):
+            move(old, self.path / old.relative_to(temporary / "old"))
+        shutil.rmtree(temporary, ignore_errors=True)
+
+    def leftovers(self) -> list[str]:
+        return [f"{STAGING}/{name}" for name in folders(self.path / STAGING)]
+
+    def sweep(self) -> list[str]:
+        done = [f"removed {place}" for place in self._tidy()]
+        for stream in self._streams():
+            for key in self._unmarked(stream):
+                self._discard(stream, key)
+                done.append(f"removed {stream}/{key}, which has no record")
+        for place in self._wrong_group_files():
+            self._put_file(place, self._group_files()[place.name])
+            done.append(f"restored {place.relative_to(self.path)}")
+        for path in self._alias_files():
+            if self._read_alias(path) is None:
+                path.unlink()
+                done.append(f"removed {path.relative_to(self.path)}, which was damaged")
+        return done
+
+    def _unmarked(self, stream: str) -> list[str]:
+        marked = set(self._keys(stream))
+        return [key for key in self._places(stream) if key not in marked]
+
+    def _wrong_group_files(self) -> list[Path]:
+        """Constant files that are missing or changed."""
+        modalities = {stream.split("/")[0] for stream in self._streams()}
+        wrong = []
+        for folder in sorted([*modalities, *self._streams()]):
+            for name, content in self._group_files().items():
+                place = self.path / folder / name
+                if not place.is_file() or place.read_bytes() != content:
+                    wrong.append(place)
+        return wrong
+
+    def _form_problems(self) -> Iterator[str]:
+        for place in self._wrong_group_files():
+            yield f"{place.relative_to(self.path)} is not what was written"
+        for stream in self._streams():
+            for key in self._unmarked(stream):
+                yield f"{stream}/{key} has no record: it was not made by a writer of this cache"
+        for path in self._alias_files():
+            if self._read_alias(path) is None:
+                yield f"{path.relative_to(self.path)} is not what was written"
+        for number in damaged_lines(self.path / JOURNAL):
+            yield f"{JOURNAL} line {number} is not what was written"
+
+    def _log(self, entry: Mapping[str, Any]) -> None:
+        append_line(self.path / JOURNAL, entry)
+
+    def restore_journal(self) -> list[str]:
+        """Takes damaged lines out of the journal; returns what was done."""
+        path = self.path / JOURNAL
+        damaged = set(damaged_lines(path))
+        if not damaged:
+            return []
+        lines = path.read_bytes().splitlines(keepends=True)
+        self._put_file(path, b"".join(line for k, line in enumerate(lines, 1) if k not in damaged))
+        return [f"removed damaged lines from {JOURNAL}: {', '.join(map(str, sorted(damaged)))}"]
+
+
+def restore_root(kind: type[FolderStore], path: Path) -> str | None:
+    """Writes a damaged or lost root file again from the journal's first line; returns what was done, if anything was.
+
+    Raises:
+        InputError: if the journal does not have it either.
+    """
+    store = object.__new__(kind)
+    store.path, store.url, store.mode = path, str(path), "a"
+    with contextlib.suppress(DamagedError, FileNotFoundError):
+        store.root()
+        return None
+    for line in read_lines(path / JOURNAL):
+        if line.get("event") == "create":
+            check_root(str(path), line["root"])
+            store._put_file(path / kind.ROOT, store._root_file(line["root"]))
+            return f"restored {kind.ROOT}"
+    todo = f"Take {kind.ROOT} from a copy of the cache; the clips in it are not concerned."
+    raise InputError(path, expected="the cache's attributes in its journal", got="none there", todo=todo)
+
+
+def json_file(value: object) -> bytes:
+    """A JSON document as all our files have it."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def names(place: Path) -> list[str]:
+    """Sorted names in a folder, none hidden; [] where there is no folder."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def folders(place: Path) -> list[str]:
+    """Sorted names of the folders in a folder, none hidden."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def write(place: Path, content: bytes) -> None:
+    """A new file, synced to disk, with the folders above it."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def move(source: Path, place: Path) -> None:
+    """Renames to where nothing is; if another writer was there first, all stays as it is."""
+    if source.is_file() and place.exists():
+        return
+    try:
+        source.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+    sync(place.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path, kind: int) -> Iterator[bool]:
+    """Holds an advisory lock on a file while inside; yields False where it cannot be had."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, kind)
+            got = True
+        except OSError:
+            got = False
+        yield got
+    finally:
+        os.close(descriptor)
+
+
+def sync(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folders(place: Path) -> None:
+    """The same for a folder and all below it; nothing for a file."""
+    for parent, _, _ in os.walk(place, topdown=False):
+        sync(Path(parent))
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Appends one sealed JSON line, which begins with its own length: so a line that was cut short (a full disk, a
+    kill) is told from one that was changed.
+    """
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    body = json.dumps(sealed({"time": now, **value}), ensure_ascii=False, allow_nan=False).encode()
+    line = b'{"bytes": "%08d", ' % (len(body) + 21) + body[1:] + b"\n"
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, b"\n" + line if torn else line)
+    finally:
+        os.close(descriptor)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a journal, without those that were cut short or changed."""
+    for line in _raw_lines(path):
+        value = _line_of(line)
+        if value is not None:
+            yield value
+
+
+def damaged_lines(path: Path) -> list[int]:
+    """Numbers (from 1) of lines that were changed after they were written."""
+    return [number for number, line in enumerate(_raw_lines(path), 1) if _line_of(line) is None and not _is_torn(line)]
+
+
+def _raw_lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[: None if path.stat().st_size else 0] if path.exists() else []
+
+
+def _line_of(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+        length = int(value.pop("bytes"))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return unsealed(value) if length == len(line) else None
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether a line is the beginning of a longer one: never by a single changed byte, which keeps the length, or
+    leaves whole JSON.
+    """
+    with contextlib.suppress(ValueError):
+        json.loads(line)
+        return False
+    start = b'{"bytes": "'
+    found = _LENGTH.match(line)
+    return len(line) < int(found[1]) if found else line.startswith(start) or start.startswith(line)
