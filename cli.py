@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from tqdm import tqdm
 
 from . import __version__
-from .data import InputError, open_store, stream_alias
+from .cli_cache import cache_group, store_options
+from .data import InputError, open_store
+from .terminal import Bar, TrainLog, failures, interruptible, json_option, show
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 EXTRAS = {"PIL", "av", "cv2", "librosa", "soxr", "timm", "torchvision", "transformers"}
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 
 
@@ -77,7 +76,7 @@ def extraction_options(command: Command) -> Command:
 
 @main.command()
 @click.argument("media", nargs=-1, required=True)
-@click.option("--out", "cache", required=True, help="The cache, a folder ending in .zarr; made or added to.")
+@click.option("--out", "cache", required=True, help="The cache: *.zarr, *.h5 or icechunk://PLACE; made or added to.")
 @click.option("--visual", metavar="NAME", help="A timm model, e.g. vit_small_patch14_dinov2.lvd142m.")
 @click.option("--audio", metavar="NAME", help="A wav2vec2, HuBERT, WavLM or Whisper model: hub id or local directory.")
 @click.option(
@@ -117,14 +116,18 @@ def extraction_options(command: Command) -> Command:
 )
 @click.option(
     "--store-dtype",
-    type=click.Choice(["float16", "float32"]),
+    type=click.Choice(["float16", "bfloat16", "float32"]),
     default="float16",
     show_default=True,
     help="How embeddings are stored.",
 )
-@click.option("--licence", help="Terms of use to record in a new cache.")
+@store_options
 @click.option("--overwrite", is_flag=True, help="Compute again what is there already.")
-@click.option("--dry-run", is_flag=True, help="Count clips, frames, hours and bytes; compute nothing.")
+@click.option("--rehash", is_flag=True, help="Hash media again whose hash is known.")
+@click.option("--retry-failed", is_flag=True, help="Try clips again that failed before, from the same bytes.")
+@click.option("--max-failures", type=click.IntRange(0), help="Give up when more clips than this have failed.")
+@click.option("--shard", metavar="K/N", help="Do the K-th of N equal parts of the clips, as in a SLURM array.")
+@click.option("--dry-run", is_flag=True, help="Count clips, frames, hours and bytes; estimate the time from a sample.")
 @json_option
 def extract(
     media: tuple[str, ...],
@@ -137,6 +140,8 @@ def extract(
     device: str,
     precision: str,
     licence: str | None,
+    restricted: bool | None,
+    shard: str | None,
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -146,14 +151,14 @@ def extract(
     A manifest has columns clip_id, path and, if wanted, subject_id, start_s, end_s, crops, fps. Run it again to
     resume: what is done is skipped. A clip that fails is listed with its reason; the others are done; exit code 1.
     """
-    from .data.manifest import find_sources
+    from .data.manifest import find_sources, part_of
     from .extract.identity import ExtractOptions, encoders_from, stream_of
     from .extract.pipeline import extract as extract_all
     from .extract.plan import plan
 
     if not (visual or audio):
         raise click.UsageError("Name an encoder with --visual, --audio, or both.")
-    sources = find_sources(media)
+    sources = part_of(find_sources(media), shard) if shard else find_sources(media)
     made = ExtractOptions(**options)
     eyes, ears = encoders_from(
         visual=visual,
@@ -165,73 +170,29 @@ def extract(
         precision=precision,
     )
     if dry_run:
-        _show(asdict(plan(sources, eyes, ears, made)), as_json, _describe_plan)
+        show(asdict(plan(sources, eyes, ears, made)), as_json, _describe_plan)
         return
-    store = open_store(cache, "a", licence=licence)
-    with _Bar("clips") as bar:
-        summary = extract_all(sources, store, visual=eyes, audio=ears, options=made, progress=bar)
+    store = open_store(cache, "a", licence=licence, restricted=restricted)
+    with Bar("clips") as bar, interruptible() as stop:
+        summary = extract_all(sources, store, visual=eyes, audio=ears, options=made, progress=bar, stop=stop)
     streams = [stream_of(encoder, made) for encoder in (eyes, ears) if encoder is not None]
-    _show({**asdict(summary), "streams": streams}, as_json, _describe_extraction)
-    sys.exit(1 if summary.failures else 0)
+    found = {**asdict(summary), "bottleneck": summary.bottleneck, "streams": streams, "interrupted": stop.is_set()}
+    show(found, as_json, _describe_extraction)
+    sys.exit(130 if stop.is_set() else 1 if summary.failures else 0)
 
 
-@main.group()
-def cache() -> None:
-    """Look into, check and fill feature caches."""
-
-
-@cache.command("info")
+@main.command()
 @click.argument("cache")
 @json_option
-def cache_info(cache: str, as_json: bool) -> None:
-    """What a cache holds: streams, clips, hours, licence, content hash."""
-    from .data.inspect import describe_info, info
+def status(cache: str, as_json: bool) -> None:
+    """How far an extraction into CACHE is, while it runs: clips done and failed, rate, time left."""
+    from .data.status import describe_status
+    from .data.status import status as look
 
-    _show(info(open_store(cache)), as_json, describe_info)
-
-
-@cache.command("ls")
-@click.argument("cache")
-@json_option
-def cache_ls(cache: str, as_json: bool) -> None:
-    """The clips of a cache and their streams."""
-    from .data.inspect import describe_clips, list_clips
-
-    _show(list_clips(open_store(cache)), as_json, describe_clips)
+    show(look(open_store(cache)), as_json, describe_status)
 
 
-@cache.command("verify")
-@click.argument("cache")
-@json_option
-def cache_verify(cache: str, as_json: bool) -> None:
-    """Reads every byte against its checksum; names damaged clips and streams; exit code 1 if there are any."""
-    from .data.inspect import describe_verified, verify
-
-    with _Bar("entries") as bar:
-        found = verify(open_store(cache), bar.tick)
-    _show(found, as_json, describe_verified)
-    sys.exit(1 if found["problems"] else 0)
-
-
-@cache.command("import")
-@click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--stream", required=True, metavar="MODALITY/NAME", help="For example visual/openface or audio/egemaps.")
-@click.option("--hz", required=True, type=click.FloatRange(min=0, min_open=True), help="Rows per second.")
-@click.option("--out", "cache", required=True, help="The cache, a folder ending in .zarr; made or added to.")
-@click.option("--key", help="Which array of an .npz: <key> in a file per clip, <clip>/<key> in a file of many.")
-@click.option("--licence", help="Terms of use to record in a new cache.")
-@json_option
-def cache_import(
-    source: Path, stream: str, hz: float, cache: str, key: str | None, licence: str | None, as_json: bool
-) -> None:
-    """Adds features that you have: SOURCE is a folder of CLIP.npy or CLIP.npz (rows = frames), or one .npz."""
-    from .data.importer import import_features
-
-    store = open_store(cache, "a", licence=licence)
-    name, done, failures = import_features(store, source, stream=stream, hz=hz, key=key)
-    rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in failures]
-    _show({"stream": name, "clips": done, "failures": rows}, as_json, _describe_import)
-    sys.exit(1 if failures else 0)
+main.add_command(cache_group)
 
 
 @main.command()
@@ -281,9 +242,9 @@ def train(
     if show_config:
         click.echo(config.to_yaml(), nl=False)
         return
-    with _TrainLog(config, quiet=as_json) as log:
+    with TrainLog(config, quiet=as_json) as log:
         runs = fit(open_store(cache), labels, run, config, device=_device(device), log=log)
-    _show(
+    show(
         plain({"runs": [str(path) for path in runs], "val": log.scores, "random_weights": log.random_weights}),
         as_json,
         _describe_training,
@@ -307,7 +268,7 @@ def evaluate(run: Path, cache: str | None, labels: Path | None, split: str | Non
     from .fusion.report import describe_score
     from .fusion.score import score_run
 
-    _show(score_run(run, cache=cache, labels=labels, split=split, device=_device(device)), as_json, describe_score)
+    show(score_run(run, cache=cache, labels=labels, split=split, device=_device(device)), as_json, describe_score)
 
 
 @main.command()
@@ -321,13 +282,13 @@ def evaluate(run: Path, cache: str | None, labels: Path | None, split: str | Non
 def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Writes one CSV per clip: time, valence, arousal, and reliability and mask per modality.
 
-    MEDIA is a cache (*.zarr), or recordings, which are extracted first with the encoders of the run.
+    MEDIA is a cache (*.zarr, *.h5, an address), or recordings, which are extracted first with the encoders of the run.
     """
     from .predict import predict_to_csv
 
-    with _Bar("clips") as bar:
+    with Bar("clips") as bar:
         summary = predict_to_csv(run, media, out, progress=bar, **{**options, "device": _device(options["device"])})
-    _show(summary, as_json, _describe_prediction)
+    show(summary, as_json, _describe_prediction)
     sys.exit(1 if summary["failures"] else 0)
 
 
@@ -358,10 +319,6 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _show(found: dict[str, Any], as_json: bool, describe: Callable[[dict[str, Any]], str]) -> None:
-    click.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else describe(found))
-
-
 def _describe_plan(found: dict[str, Any]) -> str:
     unreadable = f", {found['num_unreadable']} of them unreadable" if found["num_unreadable"] else ""
     return (
@@ -377,14 +334,12 @@ def _describe_extraction(found: dict[str, Any]) -> str:
     ]
     lines.append(f"streams: {', '.join(found['streams'])}")
     if found["num_done"]:
-        shares = ", ".join(f"{part} {100 * busy / found['wall_s']:.0f} %" for part, busy in found["busy_s"].items())
-        lines.append(f"busy: {shares}")
-    return "\n".join([*lines, *(f"failed: {row['clip_id']}: {row['reason']}" for row in found["failures"])])
-
-
-def _describe_import(found: dict[str, Any]) -> str:
-    lines = [f"{len(found['clips'])} clips in {found['stream']} (alias {stream_alias(found['stream'])})"]
-    return "\n".join([*lines, *(f"failed: {row['clip_id']}: {row['reason']}" for row in found["failures"])])
+        shares = {part: f"{100 * busy / found['wall_s']:.0f} %" for part, busy in found["busy_s"].items()}
+        others = ", ".join(f"{part} {share}" for part, share in shares.items() if part != found["bottleneck"])
+        lines.append(f"bottleneck: {found['bottleneck']}, busy {shares[found['bottleneck']]} of the time ({others})")
+    if found["interrupted"]:
+        lines.append("interrupted: the clips in work were finished; run the same command to go on")
+    return "\n".join([*lines, *failures(found["failures"])])
 
 
 def _describe_training(found: dict[str, Any]) -> str:
@@ -395,102 +350,7 @@ def _describe_prediction(found: dict[str, Any]) -> str:
     lines = [f"{len(found['clips'])} clips -> {found['out']}"]
     if found["random_weights"]:
         lines.append(f"Untrained encoder (random weights): {', '.join(found['random_weights'])}")
-    return "\n".join([*lines, *(f"failed: {row['clip_id']}: {row['reason']}" for row in found["failures"])])
-
-
-class _Bar:
-    """A progress bar on standard error, silent where that is no terminal."""
-
-    def __init__(self, unit: str) -> None:
-        self.bar = tqdm(unit=f" {unit}", disable=None, dynamic_ncols=True)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def __call__(self, progress: Any) -> None:
-        self.bar.total = progress.num_clips
-        left = "" if progress.eta_s is None else f", {progress.eta_s:.0f} s left"
-        failed = f", {progress.num_failed} failed" if progress.num_failed else ""
-        self.bar.set_postfix_str(f"{progress.frames_per_s:.0f} frames/s{left}{failed}", refresh=False)
-        self.bar.update(progress.num_done + progress.num_skipped + progress.num_failed - self.bar.n)
-        self.bar.refresh()
-
-    def tick(self, _: str) -> None:
-        self.bar.update(1)
-
-
-class _TrainLog:
-    """Prints what the trainer reports: a bar of epochs per run, warnings, scores."""
-
-    def __init__(self, config: Any, quiet: bool) -> None:
-        self.config, self.quiet = config, quiet
-        self.scores: list[dict[str, float]] = []
-        self.random_weights: list[str] = []
-        self.bar: tqdm[Any] | None = None
-
-    def __enter__(self) -> _TrainLog:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._close()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        getattr(self, f"_{event['event']}")(event)
-
-    def _loaded(self, event: dict[str, Any]) -> None:
-        self._say(f"{event['num_clips']} labelled clips")
-        if event["num_without_subject"] and self.config.split.by == "subject":
-            self._say(f"{event['num_without_subject']} of them without subject_id: each recording stands for itself")
-        for name, places in (("without labels", event["unlabelled"]), ("labels without a clip", event["unused"])):
-            if places:
-                self._say(f"{len(places)} {name}: {_some(places)}")
-        self.random_weights = event["random_weights"]
-        if event["random_weights"]:
-            self._say(f"Untrained encoder (random weights): {', '.join(event['random_weights'])}")
-
-    def _run(self, event: dict[str, Any]) -> None:
-        self._close()
-        self.bar = tqdm(
-            total=self.config.train.epochs, unit=" epochs", disable=True if self.quiet else None, leave=True
-        )
-        self.bar.set_description(Path(event["path"]).name)
-
-    def _model(self, event: dict[str, Any]) -> None:
-        model, hz = self.config.model, self.config.data.grid_hz
-        sees = f"its TCN sees {event['receptive_steps']} steps ({event['receptive_steps'] / hz:.1f} s)"
-        if not self.scores:
-            self._say(f"{model.variant}: {event['num_parameters']:,} parameters, {sees}")
-
-    def _crossfit(self, event: dict[str, Any]) -> None:
-        if self.bar is not None:
-            self.bar.set_postfix_str(f"cross-fitting {event['stream']} {event['fold'] + 1}/{event['num_folds']}")
-
-    def _epoch(self, event: dict[str, Any]) -> None:
-        if self.bar is not None:
-            val = event.get("val", {}).get("mean", float("nan"))
-            self.bar.set_postfix_str(f"val CCC {val:.3f}, {event['windows_per_s']:.0f} windows/s")
-            self.bar.update(1)
-
-    def _done(self, event: dict[str, Any]) -> None:
-        self._close()
-        val = event["val"]
-        self.scores.append(val)
-        self._say(f"{event['path']}: validation CCC {val['mean']:.3f} (V {val['valence']:.3f}, A {val['arousal']:.3f})")
-
-    def _close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def _say(self, text: str) -> None:
-        if not self.quiet:
-            click.echo(text, err=True)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+    return "\n".join([*lines, *failures(found["failures"])])
 
 
 if __name__ == "__main__":

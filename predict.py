@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .data import InputError, Store, open_store
+from .data.store import is_cache
 from .data.windows import load_corpus
 from .extract.outcome import Progress
 from .fusion.checkpoint import Run, load_run
@@ -32,7 +33,7 @@ def predict_to_csv(
 
     Args:
         run_path: a finished run.
-        media: one cache (`*.zarr`), or files, folders, globs and manifests.
+        media: one cache (`*.zarr`, `*.h5`, an address), or files, folders, globs and manifests.
         out: folder; clip `a/b.mp4` becomes `a/b.mp4.csv` in it.
         device: where to compute.
         progress: called as clips are done.
@@ -57,7 +58,7 @@ def _predict(
     progress: Callable[[Progress], None] | None,
     **extraction: Any,
 ) -> dict[str, Any]:
-    caches = [place for place in media if place.rstrip("/").endswith(".zarr")]
+    caches = [place for place in media if is_cache(place)]
     if caches and len(media) > 1:
         todo = "Predict once for each cache."
         raise InputError("MEDIA", expected="one cache, or recordings", got=", ".join(media[:3]), todo=todo)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - numpy knows bfloat16 from here on
 import numpy as np
 from numpy.typing import NDArray
 

@@ -161,9 +161,9 @@ class FolderStore(Store):
 
     def _save_entry(self, key: str, entry: Entry, overwrite: bool) -> None:
         place = self._place(entry.stream, key)
-        self._put_groups(place.parent)
         files = self._encode(entry)
         with self._temporary() as temporary:
+            self._put_groups(place.parent)
             staged = temporary / "new"
             for name, content in files.items():
                 write(staged / name if name else staged, content)
@@ -183,6 +183,15 @@ class FolderStore(Store):
             self._place(stream, key).rename(temporary / "discarded")
             sync(self.path / stream)
 
+    def _discard_empty(self, stream: str) -> None:
+        """Removes the folder of a stream without entries, unless somebody writes just now."""
+        with locked(self.path / STAGING / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            if alone and not self._places(stream):
+                aside = self.path / STAGING / f"{HOST}-{uuid.uuid4().hex}"
+                (self.path / stream).rename(aside)
+                sync((self.path / stream).parent)
+                shutil.rmtree(aside, ignore_errors=True)
+
     def _put_groups(self, folder: Path) -> None:
         """Makes the folders down to an entry, with their constant files."""
         for place in (folder.parent, folder):
@@ -190,7 +199,7 @@ class FolderStore(Store):
                 if not (place / name).exists():
                     self._put_file(place / name, content)
             if not place.is_dir():
-                place.mkdir()
+                place.mkdir(exist_ok=True)  # another writer may have been first
                 sync(place.parent)
 
     def _put_file(self, place: Path, content: bytes) -> None:
@@ -236,6 +245,9 @@ class FolderStore(Store):
             move(old, self.path / old.relative_to(temporary / "old"))
         shutil.rmtree(temporary, ignore_errors=True)
 
+    def journal(self) -> Iterator[dict[str, Any]]:
+        return read_lines(self.path / JOURNAL)
+
     def leftovers(self) -> list[str]:
         return [f"{STAGING}/{name}" for name in folders(self.path / STAGING)]
 
@@ -245,6 +257,8 @@ class FolderStore(Store):
             for key in self._unmarked(stream):
                 self._discard(stream, key)
                 done.append(f"removed {stream}/{key}, which has no record")
+            if not self._places(stream):
+                self._discard_empty(stream)
         for place in self._wrong_group_files():
             self._put_file(place, self._group_files()[place.name])
             done.append(f"restored {place.relative_to(self.path)}")
@@ -349,7 +363,7 @@ def write(place: Path, content: bytes) -> None:
 
 def move(source: Path, place: Path) -> None:
     """Renames to where nothing is; if another writer was there first, all stays as it is."""
-    if source.is_file() and place.exists():
+    if place.exists() and (source.is_file() or place.is_file()):
         return
     try:
         source.rename(place)

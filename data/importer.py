@@ -1,151 +1,302 @@
-"""Features that people already have, into the cache: `.npy` per clip, `.npz` per clip, or one `.npz` of many."""
+"""Features that people already have, into the cache: checked, and given their times."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .clip import MODALITIES, Clip, FrameClock, Track
-from .errors import InputError
-from .fingerprint import SCHEMA_VERSION, array_sha256, stream_name
-from .store import Store
+from .clip import MODALITIES, VALUE_DTYPES, Clip, FrameClock, Track
+from .errors import DamagedError, InputError
+from .fingerprint import SCHEMA_VERSION, json_sha256, stream_name
+from .import_csv import Features, Rules
+from .import_files import Found, exported_facts, find_features
+from .labels import Labels, join_labels, label_names, read_labels
+from .store import Store, check_terms
+from .timebase import usual_gap_s
 
-
-@dataclass(frozen=True)
-class Found:
-    """An array to import: its clip, the file it lies in, and how to load it."""
-
-    clip_id: str
-    path: Path
-    key: str | None = None
-
-    def load(self) -> NDArray[Any]:
-        """The array; pickles are refused.
-
-        Raises:
-            InputError: if the file cannot be read or is no plain array.
-        """
-        try:
-            loaded = np.load(self.path, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                return loaded
-            with loaded:
-                return loaded[self._choose(loaded.files)]
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            if isinstance(error, InputError):
-                raise
-            todo = "Save it again with numpy.save; pickled objects are never loaded."
-            got = str(error).splitlines()[0]
-            raise InputError(self.path, expected="a plain numpy array", got=got, todo=todo) from None
-
-    def _choose(self, names: list[str]) -> str:
-        if self.key is None and len(names) != 1:
-            got = ", ".join(names) or "none"
-            raise InputError(self.path, expected="one array", got=got, todo="Choose one with --key.")
-        if self.key is not None and self.key not in names:
-            got = ", ".join(names) or "none"
-            raise InputError(self.path, expected=f"an array {self.key!r}", got=got, todo="Choose another --key.")
-        return self.key or names[0]
+TOLERANCE_S = 0.5
+TOLERANCE = 0.02  # of the length
 
 
 def import_features(
-    store: Store, source: Path, *, stream: str, hz: float, key: str | None = None
+    store: Store,
+    source: Path,
+    *,
+    stream: str,
+    hz: float | None = None,
+    key: str | None = None,
+    time_column: str | None = None,
+    columns: Sequence[str] = (),
+    labels: Path | None = None,
 ) -> tuple[str, list[str], list[tuple[str, str]]]:
-    """Adds one stream to a cache from arrays of shape (T, D), one per clip, at a constant rate.
+    """Adds one stream to a cache from arrays of shape (T, D), one per clip.
 
-    Rows that hold NaN or infinity are masked. Row k stands at k / hz seconds.
+    Times are those in the files, else row k stands at k / hz seconds. Rows that hold NaN or infinity are masked.
+    float16, bfloat16 and float32 stay what they are, other numbers become float32. `a/video` is the clip
+    `a/video.mp4`, and `video_left` the clip `video.mp4#left`, where the cache has those.
 
     Args:
-        source: a folder of `<clip_id>.npy` or `<clip_id>.npz` (searched recursively), or one `.npz` whose arrays are
-            named `<clip_id>` or `<clip_id>/<key>`.
+        source: a folder of one `.npy`, `.npz`, `.csv`, `.h5` or `.safetensors` per clip, named by clip and searched
+            recursively; or one `.npz`, `.h5` or `.safetensors` whose arrays are named `<clip_id>` or
+            `<clip_id>/<key>`, or stand in a group per clip together with their times.
         stream: `visual/NAME` or `audio/NAME`.
-        hz: rows per second.
-        key: which array to take where an `.npz` holds several.
+        hz: rows per second, where the files have no times.
+        key: which array to take where a file, or a clip's group in it, holds several.
+        time_column: `NAME:s` or `NAME:ms`: the times in the files, where their name does not say the unit as `time_s`
+            and `time_ms` do.
+        columns: patterns of the CSV columns to take; by default all that are numbers, except times, `segment_id`,
+            `frame`, `face_id`, and OpenFace's `success` (a mask) and `confidence` (a quality signal).
+        labels: a folder of label files; a clip whose length does not fit its labels fails.
 
     Returns:
         The full stream name, the imported clip ids (those that were there already included), and (clip_id, reason)
-        of each failure.
+        of each failure: unreadable files, and lengths that do not fit the recording that the cache knows.
+
+    Raises:
+        InputError: if an option is wrong, nothing is found, or the cache is not under the terms of an export.
     """
+    rules = Rules(key, time_column, tuple(columns))
+    modality, alias = _checked(stream)
+    _check_hz(hz, time_column)
+    found = find_features(source, rules)
+    if hz is None and all(one.needs_hz() for one in found):
+        raise _no_times(source)
+    facts = exported_facts(source)
+    check_terms(store.url, store.root(), facts.get("licence"), True if facts.get("restricted") else None)
+    fingerprint = _fingerprint(modality, alias, hz, rules)
+    full = stream_name(modality, alias, fingerprint)
+    joined = join_labels(read_labels(labels), [one.clip_id for one in found])[0] if labels else {}
+    return full, *_Import(store, full, fingerprint, hz, rules, joined).run(found)
+
+
+def _checked(stream: str) -> tuple[str, str]:
     modality, _, alias = stream.partition("/")
     if modality not in MODALITIES or not alias:
         todo = "For example --stream visual/openface."
         raise InputError(f"stream {stream!r}", expected="visual/NAME or audio/NAME", got=repr(stream), todo=todo)
-    if not 0.001 <= hz <= 100_000:
-        raise InputError(f"stream {stream!r}", expected="rows per second", got=f"{hz}", todo="Correct --hz.")
-    fingerprint = {
-        "schema_version": SCHEMA_VERSION,
-        "modality": modality,
-        "encoder": {"kind": "import", "name": alias, "array": key},
-        "hz": float(hz),
-    }
-    full = stream_name(modality, alias, fingerprint)
-    done, failures = [], []
-    for found in find_arrays(source, key):
-        try:
-            _import_one(store, found, full, fingerprint, hz)
-            done.append(found.clip_id)
-        except InputError as error:
-            failures.append((found.clip_id, error.about(found.clip_id)))
-            store.log_failure(found.clip_id, error.about(found.clip_id))
-    return full, done, failures
+    return modality, alias
 
 
-def _import_one(store: Store, found: Found, stream: str, fingerprint: dict[str, Any], hz: float) -> None:
-    loaded = found.load()
-    sha256 = array_sha256(loaded)
-    if store.has(found.clip_id, stream, sha256):
-        return
-    values = _as_features(found, loaded)
-    clock = FrameClock.regular(hz, len(values))
-    mask = np.asarray(np.isfinite(values).all(axis=1))
-    track = Track.of(values, clock.times_s, mask)
-    clip = Clip(found.clip_id, duration_s=len(values) / hz, clock=clock if stream.startswith("visual/") else None)
-    report = {"path": found.path.name, "array": found.key, "num_rows": len(values)}
-    store.commit(clip, stream, track, fingerprint=fingerprint, source_sha256=sha256, report=report)
+def _check_hz(hz: float | None, time_column: str | None) -> None:
+    if hz is not None and not 0.001 <= hz <= 100_000:
+        raise InputError("--hz", expected="rows per second", got=f"{hz}", todo="Correct it.")
+    if hz is not None and time_column:
+        todo = "Leave one of them out."
+        raise InputError("--hz", expected="a rate or times in the files", got="both --hz and --time-column", todo=todo)
 
 
-def _as_features(found: Found, values: NDArray[Any]) -> NDArray[Any]:
-    if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "fiu":
-        got = f"{values.shape} {values.dtype}"
-        todo = "Save one row of features per frame."
-        raise InputError(found.clip_id, expected="numbers of shape (T, D)", got=got, todo=todo)
-    return values if values.dtype == np.float16 else values.astype(np.float32)
+def _fingerprint(modality: str, alias: str, hz: float | None, rules: Rules) -> dict[str, Any]:
+    """All that decides the values; options that are not given leave no trace."""
+    encoder: dict[str, Any] = {"kind": "import", "name": alias, "array": rules.key}
+    if rules.columns:
+        encoder["columns"] = sorted(rules.columns)
+    found = {"schema_version": SCHEMA_VERSION, "modality": modality, "encoder": encoder}
+    if rules.time_column:
+        found["time_column"] = rules.time_column
+    return {**found, "times": "file"} if hz is None else {**found, "hz": float(hz)}
 
 
-def find_arrays(source: Path, key: str | None) -> Iterator[Found]:
-    """Every array to import from a folder or an `.npz`, in sorted order.
+@dataclass(frozen=True)
+class _Import:
+    """One run: where to, and by what rules."""
+
+    store: Store
+    stream: str
+    fingerprint: Mapping[str, Any]
+    hz: float | None
+    rules: Rules
+    labels: Mapping[str, Labels]
+
+    def run(self, found: list[Found]) -> tuple[list[str], list[tuple[str, str]]]:
+        """Imported clip ids and failures."""
+        done, failures = [], []
+        for one in found:
+            clip_id = one.clip_id
+            try:
+                clip_id = self._name_in_cache(clip_id)
+                self._import(one, clip_id)
+                done.append(clip_id)
+            except InputError as error:
+                failures.append((clip_id, error.about(clip_id)))
+                self.store.log_failure(clip_id, error.about(clip_id))
+        return done, failures
+
+    @cached_property
+    def _clips(self) -> dict[str, list[str]]:
+        """The clips of the cache by each name that a file of theirs may have; their own name counts alone."""
+        clip_ids = self.store.clip_ids()
+        found: dict[str, list[str]] = {}
+        for clip_id in clip_ids:
+            for name in set(label_names(clip_id)):
+                found.setdefault(name, []).append(clip_id)
+        return {**found, **{clip_id: [clip_id] for clip_id in clip_ids}}
+
+    def _name_in_cache(self, name: str) -> str:
+        clip_ids = self._clips.get(name, [name])
+        if len(clip_ids) > 1:
+            todo = "Name the file after one of them, suffix and all."
+            raise InputError(name, expected="the name of one clip", got=" and ".join(clip_ids), todo=todo)
+        return clip_ids[0]
+
+    def _import(self, found: Found, clip_id: str) -> None:
+        early = found.sha256()
+        if early and self.store.has(clip_id, self.stream, early):
+            return
+        features = found.load(self.rules)
+        if self.store.has(clip_id, self.stream, features.sha256):
+            return
+        track = self._track(found, features)
+        known = self._recording(clip_id)
+        clip = known or self._new_clip(clip_id, track, features)
+        if known:
+            _check_length(known, track, self.hz)
+        if found.clip_id in self.labels:
+            _check_labels(clip, track, self.labels[found.clip_id])
+        report = {"path": found.path.name, "array": self.rules.key, "num_rows": track.num_frames}
+        if features.names:
+            report["columns_sha256"] = json_sha256(features.names)
+        self._check_alike(clip_id, track, report.get("columns_sha256"))
+        self.store.commit(
+            clip, self.stream, track, fingerprint=self.fingerprint, source_sha256=features.sha256, report=report
+        )
+
+    def _track(self, found: Found, features: Features) -> Track:
+        values = _as_values(found.clip_id, features.values)
+        if self.hz is not None and features.times_s is not None:
+            todo = "Leave --hz out."
+            raise InputError(found.path, expected="no times, since --hz is given", got="times in the file", todo=todo)
+        if self.hz is not None:
+            times_s = FrameClock.regular(self.hz, len(values)).times_s
+        elif features.times_s is not None:
+            times_s = features.times_s
+        else:
+            raise _no_times(found.path)
+        finite = np.asarray(np.isfinite(values).all(axis=1))
+        mask = finite if features.mask is None else finite & features.mask
+        return Track.of(values, times_s, mask, features.quality)
+
+    def _recording(self, clip_id: str) -> Clip | None:
+        """What the cache knows of the clip from its medium."""
+        if clip_id not in self._clips:
+            return None
+        with suppress(DamagedError):  # of this stream perhaps, which is about to be made again
+            clip = self.store.clip(clip_id)
+            return clip if clip.media else None
+        return None
+
+    def _new_clip(self, clip_id: str, track: Track, features: Features) -> Clip:
+        """A clip of which only the features are known. Rows of a visual stream at a constant rate are its frames."""
+        if self.hz is not None:
+            clock = FrameClock.regular(self.hz, track.num_frames) if self.stream.startswith("visual/") else None
+            return Clip(clip_id, duration_s=track.num_frames / self.hz, clock=clock)
+        pts = np.rint(track.times_s * 1e6).astype(np.int64)
+        known = features.rows_are_frames and self.stream.startswith("visual/") and (np.diff(pts) > 0).all()
+        return Clip(
+            clip_id, duration_s=_end_s(track.times_s), clock=FrameClock(Fraction(1, 10**6), pts) if known else None
+        )
+
+    @cached_property
+    def _like(self) -> dict[str, Any]:
+        """What the stream's clips look like so far; filled by the first where the cache has none."""
+        for clip_id in self.store.clip_ids(self.stream):
+            with suppress(DamagedError):
+                record = self.store.record(clip_id, self.stream)
+                columns_sha256 = record["report"].get("columns_sha256")
+                return {"clip_id": clip_id, "dim": record["shape"][1], "columns_sha256": columns_sha256}
+        return {}
+
+    def _check_alike(self, clip_id: str, track: Track, columns_sha256: str | None) -> None:
+        """Refuses features of another width, or other columns, than the stream has so far."""
+        first = self._like
+        todo = "Choose the same features in all files, with --columns or --key."
+        if first and track.dim != first["dim"]:
+            expected = f"{first['dim']} features, as {first['clip_id']} has"
+            raise InputError(clip_id, expected=expected, got=f"{track.dim}", todo=todo)
+        if first.get("columns_sha256") is None:
+            first.update(clip_id=clip_id, dim=track.dim, columns_sha256=columns_sha256)
+        if columns_sha256 not in (None, first["columns_sha256"]):
+            raise InputError(clip_id, expected=f"the columns of {first['clip_id']}", got="others", todo=todo)
+
+
+def _no_times(place: Path) -> InputError:
+    todo = "Give --hz, or save the times with the features (time_s)."
+    return InputError(place, expected="times or a rate", got="neither", todo=todo)
+
+
+def _as_values(clip_id: str, values: NDArray[Any]) -> NDArray[Any]:
+    """The features as the cache can hold them.
 
     Raises:
-        InputError: if there is none.
+        InputError: if they are no numbers of shape (T, D), or too large for float32.
     """
-    if source.is_dir():
-        paths = sorted(p for p in source.rglob("*") if p.suffix in (".npy", ".npz") and not p.name.startswith("."))
-        found = [Found(p.relative_to(source).with_suffix("").as_posix(), p, key) for p in paths]
+    if values.ndim != 2 or 0 in values.shape or not (values.dtype.kind in "fiu" or values.dtype.name == "bfloat16"):
+        got = f"{values.shape} {values.dtype}"
+        todo = "Save one row of features per frame."
+        raise InputError(clip_id, expected="numbers of shape (T, D)", got=got, todo=todo)
+    if values.dtype.name in VALUE_DTYPES:
+        return values
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    lost = np.argwhere(np.isinf(narrow) & np.isfinite(values))
+    if len(lost):
+        row, column = lost[0]
+        got = f"{values[row, column]:g} in row {row}, column {column} (counted from 0)"
+        raise InputError(clip_id, expected="values that float32 can hold", got=got, todo="Rescale the features.")
+    return narrow
+
+
+def _end_s(times_s: NDArray[np.float64]) -> float:
+    """When the last row ends: a usual gap after it begins."""
+    return float(times_s[-1]) + usual_gap_s(times_s)
+
+
+def _fits(length: float, wanted: float, slack: float) -> bool:
+    return abs(length - wanted) <= max(slack, TOLERANCE * wanted)
+
+
+def _check_length(clip: Clip, track: Track, hz: float | None) -> None:
+    """Refuses features that do not fit the recording: by rows where they have its rate, and by their end.
+
+    Raises:
+        InputError: stating both.
+    """
+    todo = "Check --hz, the unit of the times, and that this is the same recording."
+    if hz and clip.clock and (gap_s := usual_gap_s(clip.clock.times_s)) and abs(gap_s * hz - 1) < 0.01:
+        num_frames = len(clip.clock.pts)
+        if not _fits(track.num_frames, num_frames, TOLERANCE_S * hz):
+            expected = f"about {num_frames} rows, one per frame of the recording"
+            raise InputError(clip.clip_id, expected=expected, got=f"{track.num_frames} rows", todo=todo)
+    end_s = _end_s(track.times_s)
+    if clip.duration_s is not None and not _fits(end_s, clip.duration_s, TOLERANCE_S):
+        expected = f"features that end at about {clip.duration_s:.2f} s, where the recording does"
+        raise InputError(clip.clip_id, expected=expected, got=f"an end at {end_s:.2f} s", todo=todo)
+
+
+def _check_labels(clip: Clip, track: Track, labels: Labels) -> None:
+    """Refuses features that do not end where their labels do; without times or a clock of frames nobody can tell.
+
+    Raises:
+        InputError: stating both.
+    """
+    num_rows = len(labels.va)
+    if labels.times_s is not None:
+        labels_end_s = _end_s(labels.times_s)
+    elif clip.clock is not None:
+        frames_s = clip.clock.times_s[:num_rows]
+        labels_end_s = _end_s(frames_s) + (num_rows - len(frames_s)) * usual_gap_s(frames_s)
     else:
-        found = _in_archive(source, key)
-    if not found:
-        todo = "See `sage-va cache import --help` for the layouts."
-        expected = f".npy or .npz arrays{f' named {key!r}' if key else ''}"
-        raise InputError(source, expected=expected, got="none", todo=todo)
-    yield from found
-
-
-def _in_archive(path: Path, key: str | None) -> list[Found]:
-    if path.suffix != ".npz" or not path.is_file():
-        todo = "Give a folder of .npy files or one .npz."
-        raise InputError(path, expected="a folder or an .npz file", got="neither", todo=todo)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = sorted(name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy"))
-    except (zipfile.BadZipFile, OSError) as error:
-        todo = "Save it again with numpy.savez."
-        raise InputError(path, expected="an .npz archive", got=str(error), todo=todo) from None
-    ending = f"/{key}" if key else ""
-    return [Found(name.removesuffix(ending), path, name) for name in names if name.endswith(ending)]
+        return
+    end_s = _end_s(track.times_s)
+    if not _fits(end_s, labels_end_s, TOLERANCE_S):
+        expected = f"features that end at about {labels_end_s:.2f} s, as the {num_rows} rows of {labels.path.name} do"
+        got = f"an end at {end_s:.2f} s after {track.num_frames} rows"
+        todo = "Check --hz, the unit of the times, and that the labels are those of this clip."
+        raise InputError(clip.clip_id, expected=expected, got=got, todo=todo)

@@ -1,8 +1,7 @@
-"""What `sage-va cache info`, `ls` and `verify` tell: first as plain values, then as text."""
+"""What `sage-va cache info` and `ls` tell: first as plain values, then as text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from .entry import expected_bytes
@@ -70,25 +69,3 @@ def describe_clips(found: dict[str, Any]) -> str:
         seconds = "       ?" if row["duration_s"] is None else f"{row['duration_s']:8.2f}"
         lines.append(f"{row['clip_id']:<{width}} {seconds} s  {row['subject_id'] or '-'}  {streams}")
     return "\n".join(lines)
-
-
-def verify(store: Store, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Counts of what was checked, every problem, and what interrupted writers left (harmless)."""
-    problems, checked = [], 0
-    for clip_id, stream, problem in store.verify():
-        checked += bool(stream)
-        if problem is not None:
-            problems.append({"clip_id": problem.clip_id, "stream": problem.stream, "what": problem.what})
-        if progress:
-            progress(clip_id)
-    return {"url": store.url, "streams_checked": checked, "problems": problems, "leftovers": store.leftovers()}
-
-
-def describe_verified(found: dict[str, Any]) -> str:
-    """`verify` as text."""
-    lines = [f"{p['clip_id']} {p['stream']}: {p['what']}".strip() for p in found["problems"]]
-    lines += [
-        f"{place}: left by an interrupted writer; harmless, the next one clears it" for place in found["leftovers"]
-    ]
-    verdict = f"{len(found['problems'])} problems" if found["problems"] else "whole"
-    return "\n".join([*lines, f"{found['url']}: {found['streams_checked']} streams checked, {verdict}"])

@@ -157,13 +157,13 @@ def join_labels(labels: list[Labels], clip_ids: list[str]) -> tuple[dict[str, La
     Raises:
         InputError: if two label files claim one clip, or two clips one label file of another folder.
     """
-    exact = {clip_id: _named(labels, _names(clip_id), nested=True) for clip_id in clip_ids}
+    exact = {clip_id: _named(labels, label_names(clip_id), nested=True) for clip_id in clip_ids}
     claimed = {label.path for found in exact.values() for label in found}
     free = [label for label in labels if label.path not in claimed]
     joined: dict[str, Labels] = {}
     by_name: dict[Path, str] = {}
     for clip_id in clip_ids:
-        found = exact[clip_id] or _named(free, _names(clip_id), nested=False)
+        found = exact[clip_id] or _named(free, label_names(clip_id), nested=False)
         if len(found) > 1:
             got = " and ".join(str(label.path) for label in found[:2])
             raise InputError(clip_id, expected="one label file", got=got, todo="Keep one, or mirror the media folders.")
@@ -178,7 +178,7 @@ def join_labels(labels: list[Labels], clip_ids: list[str]) -> tuple[dict[str, La
     return joined, missing, [label.path for label in labels if label.path not in used]
 
 
-def _names(clip_id: str) -> list[str]:
+def label_names(clip_id: str) -> list[str]:
     """What the label file of a clip may be called, less its suffix: as the clip with or without its own suffix."""
     name, _, person = clip_id.partition("#")
     suffix = f"_{person}" if person else ""

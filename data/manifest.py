@@ -28,7 +28,8 @@ AUDIO_SUFFIXES = frozenset(
     (".aac", ".aif", ".aiff", ".amr", ".au", ".flac", ".m4a", ".mka", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma")
 )
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl"})
-COLUMNS = ("clip_id", "path", "crops", "subject_id", "start_s", "end_s", "fps")
+COLUMNS = ("clip_id", "path", "crops", "subject_id", "start_s", "end_s", "fps", "person")
+PERSONS = ("largest", "left", "right")
 _CROP_NAME = re.compile(r"\d{5,}\.(jpe?g|png)", re.IGNORECASE)
 
 
@@ -44,6 +45,8 @@ class Source:
         start_s: first instant wanted, seconds on the recording's own clock; None = its start.
         end_s: the instant at which the clip ends, itself not wanted; None = the recording's end.
         fps: images per second of a crop folder that has no recording to take times from.
+        person: whom of the recording the clip shows: "largest", "left", "right", or a number from 0 in order of first
+            appearance; None = not said.
         media_path: what the cache notes as the medium's place: relative to the folder or manifest that named it.
     """
 
@@ -55,6 +58,7 @@ class Source:
     end_s: float | None = None
     fps: float | None = None
     media_path: str = ""
+    person: str | None = None
 
     @property
     def place(self) -> Path:
@@ -93,6 +97,19 @@ def find_sources(media: Sequence[str]) -> list[Source]:
     return [found[clip_id] for clip_id in sorted(found)]
 
 
+def part_of(sources: Sequence[Source], shard: str) -> list[Source]:
+    """The K-th of N parts of the clips (`K/N`, K from 1), always the same for one list, equal within one clip.
+
+    Raises:
+        InputError: if the text is no such part.
+    """
+    first, slash, second = shard.partition("/")
+    if not (slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second)):
+        todo = "In a SLURM array from 1 to 8: --shard $SLURM_ARRAY_TASK_ID/8."
+        raise InputError("--shard", expected="K/N with K from 1 to N", got=repr(shard), todo=todo)
+    return list(sources)[int(first) - 1 :: int(second)]
+
+
 def crop_numbers(folder: Path) -> dict[int, Path]:
     """The numbered images of a crop folder by their number, in order.
 
@@ -113,7 +130,7 @@ def crop_numbers(folder: Path) -> dict[int, Path]:
 
 def _identity(source: Source) -> tuple[object, ...]:
     places = [os.path.realpath(place) if place else None for place in (source.path, source.crops)]
-    return (*places, source.start_s, source.end_s, source.fps)
+    return (*places, source.start_s, source.end_s, source.fps, source.person)
 
 
 def _sources_of(text: str) -> Iterator[Source]:
@@ -226,7 +243,7 @@ def _check_columns(names: Sequence[str], place: str, *, header: bool) -> None:
 
 
 def _of_row(row: Mapping[str, Any], root: Path, place: str) -> Source:
-    texts = {name: _text(row.get(name), name, place) for name in ("clip_id", "path", "crops", "subject_id")}
+    texts = {name: _text(row.get(name), name, place) for name in ("clip_id", "path", "crops", "subject_id", "person")}
     numbers = {name: _number(row.get(name), name, place) for name in ("start_s", "end_s", "fps")}
     clip_id, path, crops = texts["clip_id"], texts["path"], texts["crops"]
     if clip_id is None:
@@ -238,12 +255,16 @@ def _of_row(row: Mapping[str, Any], root: Path, place: str) -> Source:
     if path is None and crops is None:
         raise _row_error(place, "a path, crops or both", "neither")
     _check_numbers(numbers, place, has_path=path is not None)
+    person = texts["person"]
+    if person is not None and person not in PERSONS and not person.isdecimal():
+        raise _row_error(place, f"person as {' | '.join(PERSONS)} or a number from 0", repr(person))
     return Source(
         clip_id=clip_id,
         path=root / path if path else None,
         crops=root / crops if crops else None,
         subject_id=texts["subject_id"],
         media_path=path or crops or "",
+        person=person,
         **numbers,
     )
 

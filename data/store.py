@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -97,6 +97,10 @@ class Store(ABC):
     def _log(self, entry: Mapping[str, Any]) -> None:
         """Appends one line to the journal."""
 
+    def journal(self) -> Iterable[dict[str, Any]]:
+        """What writers have noted, oldest first, where the form keeps a journal: event, time, clip_id, stream …"""
+        return ()
+
     def leftovers(self) -> list[str]:
         """Temporary places that interrupted writers left; harmless, and cleared by a later writer or `gc`."""
         return []
@@ -147,9 +151,10 @@ class Store(ABC):
         Raises:
             InputError: if there is none. DamagedError: if a record of it is not what was written.
         """
+        said = [self.record(clip_id, stream)["clip"] for stream in self.streams(clip_id)]
         known: dict[str, Any] = {}
-        for stream in self.streams(clip_id):  # audio first: visual, which has the frame clock, prevails
-            known |= self.record(clip_id, stream)["clip"]
+        for words in sorted(said, key=lambda words: "media" in words):  # who saw the recording prevails, visual last
+            known |= words
         if not known:
             raise InputError(clip_id, expected=f"a clip of {self.url}", got="none of that name", todo="See `cache ls`.")
         return Clip.from_json(known)
@@ -261,9 +266,27 @@ class Store(ABC):
         return self.__dict__.setdefault("_pointed_streams", set())
 
     @final
-    def log_failure(self, clip_id: str, reason: str) -> None:
-        """Notes in the journal why a clip could not be extracted."""
-        self._log({"event": "failure", "clip_id": clip_id, "reason": reason})
+    def log(self, event: str, **facts: Any) -> None:
+        """Notes something in the journal, for people and `status`."""
+        self._log({"event": event, **facts})
+
+    @final
+    def log_failure(self, clip_id: str, reason: str, *, source_sha256: str = "", streams: Sequence[str] = ()) -> None:
+        """Notes in the journal why streams of a clip could not be made from a medium."""
+        made_from = {"source_sha256": source_sha256, "streams": list(streams)}
+        self._log({"event": "failure", "clip_id": clip_id, "reason": reason, **made_from})
+
+    @final
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """The last failure of each clip whose streams have not been made since, as its journal line."""
+        found: dict[str, dict[str, Any]] = {}
+        for line in self.journal():
+            clip_id = line.get("clip_id", "")
+            if line["event"] == "failure":
+                found[clip_id] = line
+            elif line["event"] == "commit" and line["stream"] in found.get(clip_id, {}).get("streams", ()):
+                del found[clip_id]
+        return found
 
     @final
     def record(self, clip_id: str, stream: str) -> dict[str, Any]:
@@ -316,8 +339,9 @@ class Store(ABC):
 
     @final
     def discard(self, clip_id: str, stream: str) -> None:
-        """Removes one entry; the next extraction makes it again."""
-        self._discard(stream, clip_key(clip_id))
+        """Removes one entry; the next extraction makes it again. A lost clip_id is named by its key, as in `verify`."""
+        lost = clip_id_of(clip_id) is None and self._exists(stream, clip_id)
+        self._discard(stream, clip_id if lost else clip_key(clip_id))
         self._log({"event": "discard", "clip_id": clip_id, "stream": stream})
 
     @final
@@ -429,6 +453,11 @@ def in_subset(text: str) -> Callable[[str], bool]:
     except ValueError:
         pass
     raise InputError("--subset", expected="a part like 1/7 or 5%", got=repr(text), todo="Correct it.")
+
+
+def is_cache(url: str) -> bool:
+    """Whether a text names a cache, not a recording, a folder or a manifest."""
+    return _kind_of(url.removeprefix("file://")) is not None
 
 
 def _kind_of(url: str) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .entry import Entry
-from .folder import Files, FolderStore
+from .folder import Files, FolderStore, restore_root
 from .store import Mode
 from .zarr_form import META, decode, encode, form_problem, group_attrs, group_file, record_of
 
@@ -51,3 +51,8 @@ class ZarrStore(FolderStore):
 def open_cache(url: str, mode: Mode, licence: str | None, restricted: bool | None) -> ZarrStore:
     """Opens a Zarr folder."""
     return ZarrStore(Path(url), mode, licence, restricted)
+
+
+def restore(path: Path) -> str | None:
+    """Writes a damaged or lost root again; returns what was done."""
+    return restore_root(ZarrStore, path)

@@ -1,8 +1,8 @@
-"""Cached Tracks -> one resident block of memory on a common grid -> windows cut by index."""
+"""Cached Tracks -> one block on a common grid, in memory or mapped into it -> windows cut from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,12 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .clip import Clip, Track
+from .clip import Clip
 from .errors import InputError
 from .fingerprint import json_sha256, stream_alias
 from .labels import Truth
+from .lay import Laid, end_to_end, lay_clip, span_s
 from .store import Store
 from .timebase import Grid, to_grid
+from .training_form import open_form
+
+HUGE_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Corpus:
         streams: the M inputs.
         grids: the grid of each clip.
         offsets: (C + 1,) first step of each clip.
-        values: for each stream (N, D) float16 or float32, 0 where its mask is False.
+        values: for each stream (N, D) float16, bfloat16 or float32, 0 where its mask is False.
         quality: for each stream (N, Q) float32, NaN where not measured.
         mask: (N, M) bool, True = the stream is valid at this step.
         va: (N, 2) float32 valence and arousal on the grid, 0 where not counted.
@@ -155,6 +159,7 @@ def load_corpus(
     *,
     grid_hz: float,
     truths: Mapping[str, Truth] | None = None,
+    keep: bool = True,
 ) -> Corpus:
     """Reads clips whole, checked, and puts streams and labels on one grid.
 
@@ -162,37 +167,51 @@ def load_corpus(
     same labels. A stream that a clip lacks altogether is an error: silence and missing
     faces are masked tracks, not absent ones.
 
+    Args:
+        store: the cache.
+        streams: the M inputs.
+        clip_ids: which clips, in this order.
+        grid_hz: steps per second.
+        truths: labels by clip_id.
+        keep: map the features from their training form, which is made from the cache where there is none yet; then
+            they need no memory, and from the second time on only the cache's records are read. False reads the
+            clips into memory and leaves nothing behind.
+
     Raises:
-        InputError: if a clip lacks a stream or a stream's fingerprint differs. DamagedError: if bytes changed.
+        InputError: if a clip lacks a stream, or a stream is not the one that is described. DamagedError: if bytes
+            changed.
     """
-    clips, grids, rows = [], [], []
-    for clip_id in clip_ids:
-        tracks = [_checked(store, clip_id, stream) for stream in streams]
-        clips.append(store.clip(clip_id))
-        grid = _grid_over(grid_hz, tracks, clips[-1])
-        grids.append(grid)
-        rows.append(_on_grid(tracks, grid, truths.get(clip_id) if truths else None))
-    if not clips:
+    if not clip_ids:
         raise InputError(store.url, expected="clips to load", got="none", todo="See `sage-va cache ls`.")
-    offsets = np.concatenate([[0], np.cumsum([grid.num_steps for grid in grids])])
-    columns = [[row[c] for row in rows] for c in range(5)]
-    values = [torch.from_numpy(np.concatenate(parts)) for parts in zip(*columns[0], strict=True)]
-    quality = [torch.from_numpy(np.concatenate(parts)) for parts in zip(*columns[1], strict=True)]
-    mask, va, va_mask = (torch.from_numpy(np.concatenate(column)) for column in columns[2:])
-    found = [truths.get(clip.clip_id) if truths else None for clip in clips]
-    return Corpus(clips, list(streams), grids, offsets, values, quality, mask, va, va_mask, found)
+    names = [stream.name for stream in streams]
+    clips = [store.clip(clip_id) for clip_id in clip_ids]
+    records = _checked_records(store, streams, clip_ids)
+    parts = (lay_clip(store, names, *pair, grid_hz) for pair in zip(clips, records, strict=True))
+    if keep:
+        told = [
+            {"clip_id": clip.clip_id, "records": known, "span_s": span_s(clip)}
+            for clip, known in zip(clips, records, strict=True)
+        ]
+        laid = open_form(store, names, grid_hz, told, parts)
+    else:
+        laid = end_to_end(parts)
+    return _corpus(clips, streams, laid, truths or {})
 
 
-def _grid_over(hz: float, tracks: list[Track], clip: Clip) -> Grid:
-    spans = [track.times_s[[0, -1]] for track in tracks]
-    if clip.clock is not None and len(clip.clock.pts):
-        spans.append(clip.clock.times_s[[0, -1]])
-    return Grid.over(hz, float(np.min(spans)), float(np.max(spans)))
+def _checked_records(store: Store, streams: Sequence[Stream], clip_ids: Sequence[str]) -> list[list[str]]:
+    """The SHA-256 of the record of every stream of every clip, after a look at what each says."""
+    wanted = [json_sha256(stream.fingerprint) for stream in streams]
+    found, dtypes = [], {}
+    for clip_id in clip_ids:
+        records = [store.record(clip_id, stream.name) for stream in streams]
+        for stream, record, sha256 in zip(streams, records, wanted, strict=True):
+            _check_fingerprint(clip_id, stream, json_sha256(record["fingerprint"]), sha256)
+            _check_form(clip_id, stream, record, dtypes.setdefault(stream.name, record["dtype"]))
+        found.append([json_sha256(record) for record in records])
+    return found
 
 
-def _checked(store: Store, clip_id: str, stream: Stream) -> Track:
-    entry = store.entry(clip_id, stream.name)
-    found, wanted = json_sha256(entry.record["fingerprint"]), json_sha256(stream.fingerprint)
+def _check_fingerprint(clip_id: str, stream: Stream, found: str, wanted: str) -> None:
     if found != wanted:
         raise InputError(
             f"{clip_id} {stream.name}",
@@ -200,30 +219,41 @@ def _checked(store: Store, clip_id: str, stream: Stream) -> Track:
             got=found[:8],
             todo="Extract with the encoder that the model was trained on.",
         )
-    return entry.track()
 
 
-def _on_grid(tracks: list[Track], grid: Grid, truth: Truth | None) -> tuple[list, list, NDArray, NDArray, NDArray]:
-    values, quality, masks = [], [], []
-    for track in tracks:
-        found, mask = to_grid(track.times_s, track.values, track.mask, grid)
-        values.append(np.nan_to_num(found, copy=False).astype(track.values.dtype))
-        masks.append(mask)
-        quality.append(_quality_on_grid(track, grid))
-    va, va_mask = np.zeros((grid.num_steps, 2), np.float32), np.zeros(grid.num_steps, bool)
-    if truth is not None and truth.mask.any():
-        va, va_mask = to_grid(truth.times_s, truth.va, truth.mask, grid)
-        va = np.nan_to_num(va, copy=False)
-    return values, quality, np.stack(masks, axis=1), va, va_mask
+def _check_form(clip_id: str, stream: Stream, record: Mapping[str, Any], dtype: str) -> None:
+    signals = tuple(name for name, _ in record["columns"][2:])
+    found, wanted = (record["dtype"], record["shape"][1], signals), (dtype, stream.dim, stream.quality_names)
+    if found != wanted:
+        expected, got = (
+            f"{d} values of {n} dimensions, quality {', '.join(q) or 'none'}" for d, n, q in (wanted, found)
+        )
+        todo = "Extract or import all clips of a stream in the same way."
+        raise InputError(f"{clip_id} {stream.name}", expected=expected, got=got, todo=todo)
 
 
-def _quality_on_grid(track: Track, grid: Grid) -> NDArray[np.float32]:
-    """(num_steps, Q), each signal from the frames where it was measured, NaN where there are none."""
-    columns = [
-        to_grid(track.times_s, track.quality[:, q : q + 1], measured, grid)[0]
-        for q, measured in enumerate(np.isfinite(track.quality).T)
-    ]
-    return np.concatenate([np.zeros((grid.num_steps, 0), np.float32), *columns], axis=1)
+def _corpus(clips: list[Clip], streams: Sequence[Stream], laid: Laid, truths: Mapping[str, Truth]) -> Corpus:
+    offsets = np.concatenate([[0], np.cumsum([grid.num_steps for grid in laid.grids])])
+    va, va_mask = np.zeros((offsets[-1], 2), np.float32), np.zeros(offsets[-1], bool)
+    found = [truths.get(clip.clip_id) for clip in clips]
+    for truth, grid, first, end in zip(found, laid.grids, offsets[:-1], offsets[1:], strict=True):
+        if truth is not None and truth.mask.any():
+            on_grid, va_mask[first:end] = to_grid(truth.times_s, truth.va, truth.mask, grid)
+            va[first:end] = np.nan_to_num(on_grid, copy=False)
+    values, quality = (
+        [_tensor(laid.arrays[f"{what}-{m}"]) for m in range(len(streams))] for what in ("values", "quality")
+    )
+    mask = _tensor(laid.arrays["mask"])
+    return Corpus(
+        clips, list(streams), laid.grids, offsets, values, quality, mask, _tensor(va), _tensor(va_mask), found
+    )
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """The same memory as a tensor."""
+    if array.dtype.name == "bfloat16":  # torch does not know numpy's
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def window_starts(num_steps: int, window_steps: int, hop_steps: int, jitter: int = 0) -> NDArray[np.int64]:
@@ -249,18 +279,47 @@ def plan_windows(
 
 
 def cut(corpus: Corpus, plan: NDArray[np.int64] | Tensor, window_steps: int) -> Windows:
-    """Gathers the windows of a plan on the corpus's own device."""
+    """The windows of a plan, copied on the corpus's own device."""
     device = corpus.mask.device
     rows = torch.as_tensor(plan, device=device)
     steps = rows[:, :1] + torch.arange(window_steps, device=device)
     inside = steps < rows[:, 1:]
     steps = torch.minimum(steps, rows[:, 1:] - 1)
+
+    take = _slicer(rows, steps, corpus.num_steps) if device.type == "cpu" else lambda tensor: tensor[steps]
     return Windows(
-        [values[steps] for values in corpus.values],
-        [quality[steps] for quality in corpus.quality],
-        corpus.mask[steps] & inside[..., None],
+        [take(values) for values in corpus.values],
+        [take(quality) for quality in corpus.quality],
+        take(corpus.mask) & inside[..., None],
         inside,
-        corpus.va[steps],
-        corpus.va_mask[steps] & inside,
+        take(corpus.va),
+        take(corpus.va_mask) & inside,
         steps,
     )
+
+
+def _slicer(rows: Tensor, steps: Tensor, num_steps: int) -> Callable[[Tensor], Tensor]:
+    """What takes `tensor[steps]` on a CPU, by one copy for each window instead of one for each step."""
+    length, last = steps.shape[1], num_steps - steps.shape[1]
+    if last < 0:
+        return lambda tensor: tensor[steps]
+    starts = rows[:, 0].clamp(max=last)
+    short = (rows[:, 1] - rows[:, 0] < length).nonzero()[:, 0]
+    any_short = len(short) > 0
+
+    def take(tensor: Tensor) -> Tensor:
+        windows = tensor.as_strided((last + 1, length, *tensor.shape[1:]), (tensor.stride(0), *tensor.stride()))
+        found = _select(windows, starts)
+        if any_short:  # beyond a clip's end, its last step stands
+            found[short] = tensor[steps[short]]
+        return found
+
+    return take
+
+
+def _select(windows: Tensor, starts: Tensor) -> Tensor:
+    """`windows[starts]`; where that is large by numpy, which asks the system for huge pages to write to."""
+    if len(starts) * windows.element_size() * windows[:1].numel() < HUGE_BYTES:
+        return windows.index_select(0, starts)
+    plain = windows.view(torch.int16) if windows.dtype == torch.bfloat16 else windows
+    return torch.from_numpy(plain.numpy()[starts.numpy()]).view(windows.dtype)

@@ -12,21 +12,26 @@ from typing import Self, TypeAlias
 
 import numpy as np
 
+from ..data.errors import InputError
 from ..data.manifest import Source
 from .assemble import Assembly
 from .batch import BytesQueue, ClosedError
+from .faces import decode_person, sightings, split
 from .frames import Frames
+from .hashes import MediaHashes
 from .identity import ExtractOptions, Medium
 from .media import Ending, Wanted, decode
 from .outcome import Failure
+from .sound import Samples
 from .speech import AudioEncoder
+from .tracking import Sightings
 from .visual import VisualEncoder
 from .windows import Window, Windower
 
 QUEUE_BYTES = 256 << 20
 MAX_WORKERS = 8
 
-Part: TypeAlias = Frames | Window | Ending | Failure | None
+Part: TypeAlias = Frames | Window | Ending | Failure | tuple[Source, ...] | None
 _Event: TypeAlias = tuple[Assembly, Part] | None  # None: a thread has ended
 
 
@@ -34,7 +39,8 @@ class DecodeAhead:
     """Iterates over (clip, part) as decoder threads make them; leaving its `with` block stops and joins them.
 
     The parts of a clip come in order, those of several clips interleaved: Frames and Windows, then the Ending, or
-    instead of it the Failure that ended the clip. A sole None says that the clip needs nothing.
+    instead of it the Failure that ended the clip. A sole None says that the clip needs nothing; a sole tuple, that the
+    people found in it are clips of their own, which follow.
 
     Args:
         sources: the clips, started in this order.
@@ -52,6 +58,7 @@ class DecodeAhead:
         needs: Callable[[Source, Medium], tuple[str, ...]],
     ) -> None:
         self._visual, self._audio, self._options, self._needs = visual, audio, options, needs
+        self._hashes = MediaHashes(rehash=options.rehash)
         self._todo = deque(sources)
         self._queue: BytesQueue[_Event] = BytesQueue(QUEUE_BYTES)
         self._lock = threading.Lock()
@@ -87,6 +94,10 @@ class DecodeAhead:
             else:
                 yield event
 
+    def stop(self) -> None:
+        """Starts no further clip; those in work go on."""
+        self._todo.clear()
+
     def _work(self) -> None:
         try:
             while self._todo:
@@ -101,8 +112,10 @@ class DecodeAhead:
 
     def _decode(self, clip: Assembly) -> None:
         start, waited_s = perf_counter(), 0.0
+        people: tuple[Source, ...] = ()
         try:
             for part in self._parts(clip):
+                people = part if isinstance(part, tuple) else ()
                 waited_s += self._queue.put((clip, part), part.num_bytes if isinstance(part, Frames | Window) else 0)
                 if clip.failed:
                     break
@@ -113,9 +126,14 @@ class DecodeAhead:
         finally:
             with self._lock:
                 self._busy_s += perf_counter() - start - waited_s
+        for person in people:
+            self._decode(Assembly(person, self._options.dtype))
 
     def _parts(self, clip: Assembly) -> Iterator[Part]:
-        clip.medium = Medium.of(clip.source)
+        clip.medium = Medium.of(clip.source, self._hashes)
+        if self._options.person == "all" and clip.source.person is None:
+            yield tuple(split(clip.source, self._sightings(clip.source, clip.medium)))
+            return
         clip.needs = self._needs(clip.source, clip.medium)
         if not clip.needs:
             yield None
@@ -130,13 +148,33 @@ class DecodeAhead:
             fps=self._options.fps,
             num_threads=max(1, num_cores() // self._num_workers),
         )
-        for part in decode(clip.source, wanted):
+        for part in self._decoded(clip.source, clip.medium, wanted, visual):
             if isinstance(part, np.ndarray):
                 yield from windower.push(part) if windower else ()
                 continue
             if isinstance(part, Ending) and windower:
                 yield from windower.finish()
             yield part
+
+    def _decoded(
+        self, source: Source, medium: Medium, wanted: Wanted, visual: VisualEncoder | None
+    ) -> Iterator[Frames | Samples | Ending]:
+        finder = self._options.finder
+        if visual and self._options.faces == "full" and source.person not in (None, "largest"):
+            todo = "Extract with --faces detect, or leave the person out of the manifest."
+            raise InputError(source.clip_id, expected="the whole image", got=f"person {source.person}", todo=todo)
+        if visual is None or finder is None:
+            return decode(source, wanted)
+        seen = self._sightings(source, medium)
+        return decode_person(source, wanted, seen, lambda face_of: visual.cropper(finder.margin, face_of))
+
+    def _sightings(self, source: Source, medium: Medium) -> Sightings:
+        assert self._options.finder is not None, "faces are detected"
+        num_threads = max(1, num_cores() // self._num_workers)
+        check = self._queue.check_open
+        return sightings(
+            source, medium.sha256, self._options.finder, self._options.fps, num_threads=num_threads, check=check
+        )
 
 
 def num_cores() -> int:

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from ..data.clip import Clip, Track
 from ..data.errors import InputError
 from ..data.manifest import Source
+from .align import FACE_QUALITY_UNITS
+from .faces import PersonEnding
 from .frames import VISUAL_QUALITY_UNITS, Frames
 from .identity import Encoder, Medium
 from .media import Ending
 from .speech import AudioEncoder
-from .windows import AUDIO_QUALITY_UNITS, Window
+from .windows import Window
 
 Floats = NDArray[np.floating[Any]]
 
@@ -95,26 +97,29 @@ class Assembly:
     def _visual_track(self, dim: int, ending: Ending) -> Track:
         mask = ending.shown >= 0
         values = np.full((len(mask), dim), np.nan, self.dtype)
-        quality = np.full((len(mask), len(VISUAL_QUALITY_UNITS)), np.nan, np.float32)
+        units = FACE_QUALITY_UNITS if isinstance(ending, PersonEnding) else VISUAL_QUALITY_UNITS
+        quality = np.full((len(mask), len(units)), np.nan, np.float32)
         if mask.any():
             values[mask] = np.stack(self._images)[ending.shown[mask]]
             quality[mask] = np.concatenate(self._image_quality)[ending.shown[mask]]
-        return Track(values, ending.times_s, mask, quality, VISUAL_QUALITY_UNITS)
+        if isinstance(ending, PersonEnding):
+            quality[:, list(units).index("since_detection_s")] = ending.since_detection_s()
+        return Track(values, ending.times_s, mask, quality, units)
 
     def _audio_track(self, encoder: AudioEncoder, ending: Ending) -> Track:
         plan, dim = encoder.plan, encoder.dim
         if not self._steps:
             absent = plan.absent_steps(ending.duration_s if ending.sound_start_s is None else 0)
             times_s = plan.times_s(absent, ending.start_s if ending.sound_start_s is None else ending.sound_start_s)
-            quality = np.full((absent, len(AUDIO_QUALITY_UNITS)), np.nan, np.float32)
+            quality = np.full((absent, len(plan.quality_units)), np.nan, np.float32)
             values = np.full((absent, dim), np.nan, self.dtype)
-            return Track(values, times_s, np.zeros(absent, bool), quality, AUDIO_QUALITY_UNITS)
+            return Track(values, times_s, np.zeros(absent, bool), quality, plan.quality_units)
         assert ending.sound_start_s is not None, "there was sound"
         values = np.concatenate([values for _, values in self._steps])
         mask = np.concatenate([window.audible for window, _ in self._steps])
         quality = np.concatenate([window.quality for window, _ in self._steps])
         values[~mask] = np.nan
-        return Track(values, plan.times_s(len(values), ending.sound_start_s), mask, quality, AUDIO_QUALITY_UNITS)
+        return Track(values, plan.times_s(len(values), ending.sound_start_s), mask, quality, plan.quality_units)
 
     def _stored(self, values: Floats) -> Floats:
         if not np.isfinite(values).all():

@@ -58,6 +58,15 @@ class BytesQueue(Generic[T]):
             self._changed.notify_all()
             return item
 
+    def check_open(self) -> None:
+        """For those who work long between two puts.
+
+        Raises:
+            ClosedError: if the queue is closed.
+        """
+        if self._closed:
+            raise ClosedError
+
     def _has_room(self, num_bytes: int) -> bool:
         return not self._items or self._held_bytes + num_bytes <= self._max_bytes
 

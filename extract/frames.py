@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ CHUNK_IMAGES = 32
 INTERPOLATION = "area, bicubic where enlarged; bit-exact"
 FIT = "whole frame at its display aspect, padded with the mean colour"
 VISUAL_QUALITY_UNITS = {"brightness": "share of white", "sharpness": "variance of the Laplacian in squared grey levels"}
-_SAME_ON_ALL = Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # whatever instructions a processor has
+SAME_ON_ALL = Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # whatever instructions a processor has
 _ROUNDING = 1e-6  # a step half way between two images shows the later one, whatever floats make of it
 _SANE_ASPECT = (Fraction(1, 4), Fraction(4))
 
@@ -31,7 +31,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Frames:
-    """Some images of a clip in order: pixels (N, H, W, 3) uint8 RGB, and their quality (N, 2) float32."""
+    """Some images of a clip in order: pixels (N, H, W, 3) uint8 RGB, and their quality (N, Q) float32."""
 
     pixels: Pixels
     quality: NDArray[np.float32]
@@ -40,6 +40,19 @@ class Frames:
     def num_bytes(self) -> int:
         """What the chunk holds of memory."""
         return self.pixels.nbytes
+
+
+class Layer(Protocol):
+    """Lays images, one after the other, into an encoder's input of `size` (height, width), and measures them."""
+
+    size: tuple[int, int]
+
+    def __call__(self, image: VideoFrame, canvas: Pixels, aspect: Fraction = ...) -> tuple[float, ...] | None:
+        """Fills `canvas` (H, W, 3) and returns the quality; None where the image shows nothing for the encoder.
+
+        `aspect` is the width of the image's pixels over their height.
+        """
+        ...
 
 
 class Shrinker:
@@ -68,14 +81,14 @@ class Shrinker:
         smaller = width <= image.width and height <= image.height
         kernel = Interpolation.AREA if smaller else Interpolation.BICUBIC
         shrunk = self._reformatter.reformat(
-            image, width, height, "rgb24", interpolation=kernel | _SAME_ON_ALL, threads=1
+            image, width, height, "rgb24", interpolation=kernel | SAME_ON_ALL, threads=1
         )
         pixels = np.asarray(shrunk.to_ndarray(), np.uint8)
         upright = np.rot90(pixels, turns)
         canvas[...] = self._blank
         top, left = ((whole - part) // 2 for whole, part in zip(self.size, upright.shape, strict=False))
         canvas[top : top + upright.shape[0], left : left + upright.shape[1]] = upright
-        return _measure(pixels)
+        return measure(pixels)
 
 
 def _fit(width: float, height: float, turns: int, size: tuple[int, int]) -> tuple[int, int]:
@@ -85,7 +98,8 @@ def _fit(width: float, height: float, turns: int, size: tuple[int, int]) -> tupl
     return min(box_width, max(1, round(width * scale))), min(box_height, max(1, round(height * scale)))
 
 
-def _measure(image: Pixels) -> tuple[float, float]:
+def measure(image: Pixels) -> tuple[float, float]:
+    """Brightness and sharpness of an RGB image, see `VISUAL_QUALITY_UNITS`."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     _, spread = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))
     return cv2.mean(grey)[0] / 255, float(spread[0, 0]) ** 2
@@ -148,18 +162,20 @@ class Timeline:
 
 
 class Chunker:
-    """Gathers shrunk images into chunks of `CHUNK_IMAGES`."""
+    """Gathers images laid into an encoder's input into chunks of `CHUNK_IMAGES`."""
 
-    def __init__(self, shrinker: Shrinker) -> None:
-        self._shrinker = shrinker
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
         self._pixels = self._fresh()
-        self._quality: list[tuple[float, float]] = []
+        self._quality: list[tuple[float, ...]] = []
 
     def push(self, image: VideoFrame | None, aspect: Fraction = Fraction(1)) -> Iterator[Frames]:
         """Takes an image, or none; yields a chunk when one is full."""
         if image is None:
             return
-        self._quality.append(self._shrinker(image, self._pixels[len(self._quality)], aspect))
+        quality = self._layer(image, self._pixels[len(self._quality)], aspect)
+        if quality is not None:
+            self._quality.append(quality)
         if len(self._quality) == CHUNK_IMAGES:
             yield from self.finish()
 
@@ -170,7 +186,7 @@ class Chunker:
             self._pixels, self._quality = self._fresh(), []
 
     def _fresh(self) -> Pixels:
-        return np.empty((CHUNK_IMAGES, *self._shrinker.size, 3), np.uint8)
+        return np.empty((CHUNK_IMAGES, *self._layer.size, 3), np.uint8)
 
 
 def load_crop(path: Path) -> VideoFrame:

@@ -9,28 +9,38 @@ from typing import Any
 
 import numpy as np
 
+from ..data.clip import VALUE_DTYPES
 from ..data.errors import InputError
-from ..data.fingerprint import file_sha256, json_sha256, stream_name
+from ..data.fingerprint import json_sha256, stream_name
 from ..data.manifest import Source, crop_numbers
-from .media import DECODER, FACES
+from .faces import FaceFinder
+from .hashes import MediaHashes
+from .media import DECODER
 from .speech import AudioEncoder
+from .tracking import PERSONS
 from .visual import VisualEncoder
 
-STORE_DTYPES = ("float16", "float32")
+STORE_DTYPES = VALUE_DTYPES
+FACES = ("full", "crops", "detect")
 Encoder = VisualEncoder | AudioEncoder
 
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """How to extract. The first three change the features; the others where and how fast they are made.
+    """How to extract. Those up to `person` change the features; the others where and how fast they are made.
 
     Args:
-        faces: "full" for whole frames, "crops" for folders of face crops.
+        faces: "full" for whole frames, "crops" for folders of face crops, "detect" to find and cut them.
         fps: frames per second of the visual stream; None = every frame of the recording.
-        store_dtype: "float16" or "float32" values in the cache.
+        store_dtype: "float16", "bfloat16" or "float32" values in the cache.
+        finder: what "detect" finds and cuts faces with.
+        person: whom of those that it finds; "left", "right" and "all" make clips `<clip_id>#<person>`.
         batch_size: frames per device batch. Another size may change the last bit of a feature, not more.
         num_workers: decoder threads; None = chosen by the number of cores.
         overwrite: make streams anew that the cache already has.
+        rehash: read media whose hash is known again.
+        retry_failed: try clips again that an earlier run could not make from the same bytes.
+        max_failures: give up when more clips than this have failed; None = never.
 
     Raises:
         InputError: if an option is out of its range.
@@ -39,12 +49,24 @@ class ExtractOptions:
     faces: str = "full"
     fps: float | None = None
     store_dtype: str = "float16"
+    finder: FaceFinder | None = None
+    person: str = "largest"
     batch_size: int = 32
     num_workers: int | None = None
     overwrite: bool = False
+    rehash: bool = False
+    retry_failed: bool = False
+    max_failures: int | None = None
 
     def __post_init__(self) -> None:
         _check(self.faces in FACES, "--faces", " | ".join(FACES), self.faces)
+        _check(self.person in PERSONS, "--person", " | ".join(PERSONS), self.person)
+        if self.person != "largest":
+            _check(self.faces == "detect", "--faces", f"detect, since --person is {self.person}", self.faces)
+        if (self.faces == "detect") != (self.finder is not None):
+            got = f"faces={self.faces!r}, finder={'none' if self.finder is None else 'given'}"
+            todo = "Pass ExtractOptions(faces='detect', finder=FaceFinder.of()), or neither."
+            raise InputError("--faces", expected="a face finder with detect alone", got=got, todo=todo)
         _check(self.fps is None or 0 < self.fps <= 1000, "--fps", "frames per second above 0", self.fps)
         _check(self.store_dtype in STORE_DTYPES, "--store-dtype", " | ".join(STORE_DTYPES), self.store_dtype)
         _check(self.batch_size >= 1, "--batch-size", "1 or more", self.batch_size)
@@ -65,7 +87,11 @@ def fingerprint_of(encoder: Encoder, options: ExtractOptions) -> dict[str, Any]:
     """All that decides the features of a stream: the encoder's part and the run's."""
     found = encoder.fingerprint
     if isinstance(encoder, VisualEncoder):
-        found["preprocessing"]["faces"] = options.faces
+        if options.finder is None:
+            found["preprocessing"]["faces"] = options.faces
+        else:
+            found["preprocessing"] = {key: found["preprocessing"][key] for key in ("size", "mean", "std")}
+            found["preprocessing"]["faces"] = options.finder.fingerprint
         found["fps"] = "native" if options.fps is None else float(options.fps)
     return {**found, "decoder": dict(DECODER), "stored_dtype": options.store_dtype}
 
@@ -75,11 +101,18 @@ def stream_of(encoder: Encoder, options: ExtractOptions) -> str:
     return stream_name(encoder.modality, encoder.alias, fingerprint_of(encoder, options))
 
 
-def options_of(fingerprint: Mapping[str, Any], **others: Any) -> ExtractOptions:
-    """The options that a visual or audio fingerprint was made with; `others` are those that it does not hold."""
+def options_of(fingerprint: Mapping[str, Any], face_weights: str | None = None, **others: Any) -> ExtractOptions:
+    """The options that a visual or audio fingerprint was made with; `others` are those that it does not hold.
+
+    Raises:
+        InputError: if faces were detected, and the detector cannot be had with the same weights.
+    """
     fps = fingerprint.get("fps", "native")
+    faces = fingerprint["preprocessing"].get("faces", "full")
+    detected = isinstance(faces, Mapping)
     return ExtractOptions(
-        faces=fingerprint["preprocessing"].get("faces", "full"),
+        faces="detect" if detected else faces,
+        finder=FaceFinder.of_fingerprint(faces, face_weights) if detected else None,
         fps=None if fps == "native" else float(fps),
         store_dtype=fingerprint["stored_dtype"],
         **others,
@@ -174,8 +207,8 @@ class Medium:
     sha256: str
 
     @classmethod
-    def of(cls, source: Source) -> Medium:
-        """Reads and hashes it.
+    def of(cls, source: Source, hashes: MediaHashes) -> Medium:
+        """Hashes it, or knows its hash.
 
         Raises:
             InputError: if it is not there.
@@ -188,11 +221,11 @@ class Medium:
             got = f"none at {crops}"
             raise InputError(source.clip_id, expected="a folder of crops", got=got, todo="Correct the path.")
         images = crop_numbers(crops) if crops else {}
-        crops_sha256 = json_sha256([[image.name, file_sha256(image)] for image in images.values()])
+        crops_sha256 = hashes.of_images(images)
         if path is None:
             num_bytes, sha256 = sum(image.stat().st_size for image in images.values()), crops_sha256
         else:
-            num_bytes, sha256 = path.stat().st_size, file_sha256(path)
+            num_bytes, sha256 = path.stat().st_size, hashes.of_file(path)
         read = {
             "medium": sha256,
             "crops": crops_sha256 if crops else None,
@@ -200,6 +233,8 @@ class Medium:
             "end_s": source.end_s,
             "fps": source.fps,
         }
+        if source.person not in (None, "largest"):  # the person that is there anyway is not a part of the cut
+            read["person"] = source.person
         plain = path is not None and all(value is None for key, value in read.items() if key != "medium")
         return cls(sha256 if plain else json_sha256(read), num_bytes, sha256)
 

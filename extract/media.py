@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from ..data.clip import FrameClock
 from ..data.errors import InputError
 from ..data.manifest import Source, crop_numbers
-from .frames import Chunker, Frames, Shrinker, Timeline, load_crop, sane_aspect
-from .sound import Samples, Sound
+from .frames import Chunker, Frames, Layer, Timeline, load_crop, sane_aspect
+from .seek import KeyFrameSkip
+from .sound import MAX_BACK_S, Samples, Sound
+from .times import Mender, Timed
+from .whole import TOLERANCE_S, Promise
 
 DECODER = {"name": "pyav", "version": av.__version__}
 FACES = ("full", "crops")
+STALL_S = 120.0  # a demuxer that gives nothing for so long is given up
 _REENCODE = "Repair it or write it again, e.g. `ffmpeg -i IN OUT.mp4`."
 
 
@@ -36,13 +40,15 @@ class Wanted:
         faces: "full" for whole frames, "crops" for the images of a crop folder.
         fps: images per second; None = all of them.
         num_threads: of the video decoder.
+        beat: called before the file is opened and for every packet that is read: a sign of life for a watchdog.
     """
 
-    shrinker: Shrinker | None = None
+    shrinker: Layer | None = None
     sampling_rate: int | None = None
     faces: str = "full"
     fps: float | None = None
     num_threads: int = 1
+    beat: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -73,14 +79,16 @@ class Ending:
 def decode(source: Source, wanted: Wanted) -> Iterator[Frames | Samples | Ending]:
     """Decodes a clip in one pass: images in chunks, samples in blocks as they come, and the ending last.
 
-    Times are presentation timestamps on the recording's own clock. Crops beyond the recording's last frame are
-    dropped, and counted in the report.
+    Times are presentation timestamps on the recording's own clock; where some of them are missing, repeated or out of
+    order, they are put right and counted in the report (`repaired_times`). Crops beyond the recording's last frame
+    are dropped, and counted there too.
 
     Raises:
         InputError: if anything about the medium is not as it should be.
     """
     _check_faces(source, wanted)
     reader = _Reader(source, wanted)
+    wanted.beat()
     if source.path is not None:
         yield from reader.recording(source.path)
     if source.path is None or (wanted.shrinker and wanted.faces == "crops"):
@@ -113,6 +121,7 @@ class _Reader:
         self.timeline = Timeline(wanted.fps)
         self.chunker = Chunker(wanted.shrinker) if wanted.shrinker else None
         self.sees = self.chunker is not None and wanted.faces == "full"
+        self.times = Mender()
 
     def recording(self, path: Path) -> Iterator[Frames | Samples]:
         """Reads the recording: its sound, its frames' times and, where they are wanted, its images."""
@@ -122,8 +131,9 @@ class _Reader:
                 yield from self._demux(container, video, audio)
             except FFmpegError as error:
                 raise self._damaged(error.strerror or str(error)) from error
-            if video is not None and self.source.end_s is None:
-                self._check_whole(container, video)
+            if self.source.end_s is None:
+                heard = audio is not None and self.wanted.sampling_rate is not None
+                self._check_whole(Promise.of(path, container, video, audio), heard)
 
     def _streams(self, container: InputContainer) -> tuple[av.VideoStream | None, av.AudioStream | None]:
         video = video_stream(container)
@@ -137,22 +147,29 @@ class _Reader:
         if video is not None:
             video.thread_type, video.codec_context.thread_count = "AUTO", self.wanted.num_threads
             self.time_base = video.time_base or Fraction(0)
+            if video.average_rate and self.time_base:
+                self.times = Mender(round(1 / video.average_rate / self.time_base))
             self.report["num_frames_promised"] = video.frames or None
+            self.report["fps_promised"] = float(video.average_rate) if video.average_rate else None
+            self.report["container_s"] = container.duration / av.time_base if container.duration else None
         return video, audio
 
     def _demux(
         self, container: InputContainer, video: av.VideoStream | None, audio: av.AudioStream | None
     ) -> Iterator[Frames | Samples]:
         aspect = sane_aspect(video.sample_aspect_ratio) if video else Fraction(1)
+        skip = KeyFrameSkip(self.source.start_s, container.format.name, self.time_base)
         packets: list[tuple[int | None, int]] = []
         seen_s = -np.inf
         for packet in container.demux([stream for stream in (video, audio) if stream]):
-            if packet.is_corrupt:
+            self.wanted.beat()
+            if packet.is_corrupt and not _plain(packet):
                 raise self._damaged("a damaged packet")
             if packet.stream is audio:
                 yield from self._hear(packet)
             elif self.sees:
-                yield from self._see(packet, aspect)
+                for needed in skip.push(packet):
+                    yield from self._see(needed, aspect, skip)
                 seen_s = self._seconds(self.frames[-1][0]) if self.frames else seen_s
             elif packet.size and not packet.is_discard:
                 packets.append((packet.pts, packet.duration or 0))
@@ -162,40 +179,67 @@ class _Reader:
         self._note_packets(packets)
         yield from _unless_empty(self.sound.finish())
         if self.sees and self.chunker:
+            yield from self._show(self.times.finish(), aspect)
             yield from self.chunker.push(self.timeline.finish(), aspect)
             yield from self.chunker.finish()
+        self._note_repairs()
 
     def _hear(self, packet: av.Packet) -> Iterator[Samples]:
         for block in packet.decode():
             if isinstance(block, av.AudioFrame):
                 yield from _unless_empty(self.sound.push(block))
 
-    def _see(self, packet: av.Packet, aspect: Fraction) -> Iterator[Frames]:
+    def _see(self, packet: av.Packet, aspect: Fraction, skip: KeyFrameSkip) -> Iterator[Frames]:
         for frame in packet.decode():
-            if not isinstance(frame, av.VideoFrame) or self.chunker is None:
+            if not isinstance(frame, av.VideoFrame) or skip.leads(self._time_of(frame)):
                 continue
             if frame.is_corrupt:
                 raise self._damaged("a damaged frame")
-            pts = self._note(frame.pts, frame.duration or 0)
-            if len(self.frames) == 1:
-                self.report |= {"frame_size": f"{frame.width}x{frame.height}", "rotation_degrees": frame.rotation}
-            if self._inside(self._seconds(pts)):
+            if self.times.last is None:
+                self._note_first(frame, skip)
+            yield from self._show(self._timed(frame), aspect)
+
+    def _note_first(self, frame: av.VideoFrame, skip: KeyFrameSkip) -> None:
+        self.report |= {"frame_size": f"{frame.width}x{frame.height}", "rotation_degrees": frame.rotation}
+        if skip.key_s is not None and self._time_of(frame) != skip.key_s:
+            got = f"one at {skip.key_s:.3f} s that cannot be decoded by itself"
+            raise self._error("whole key frames, since start_s lies behind one", got, _REENCODE)
+
+    def _show(self, timed: Iterator[Timed], aspect: Fraction) -> Iterator[Frames]:
+        for pts, duration, frame in timed:
+            self.frames.append((pts, duration))
+            if self.chunker and self._inside(self._seconds(pts)):
                 yield from self.chunker.push(self.timeline.push(self._seconds(pts), frame), aspect)
 
-    def _note_packets(self, packets: list[tuple[int | None, int]]) -> None:
-        if any(pts is None for pts, _ in packets):
-            self._note(None, 0)
-        for pts, duration in sorted((pts, duration) for pts, duration in packets if pts is not None):
-            self._note(pts, duration)
+    def _timed(self, frame: av.VideoFrame) -> Iterator[Timed]:
+        """The frames whose times are settled now that this one has come."""
+        last, pts = self.times.last, frame.pts
+        if pts is not None and last is not None and self._seconds(last - pts) > MAX_BACK_S:
+            got = f"{self._seconds(pts):.3f} s after {self._seconds(last):.3f} s near frame {len(self.frames)}"
+            raise self._error("frames with increasing timestamps", got, _REENCODE)
+        return self.times.push(pts, frame.duration or 0, frame)
 
-    def _note(self, pts: int | None, duration: int) -> int:
-        if pts is None or (self.frames and pts <= self.frames[-1][0]):
-            last_s = self._seconds(self.frames[-1][0]) if self.frames else 0.0
-            got = "none" if pts is None else f"{self._seconds(pts):.3f} s after {last_s:.3f} s"
-            expected = "frames with increasing timestamps"
-            raise self._error(expected, f"{got} on frame {len(self.frames)}", _REENCODE)
-        self.frames.append((pts, duration))
-        return pts
+    def _time_of(self, frame: av.VideoFrame) -> float | None:
+        return None if frame.pts is None else self._seconds(frame.pts)
+
+    def _note_packets(self, packets: list[tuple[int | None, int]]) -> None:
+        """Takes the frames' times from their packets; only where those are not what they should be, by decoding."""
+        known = sorted((pts, duration) for pts, duration in packets if pts is not None)
+        if len({pts for pts, _ in known}) == len(packets):
+            self.frames += known
+            return
+        assert self.source.path is not None, "it had packets"
+        with opened(self.source.path, self.source.clip_id) as container:
+            for frame in container.decode(video_stream(container)):
+                if isinstance(frame, av.VideoFrame):
+                    self.frames += [(pts, duration) for pts, duration, _ in self._timed(frame)]
+                if self.frames and self._ends_before(self._seconds(self.frames[-1][0])):
+                    return
+        self.frames += [(pts, duration) for pts, duration, _ in self.times.finish()]
+
+    def _note_repairs(self) -> None:
+        if any(self.times.repaired.values()):
+            self.report["repaired_times"] = self.times.repaired
 
     def crops(self) -> Iterator[Frames]:
         """Reads the crop folder, on the clock of the recording or of the given rate."""
@@ -248,21 +292,21 @@ class _Reader:
             audio_report=self.sound.report(),
         )
 
-    def _check_whole(self, container: InputContainer, video: av.VideoStream) -> None:
-        """A file that was cut off often ends without any error: hold it to the length that its header promises."""
-        if not self.frames:
-            return
-        reached_s = self._frames_end_s(self.frames)
-        if video.duration:
-            promised_s = self._seconds((video.start_time or 0) + video.duration)
-        elif container.duration and len(container.streams) <= 2:
-            promised_s = ((container.start_time or 0) + container.duration) / av.time_base
-            reached_s = max(reached_s, self.sound.end_s or reached_s)
-        else:
-            return
-        if promised_s - reached_s > max(0.5, 0.02 * promised_s):
-            got = f"its end at {reached_s:.2f} s: the file was cut off or is damaged"
-            raise self._error(f"the {promised_s:.2f} s that its header promises", got, "Get the whole file again.")
+    def _check_whole(self, promise: Promise, heard: bool) -> None:
+        """A file that was cut off often ends without any error: hold it to what its header promises."""
+        if promise.num_frames and not self.frames:
+            raise self._broken(f"{promise.num_frames} frames", "none", _REENCODE)
+        if heard and promise.sound_s > TOLERANCE_S and self.sound.native_rate is None:
+            raise self._broken(f"{promise.sound_s:.2f} s of sound", "none", _REENCODE)
+        ends_s = [self._frames_end_s(self.frames)] if self.frames else []
+        if not promise.of_frames and self.sound.end_s is not None:
+            ends_s.append(self.sound.end_s)
+        if ends_s and promise.breaks(max(ends_s)):
+            got = f"its end at {max(ends_s):.2f} s: the file was cut off or is damaged"
+            raise self._broken(f"{promise.end_s:.2f} s", got, "Get the whole file again.")
+
+    def _broken(self, promised: str, got: str, todo: str) -> InputError:
+        return self._error(f"the {promised} that its header promises", got, todo)
 
     def _frames_end_s(self, frames: list[tuple[int, int]]) -> float:
         pts, ticks = frames[-1]
@@ -286,7 +330,7 @@ class _Reader:
         return self._error("frames or sound that can be decoded", "none", _REENCODE)
 
     def _damaged(self, reason: str) -> InputError:
-        where = "at the start"
+        where = "at the start" if self.sound.end_s is None else f"after {self.sound.end_s:.2f} s of sound"
         if self.frames:
             where = f"after frame {len(self.frames) - 1} ({self._seconds(self.frames[-1][0]):.2f} s)"
         return self._error("a recording that decodes to its end", f"{reason} {where}", _REENCODE)
@@ -307,7 +351,7 @@ def opened(path: Path, clip_id: str) -> InputContainer:
         raise InputError(clip_id, expected="a recording", got="an empty file", todo="Get the file again.")
     try:
         options = {"protocol_whitelist": "file"}  # a playlist in disguise must not reach out
-        return av.open(f"file:{path}", metadata_errors="replace", options=options)
+        return av.open(f"file:{path}", metadata_errors="replace", options=options, timeout=STALL_S)
     except (FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(clip_id, expected="a recording", got=f"{reason}", todo=_REENCODE) from error
@@ -317,6 +361,11 @@ def video_stream(container: InputContainer) -> av.VideoStream | None:
     """The first video stream that is not a cover picture."""
     cover = Disposition.attached_pic
     return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+
+
+def _plain(packet: av.Packet) -> bool:
+    """Whether it holds samples as they are: then it can be short, which the file's length tells, but not damaged."""
+    return packet.stream.codec_context.name.startswith("pcm_")
 
 
 def _unless_empty(samples: Samples) -> Iterator[Samples]:

@@ -7,19 +7,30 @@ from dataclasses import dataclass, field
 from ..data.errors import InputError
 
 
+class FailedBeforeError(Exception):
+    """Why a clip failed in an earlier run, from the same bytes."""
+
+
 @dataclass(frozen=True)
 class Failure:
-    """A clip that could not be extracted, and why."""
+    """A clip that could not be extracted, and why.
+
+    lasting: it lies in the medium, so that trying again is of no use. repeated: an earlier run has said so.
+    """
 
     clip_id: str
     reason: str
+    lasting: bool = False
+    repeated: bool = False
 
     @classmethod
     def of(cls, clip_id: str, error: Exception) -> Failure:
         """The failure that an exception means for a clip."""
+        if isinstance(error, FailedBeforeError):
+            return cls(clip_id, f"{error} (as before; --retry-failed tries it again)", lasting=True, repeated=True)
         known = isinstance(error, InputError)
         reason = error.about(clip_id) if known else f"{type(error).__name__}: {error}".splitlines()[0]
-        return cls(_plain(clip_id), _plain(reason))
+        return cls(_plain(clip_id), _plain(reason), lasting=known)
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,7 @@ class Summary:
     Args:
         num_done: clips that were committed.
         num_skipped: clips that the cache had already.
+        without_face: clips among `num_done` in which no face was found: all their frames are masked.
         failures: the others, sorted by clip_id.
         num_frames: images that were encoded.
         audio_s: seconds of sound that were encoded.
@@ -57,6 +69,7 @@ class Summary:
 
     num_done: int = 0
     num_skipped: int = 0
+    without_face: list[str] = field(default_factory=list[str])
     failures: list[Failure] = field(default_factory=list[Failure])
     num_frames: int = 0
     audio_s: float = 0.0

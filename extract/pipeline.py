@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,9 +23,10 @@ from ..data.store import Store
 from .ahead import DecodeAhead, Part, num_cores
 from .assemble import Assembly
 from .batch import Packer
+from .faces import name_people
 from .frames import Frames
 from .identity import Encoder, ExtractOptions, Medium, fingerprint_of, size_of, stream_of
-from .outcome import Failure, Progress, Summary
+from .outcome import FailedBeforeError, Failure, Progress, Summary
 from .speech import AudioEncoder
 from .visual import VisualEncoder
 from .windows import Window
@@ -42,6 +44,7 @@ def extract(
     audio: AudioEncoder | None = None,
     options: ExtractOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Summary:
     """Extracts the streams of all clips that the store does not have yet.
 
@@ -49,18 +52,22 @@ def extract(
 
     Args:
         progress: called a few times a second, and after each clip, from this thread.
+        stop: once set, no further clip is started; those in work are finished.
 
     Raises:
-        InputError: if there is no encoder, two sources share a clip_id, or an encoder breaks down (out of memory).
+        InputError: if there is no encoder, two sources share a clip_id, an encoder breaks down (out of memory), or
+            more clips fail than `max_failures`; what was committed before stays.
         OSError: if the store cannot be written; what was committed before stays.
     """
+    options = options or ExtractOptions()
+    sources = name_people(sources, options.person)
     encoders: list[Encoder] = [encoder for encoder in (visual, audio) if encoder is not None]
     if not encoders:
         raise InputError("extract", expected="an encoder", got="none", todo="Pass --visual, --audio or both.")
     if len({source.clip_id for source in sources}) != len(sources):
         todo = "Give each clip a name of its own."
         raise InputError("extract", expected="each clip_id once", got="one twice", todo=todo)
-    return _Run(sources, store, encoders, options or ExtractOptions(), progress).go()
+    return _Run(sources, store, encoders, options, progress, stop or threading.Event()).go()
 
 
 class _Run:
@@ -71,8 +78,11 @@ class _Run:
         encoders: Sequence[Encoder],
         options: ExtractOptions,
         progress: Callable[[Progress], None] | None,
+        stop: threading.Event,
     ) -> None:
         self._sources, self._store, self._options, self._progress = sources, store, options, progress
+        self._stop = stop
+        self._failed_before = {} if options.retry_failed or options.overwrite else store.failures()
         self._encoders = {encoder.modality: encoder for encoder in encoders}
         self._streams = {modality: stream_of(encoder, options) for modality, encoder in self._encoders.items()}
         self._prints = {modality: fingerprint_of(encoder, options) for modality, encoder in self._encoders.items()}
@@ -90,6 +100,7 @@ class _Run:
 
     def go(self) -> Summary:
         summary = self._summary
+        self._store.log("start", clips=len(self._sources), streams=sorted(self._streams.values()))
         ahead = DecodeAhead(self._sources, self._visual, self._audio, self._options, self._needs)
         try:
             with _calm_threads(), ahead:
@@ -97,11 +108,14 @@ class _Run:
                     self._take(clip, part)
                     self._note_write(wait=False)
                     self._tell()
+                    if self._stop.is_set():
+                        ahead.stop()
                 self._flush()
                 while self._writes:
                     self._note_write(wait=True)
         finally:
             self._writer.shutdown(cancel_futures=True)
+        self._store.finish()
         summary.wall_s = perf_counter() - self._start_s
         summary.busy_s["decode"] = ahead.busy_s
         summary.failures.sort(key=lambda failure: failure.clip_id)
@@ -109,11 +123,15 @@ class _Run:
         return summary
 
     def _needs(self, source: Source, medium: Medium) -> tuple[str, ...]:
-        return tuple(
-            modality
+        needs = {
+            modality: stream
             for modality, stream in self._streams.items()
             if self._options.overwrite or not self._store.has(source.clip_id, stream, medium.source_sha256)
-        )
+        }
+        known = self._failed_before.get(source.clip_id)
+        if known and known["source_sha256"] == medium.source_sha256 and set(needs.values()) <= set(known["streams"]):
+            raise FailedBeforeError(known["reason"])
+        return tuple(needs)
 
     def _take(self, clip: Assembly, part: Part) -> None:
         if clip.failed:
@@ -130,6 +148,9 @@ class _Run:
                 self._place_image(owner, row)
         elif isinstance(part, Window):
             self._take_window(clip, part)
+        elif isinstance(part, tuple):
+            size = self._sizes.pop(clip.source.clip_id)
+            self._sizes |= {person.clip_id: size // len(part) for person in part}
         else:
             clip.ending = part
             self._commit_if_whole(clip)
@@ -201,9 +222,17 @@ class _Run:
 
     def _fail(self, clip: Assembly, failure: Failure) -> None:
         clip.failed = True
-        self._summary.failures.append(failure)
-        self._store.log_failure(failure.clip_id, failure.reason)
+        failures, most = self._summary.failures, self._options.max_failures
+        failures.append(failure)
+        if not failure.repeated:
+            source_sha256 = clip.medium.source_sha256 if clip.medium and failure.lasting else ""
+            streams = [self._streams[modality] for modality in clip.needs]
+            self._store.log_failure(failure.clip_id, failure.reason, source_sha256=source_sha256, streams=streams)
         self._close(clip)
+        if most is not None and len(failures) > most:
+            todo = "Mend the cause, or raise --max-failures; what is done stays."
+            got = f"{len(failures)}, the last {failure.clip_id}: {failure.reason}"
+            raise InputError("extract", expected=f"at most {most} failures", got=got, todo=todo)
 
     def _close(self, clip: Assembly) -> None:
         clip.forget()
@@ -246,6 +275,8 @@ class _Run:
                     report=report,
                     overwrite=self._options.overwrite,
                 )
+                if modality == "visual" and self._options.finder and not track.mask.any():
+                    self._summary.without_face.append(made.clip_id)
         except InputError as error:
             return Failure.of(clip.source.clip_id, error)
         finally:

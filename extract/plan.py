@@ -15,7 +15,6 @@ from .identity import ExtractOptions
 from .media import opened, video_stream
 from .speech import AudioEncoder
 from .visual import VisualEncoder
-from .windows import AUDIO_QUALITY_UNITS
 
 _TIME_AND_MASK_BYTES = 9
 
@@ -63,7 +62,7 @@ def plan(
             cache_bytes += clip_frames * _row_bytes(visual.dim, value_bytes, len(VISUAL_QUALITY_UNITS))
         if audio:
             num_steps = audio.plan.absent_steps(clip_s)
-            cache_bytes += num_steps * _row_bytes(audio.dim, value_bytes, len(AUDIO_QUALITY_UNITS))
+            cache_bytes += num_steps * _row_bytes(audio.dim, value_bytes, len(audio.plan.quality_units))
     return Plan(num_clips, num_unreadable, num_frames, media_s, cache_bytes)
 
 

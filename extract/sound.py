@@ -15,7 +15,7 @@ from ..data.errors import InputError
 RESAMPLER = f"soxr {soxr.__version__} HQ"
 _TOLERANCE_S = 0.05  # players forgive this much between timestamps and counted samples
 _MAX_GAP_S = 600.0
-_MAX_BACK_S = 1.0
+MAX_BACK_S = 1.0
 
 Samples = NDArray[np.float32]
 _NONE = np.zeros(0, np.float32)
@@ -96,7 +96,7 @@ class Sound:
         if self._now_s is None:
             self._origin_s = time_s or 0.0
         late_s = 0.0 if time_s is None or self._now_s is None else time_s - self._now_s
-        if late_s > _MAX_GAP_S or late_s < -_MAX_BACK_S:
+        if late_s > _MAX_GAP_S or late_s < -MAX_BACK_S:
             raise self._error("sound without jumps in time", f"a jump of {late_s:.1f} s at {self._now_s:.2f} s")
         if late_s > _TOLERANCE_S:
             hole = np.zeros(round(late_s * rate), np.float32)

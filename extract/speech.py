@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from ..data.errors import InputError
 from ..data.fingerprint import SCHEMA_VERSION
 from .sound import RESAMPLER, Samples
+from .voice import voice_fingerprint
 from .weights import compute_dtype, dtype_name, find_device, fixed_seed, no_hub, weights_sha256
 from .windows import WindowPlan
 
@@ -35,6 +37,7 @@ class AudioEncoder:
         layer: "last", or N (an entry of hidden_states, 0 = before the first layer), or "A-B" (mean of that range).
         device: "auto", "cpu", "cuda", "cuda:1", …
         precision: "auto", "float32", "bfloat16" or "float16".
+        vad: measure for each step how likely it holds a voice (needs the package silero-vad).
 
     Raises:
         InputError: if the model, layer, device or precision is unknown, or the weights cannot be had or do not fit.
@@ -43,7 +46,14 @@ class AudioEncoder:
     modality = "audio"
 
     def __init__(
-        self, name: str, *, weights: str = "hub", layer: str = "last", device: str = "auto", precision: str = "auto"
+        self,
+        name: str,
+        *,
+        weights: str = "hub",
+        layer: str = "last",
+        device: str = "auto",
+        precision: str = "auto",
+        vad: bool = False,
     ) -> None:
         if weights not in ("hub", "random"):
             todo = "To use a file, pass its model directory to --audio."
@@ -64,7 +74,8 @@ class AudioEncoder:
         model = _loaded(name, config, random=weights == "random")
         self.weights_sha256 = weights_sha256(model.state_dict())
         self._model = model.to(self.device)
-        self.plan = _whisper_plan(config, self._features) if self._whisper else _raw_plan(config, self._features)
+        plan = _whisper_plan(config, self._features) if self._whisper else _raw_plan(config, self._features)
+        self.plan = replace(plan, voice=voice_fingerprint(plan.sampling_rate)) if vad else plan
         self.dim: int = config.d_model if self._whisper else config.hidden_size
 
     @property

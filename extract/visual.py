@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..data.errors import InputError
 from ..data.fingerprint import SCHEMA_VERSION
+from .align import Cropper, FaceOf
 from .frames import FIT, INTERPOLATION, Shrinker
 from .weights import (
     compute_dtype,
@@ -90,8 +91,16 @@ class VisualEncoder:
 
     def shrinker(self) -> Shrinker:
         """What lays images into this encoder's input; one for each thread."""
+        return Shrinker(self.size, self._pad)
+
+    def cropper(self, margin: float, face_of: FaceOf) -> Cropper:
+        """What lays aligned faces into this encoder's input; one for each clip."""
+        return Cropper(self.size, self._pad, margin, face_of)
+
+    @property
+    def _pad(self) -> tuple[int, int, int]:
         red, green, blue = (round(value * 255) for value in self.mean)
-        return Shrinker(self.size, (red, green, blue))
+        return red, green, blue
 
     @torch.inference_mode()
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from .sound import Samples
+from .voice import VOICE_UNIT, VoiceDetector
 
 SILENCE_DBFS = -80.0
 FLOOR_DBFS = -120.0
@@ -34,6 +35,7 @@ class WindowPlan:
         padded: whether a short window is filled up with zeros, as the encoder was trained (Whisper). Otherwise a
             recording shorter than a window is one window of its own length, and the last window of a longer one is
             moved back so that it ends where the recording ends.
+        voice: what tells how likely each step holds a voice (`voice_fingerprint`); None = that is not measured.
     """
 
     sampling_rate: int
@@ -44,6 +46,12 @@ class WindowPlan:
     window_steps: int
     context_steps: int
     padded: bool
+    voice: Mapping[str, str] | None = None
+
+    @property
+    def quality_units(self) -> dict[str, str]:
+        """Name -> unit of the quality signals of each step."""
+        return {**AUDIO_QUALITY_UNITS, **({"voice": VOICE_UNIT} if self.voice else {})}
 
     def num_steps(self, num_samples: int) -> int:
         """Steps that a recording has; 0 where it is too short for one."""
@@ -61,13 +69,14 @@ class WindowPlan:
 
     def to_json(self) -> dict[str, Any]:
         """What of it decides the features."""
-        return {
+        found: dict[str, Any] = {
             "sampling_rate": self.sampling_rate,
             "window_samples": self.window,
             "context_steps": self.context_steps,
             "last_window": "padded with zeros" if self.padded else "moved back to the end",
             "silence_dbfs": SILENCE_DBFS,
         }
+        return {**found, "voice": dict(self.voice)} if self.voice else found
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Window:
         first: of the steps that the encoder gives for it, the first that is kept.
         end: the one after the last that is kept.
         audible: (end - first,) bool, False where a step hears silence.
-        quality: (end - first, 2) float32, see AUDIO_QUALITY_UNITS.
+        quality: (end - first, Q) float32, see `WindowPlan.quality_units`.
     """
 
     samples: Samples
@@ -99,6 +108,7 @@ class Windower:
 
     def __init__(self, plan: WindowPlan) -> None:
         self.plan = plan
+        self._voice = VoiceDetector() if plan.voice else None
         self._hop = (plan.window_steps - 2 * plan.context_steps) * plan.step
         self._enough = plan.window + (1 if plan.padded else plan.step)  # then a window is not the last
         self._pieces: list[Samples] = []
@@ -111,6 +121,8 @@ class Windower:
         """Takes the next samples; yields the windows that are now known not to be the last."""
         self._pieces.append(samples)
         self.num_samples += len(samples)
+        if self._voice:
+            self._voice.push(samples)
         while self.num_samples - self._start >= self._enough:
             held = self._held()[self._start - self._origin :]
             yield self._cut(held[: self.plan.window], self._start, last=False)
@@ -121,6 +133,8 @@ class Windower:
         """Yields the last window, if there is any step left."""
         if self.plan.num_steps(self.num_samples) <= self._kept_steps:
             return
+        if self._voice:
+            self._voice.finish()
         start = self._start
         if not self.plan.padded:
             start = max(0, (self.num_samples - self.plan.window) // self.plan.step * self.plan.step)
@@ -138,6 +152,9 @@ class Windower:
         self._kept_steps = start_step + end
         quality = measure(samples, plan)[first:end]
         audible = quality[:, 0] >= SILENCE_DBFS
+        if self._voice:
+            centres = np.arange(start_step + first, start_step + end) * plan.step + plan.first_centre
+            quality = np.column_stack([quality, self._voice.at(centres)])
         missing = plan.window - len(samples) if plan.padded else 0
         return Window(np.pad(samples, (0, missing)) if missing else samples, first, end, audible, quality)
 

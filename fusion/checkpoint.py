@@ -37,7 +37,7 @@ class Run:
     """A finished run, loaded.
 
     model on its device in evaluation mode; config; streams it takes; roles clip_id -> train, val or test; cache and
-    labels as given at training time; licence of the cache; smoothing_s chosen on the validation clips.
+    labels as given at training time; terms of use of the cache; smoothing_s chosen on the validation clips.
     """
 
     path: Path
@@ -48,6 +48,7 @@ class Run:
     cache: str
     labels: str
     licence: str | None
+    restricted: bool
     smoothing_s: float
 
     @property
@@ -112,7 +113,7 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
         model = build_model(streams, config.model)
         model.load_state_dict(load_file(path / MODEL))
         roles = read_split(path / SPLIT)
-        kept = {name: described[name] for name in ("cache", "labels", "licence", "smoothing_s")}
+        kept = {name: described[name] for name in ("cache", "labels", "licence", "restricted", "smoothing_s")}
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise

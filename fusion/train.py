@@ -54,10 +54,12 @@ def train(
     }
     log({"event": "loaded", **counts, "random_weights": untrained})
     corpus = found.corpus.to(torch.device(device))
+    terms = store.root()
     origin = {
-        "cache": str(Path(store.url).resolve()),
+        "cache": store.url if "://" in store.url else str(Path(store.url).resolve()),
         "labels": str(labels.resolve()),
-        "licence": store.root()["licence"],
+        "licence": terms["licence"],
+        "restricted": terms["restricted"],
     }
     runs = _runs(config, out)
     parted = [assign_roles(corpus.clips, found.parts, run_config.split, config.seed) for run_config, _ in runs]
@@ -84,7 +86,7 @@ def train_one(
     """Trains one run on clips that are loaded already, and writes it into its folder, which `start_run` made.
 
     Args:
-        origin: `{"cache", "labels", "licence"}`, written beside the weights.
+        origin: `{"cache", "labels", "licence", "restricted"}`, written beside the weights.
     """
     training, validation = (_counted(corpus, roles, role) for role in ("train", "val"))
     torch.manual_seed(config.seed)

@@ -1,11 +1,17 @@
 """What all tests share: Hypothesis profile, and the skips for material or hardware that a machine lacks."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+HOME = tempfile.mkdtemp(prefix="sage-va-tests-")  # nothing of a test stays with its user
+os.environ["SAGE_VA_CACHE"] = HOME
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 settings.register_profile(

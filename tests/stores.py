@@ -1,7 +1,7 @@
 """The contract that every store keeps, and what its tests share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,27 @@ def problems(store: Store) -> list[tuple[str, str, str]]:
     return [(p.clip_id, p.stream, p.what) for _, _, p in store.verify() if p]
 
 
+def tree(path: Path) -> dict[str, bytes]:
+    """Every file of a cache but the journal, and every folder."""
+    found = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.name != "journal.jsonl"}
+    return {name: b"" if place.is_dir() else place.read_bytes() for name, place in found.items()}
+
+
+def flips(whole: bytes, every: int = 1, bits: int = 1) -> Iterator[bytes]:
+    """The same bytes with one of them changed, for each of them: by one bit, another one each time, or by `bits`."""
+    for k in range(0, len(whole), every):
+        for bit in range(k // every, k // every + bits):
+            yield whole[:k] + bytes([whole[k] ^ 1 << bit % 8]) + whole[k + 1 :]
+
+
 @st.composite
 def tracks(draw: st.DrawFn) -> Track:
     num_frames, dim, num_signals = draw(st.sampled_from([1, 2, 7, 511, 513, 1100])), draw(st.integers(1, 9)), 0
     num_signals = draw(st.integers(0, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    values = rng.standard_normal((num_frames, dim)).astype(draw(st.sampled_from([np.float16, np.float32, ml_dtypes.bfloat16])))
+    values = rng.standard_normal((num_frames, dim)).astype(
+        draw(st.sampled_from([np.float16, np.float32, ml_dtypes.bfloat16]))
+    )
     mask = rng.random(num_frames) < draw(st.sampled_from([0.0, 0.5, 1.0]))
     times_s = draw(st.floats(-10, 1e5)) + np.cumsum(rng.random(num_frames) + 1e-3)
     signals = {f"z{9 - q}": ("unit", np.where(rng.random(num_frames) < 0.3, np.nan, 0.5)) for q in range(num_signals)}
@@ -173,7 +188,7 @@ class StoreContract:
         for k in range(20):
             put(store, f"c{k}")
         checked = [[clip for clip, _, _ in store.verify(in_subset(f"{k}/3"))] for k in (1, 2, 3)]
-        assert sorted(sum(checked, [])) == store.clip_ids()
+        assert sorted(clip for part in checked for clip in part) == store.clip_ids()
         assert all(checked)
         assert len(list(store.verify(in_subset("100%")))) == 20
 

@@ -1,16 +1,10 @@
-"""The Zarr folder: the contract, plain zarr reads it, damage is named, kills and full disks lose nothing."""
+"""The Zarr folder: the contract, plain zarr reads it, and every damage is named, of every byte of every file."""
 
-import contextlib
-import errno
-import io
 import json
 import os
+import re
 import shutil
-import subprocess
-import sys
-import tempfile
-import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +13,28 @@ import numpy as np
 import pytest
 import zarr
 
-from sage_va.data import Clip, DamagedError, FrameClock, InputError, Store, open_store
-from sage_va.data.fingerprint import clip_key, json_sha256, sealed
-from sage_va.tests.stores import AUDIO_NAME, SHA, VISUAL_NAME, StoreContract, make_track, problems, put, same
+from sage_va.data import Clip, DamagedError, FrameClock, InputError, Store, Track, open_store
+from sage_va.data.entry import Entry
+from sage_va.data.fingerprint import array_sha256, clip_key, json_sha256, sealed
+from sage_va.data.folder import FolderStore, append_line, damaged_lines, read_lines, write
+from sage_va.data.store_zarr import restore
+from sage_va.data.zarr_form import encode, group_attrs, group_file
+from sage_va.tests.stores import (
+    AUDIO_NAME,
+    SHA,
+    VISUAL,
+    VISUAL_NAME,
+    StoreContract,
+    flips,
+    make_track,
+    problems,
+    put,
+    same,
+    tree,
+)
+
+LONG = "long/" + "x" * 300
+SAMPLED = pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +61,9 @@ class TestZarrStore(StoreContract):
         put(store, "b", track=make_track(4, dtype=ml_dtypes.bfloat16))
         values = zarr.open_array(tmp_path / "cache.zarr" / VISUAL_NAME / "b/values", mode="r")[:]
         assert same(store.read("b", VISUAL_NAME), make_track(4, dtype=ml_dtypes.bfloat16))
-        assert np.array_equal(np.asarray(values).view(ml_dtypes.bfloat16), make_track(4, dtype=ml_dtypes.bfloat16).values, equal_nan=True)
+        assert np.array_equal(
+            np.asarray(values).view(ml_dtypes.bfloat16), make_track(4, dtype=ml_dtypes.bfloat16).values, equal_nan=True
+        )
 
     def test_a_lost_chunk_reads_as_nan_by_plain_zarr_and_is_damage_here(self, store: Store, tmp_path: Path) -> None:
         put(store, "a", track=make_track(1, dtype=ml_dtypes.bfloat16))
@@ -88,17 +103,15 @@ class TestZarrStore(StoreContract):
         with pytest.raises(DamagedError, match=f"b {VISUAL_NAME}: expected the record that was committed, got another"):
             store.read("b", VISUAL_NAME)
 
+    def test_an_alias_that_nobody_would_see_is_refused(self, store: Store) -> None:
+        with pytest.raises(InputError, match=r"alias 'visual/\.x': expected MODALITY/NAME of the stream"):
+            store.point(VISUAL_NAME, "visual/.x")
+
     def test_two_creators_and_a_half_made_cache(self, tmp_path: Path) -> None:
         path = tmp_path / "half.zarr"
         (path / ".sage-va/staging").mkdir(parents=True)
         put(open_store(path, "a"), "a")
         assert open_store(path).clip_ids() == ["a"]
-
-
-def tree(path: Path) -> dict[str, bytes]:
-    """Every file of a cache but the journal, and every folder."""
-    found = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.name != "journal.jsonl"}
-    return {name: b"" if place.is_dir() else place.read_bytes() for name, place in found.items()}
 
 
 class TestOpening:
@@ -122,7 +135,10 @@ class TestOpening:
 
     def test_another_schema_is_refused_by_name(self, tmp_path: Path) -> None:
         open_store(tmp_path / "c.zarr", "a")
-        rewrite(tmp_path / "c.zarr", {"schema_version": 7})
+        place = tmp_path / "c.zarr/zarr.json"
+        attrs = group_attrs(place.read_bytes())
+        del attrs["attrs_sha256"]
+        place.write_bytes(group_file(sealed({**attrs, "schema_version": 7})))
         with pytest.raises(InputError, match=r"c\.zarr: expected cache schema 1, got schema 7\. Use the version"):
             open_store(tmp_path / "c.zarr")
 
@@ -130,10 +146,25 @@ class TestOpening:
         open_store(tmp_path / "c.zarr", "a", licence="EULA")
         place = tmp_path / "c.zarr/zarr.json"
         whole = place.read_bytes()
-        for flipped in flips(whole):
-            place.write_bytes(flipped)
-            with pytest.raises(InputError, match=r"expected (the attributes that were written|a feature cache)"):
-                open_store(tmp_path / "c.zarr")
+        for damaged in [*flips(whole), *(whole[:k] for k in range(0, len(whole), 7))]:
+            place.write_bytes(damaged)
+            for mode in ("r", "a")[: 1 + (len(damaged) < len(whole))]:
+                with pytest.raises(InputError, match=r"expected (the attributes that were written|a feature cache)"):
+                    open_store(tmp_path / "c.zarr", mode)
+        place.unlink()
+        with pytest.raises(InputError, match="expected a feature cache, got no such folder or not one"):
+            open_store(tmp_path / "c.zarr")
+
+    def test_a_cache_that_lost_its_root_is_not_made_anew(self, tmp_path: Path) -> None:
+        """It would lose its licence."""
+        put(open_store(tmp_path / "c.zarr", "a", licence="EULA", restricted=True), "a")
+        (tmp_path / "c.zarr/zarr.json").unlink()
+        with pytest.raises(
+            DamagedError, match=r"expected the zarr\.json of the cache, got none\. Run `sage-va cache rep"
+        ):
+            open_store(tmp_path / "c.zarr", "a")
+        assert restore(tmp_path / "c.zarr") == "restored zarr.json"
+        assert open_store(tmp_path / "c.zarr", "a").root()["restricted"] is True
 
     def test_a_cache_that_was_opened_to_read_is_not_written(self, tmp_path: Path) -> None:
         open_store(tmp_path / "c.zarr", "a")
@@ -147,346 +178,379 @@ def rewrite(path: Path, attrs: dict[str, Any]) -> None:
     (path / "zarr.json").write_text(json.dumps({**body, "attributes": sealed({**kept, **attrs})}))
 
 
-def flips(whole: bytes, every: int = 1) -> Iterator[bytes]:
-    """The same bytes with one of them changed, for each of them."""
-    for k in range(0, len(whole), every):
-        yield whole[:k] + bytes([whole[k] ^ 1]) + whole[k + 1 :]
+def files_of(root: Path) -> dict[str, Path]:
+    """Every file of a cache by its path, but the root and the journal, and the lock, whose content is nothing."""
+    found = {p.relative_to(root).as_posix(): p for p in sorted(root.rglob("*")) if p.is_file()}
+    others = ("zarr.json", ".sage-va/journal.jsonl", ".sage-va/staging/lock")
+    return {name: path for name, path in found.items() if name not in others}
 
 
 class TestDamage:
-    """One clip with two streams; one byte, chunk or record of the visual one is hurt."""
+    """One entry; each of its cache's files is hurt in every way."""
 
-    LONG = "long/" + "x" * 300
-
-    @pytest.fixture(params=["a", LONG], ids=["short", "cut"])
-    def hurt(self, tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Store, str, Path]:
+    @pytest.fixture(params=["a", LONG], ids=["short id", "cut id"])
+    def hurt(self, tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Store, Path, str]:
         store = open_store(tmp_path / "c.zarr", "a")
-        clip = Clip(request.param, "ann", 2.5, FrameClock.regular(25, 5))
-        put(store, clip.clip_id, clip=clip)
-        put(store, clip.clip_id, "audio")
-        return store, clip.clip_id, tmp_path / "c.zarr/clips" / clip_key(clip.clip_id)
+        put(store, request.param, clip=Clip(request.param, "ann", 2.5, FrameClock.regular(25, 5)), report={"É": [1.5]})
+        return store, tmp_path / "c.zarr", request.param
 
-    def test_every_byte_of_every_array(self, hurt: tuple[Store, str, Path]) -> None:
-        store, clip_id, place = hurt
-        files = [p for p in (place / VISUAL_NAME).rglob("*") if p.is_file() and "c" in p.relative_to(place).parts]
-        assert len(files) == 4
-        for path in files:
+    @staticmethod
+    def named(place: str, clip_id: str) -> tuple[str, str]:
+        """What `verify` must name for damage at a place."""
+        key = clip_key(clip_id)
+        if not place.startswith(f"{VISUAL_NAME}/{key}"):
+            return "", ""
+        return (key if place == f"{VISUAL_NAME}/{key}/zarr.json" and "~" in key else clip_id), VISUAL_NAME
+
+    @SAMPLED
+    def test_every_byte_of_every_file(self, hurt: tuple[Store, Path, str], every: int) -> None:
+        store, root, clip_id = hurt
+        assert len(files_of(root)) == 8
+        for place, path in files_of(root).items():
             whole = path.read_bytes()
-            for flipped in flips(whole, 5):
-                path.write_bytes(flipped)
-                assert [p[:2] for p in problems(store)] == [(clip_id, VISUAL_NAME)]
-                with pytest.raises(
-                    DamagedError, match=r"expected .*\. Run `sage-va cache verify`, then extract it again"
-                ):
-                    store.read(clip_id, VISUAL_NAME)
-            for short in (whole[:-1], b""):
-                path.write_bytes(short)
-                assert [p[:2] for p in problems(store)] == [(clip_id, VISUAL_NAME)]
-            path.unlink()
-            assert [p[:2] for p in problems(store)] == [(clip_id, VISUAL_NAME)]
+            for content in [*flips(whole, every), whole[:-1], whole[: len(whole) // 2], b"", whole + b"\n", b"[]"]:
+                path.write_bytes(content)
+                found = problems(store)
+                assert [p[:2] for p in found] == [self.named(place, clip_id)], (place, content)
+                if not found[0][1]:
+                    assert found[0][2] == f"{place} is not what was written"
             path.write_bytes(whole)
         assert problems(store) == []
 
-    def test_every_byte_of_the_record(self, hurt: tuple[Store, str, Path]) -> None:
-        store, clip_id, place = hurt
-        path = place / VISUAL_NAME / "zarr.json"
+    def test_every_deleted_file(self, hurt: tuple[Store, Path, str]) -> None:
+        store, root, clip_id = hurt
+        entry = f"{VISUAL_NAME}/{clip_key(clip_id)}"
+        for place, path in files_of(root).items():
+            whole = path.read_bytes()
+            path.unlink()
+            if place.startswith(".sage-va"):
+                assert problems(store) == []
+            elif place == f"{entry}/zarr.json":
+                what = f"{entry} has no record: it was not made by a writer of this cache"
+                assert problems(store) == [("", "", what)]
+            else:
+                assert [p[:2] for p in problems(store)] == [self.named(place, clip_id)]
+            path.write_bytes(whole)
+        assert problems(store) == []
+
+    @SAMPLED
+    def test_a_damaged_record_is_made_again(self, hurt: tuple[Store, Path, str], every: int) -> None:
+        store, root, clip_id = hurt
+        path = root / VISUAL_NAME / clip_key(clip_id) / "zarr.json"
         whole = path.read_bytes()
-        for k, flipped in enumerate(flips(whole, 2 if clip_id == "a" else 5)):
-            path.write_bytes(flipped)
-            assert store.streams(clip_id) == [AUDIO_NAME, VISUAL_NAME]
+        for content in [*flips(whole, every), whole[:-1], b"", b"[]", b"{}"]:
+            path.write_bytes(content)
+            assert store.streams(clip_id) == [VISUAL_NAME]
             assert not store.has(clip_id, VISUAL_NAME, SHA)
-            with pytest.raises(DamagedError, match=f"{VISUAL_NAME}: expected the record that was committed"):
+            with pytest.raises(
+                DamagedError, match=rf"{VISUAL_NAME}: expected the record that was committed, got another"
+            ):
                 store.read(clip_id, VISUAL_NAME)
-            if k % 50 == 0:
-                assert [p[:2] for p in problems(store)] == [(clip_id, VISUAL_NAME)]
-                assert store.clip_ids() == [clip_id]
         with pytest.raises(DamagedError, match=VISUAL_NAME):
             store.clip(clip_id)
         with pytest.raises(DamagedError, match=VISUAL_NAME):
             store.content_sha256()
-        put(store, clip_id, clip=Clip(clip_id))
-        assert problems(store) == []
-
-    def test_every_byte_of_the_clip(self, hurt: tuple[Store, str, Path]) -> None:
-        store, clip_id, place = hurt
-        path = place / "zarr.json"
-        whole = path.read_bytes()
-        for flipped in flips(whole, 11):
-            path.write_bytes(flipped)
-            found = problems(store)
-            assert [p[:2] for p in found] == [(clip_id, "")]
-            assert found[0][2] == "attributes of the clip are not those that were written"
-        path.unlink()
-        assert [p[:2] for p in problems(store)] == [(clip_id, "")]
         put(store, clip_id)
-        assert path.read_bytes() == whole
         assert problems(store) == []
+        assert store.leftovers() == []
 
-    def test_descriptions_of_arrays_cannot_change_what_is_read(self, hurt: tuple[Store, str, Path]) -> None:
-        store, clip_id, place = hurt
-        before = store.read(clip_id, VISUAL_NAME)
-        for name in ("values", "quality"):
-            path = place / VISUAL_NAME / name / "zarr.json"
+    @SAMPLED
+    def test_a_damaged_array_is_refused(self, hurt: tuple[Store, Path, str], every: int) -> None:
+        store, root, clip_id = hurt
+        for name in ("values", "frames"):
+            path = root / VISUAL_NAME / clip_key(clip_id) / name / "c/0/0"
             whole = path.read_bytes()
-            for flipped in flips(whole, 17):
-                path.write_bytes(flipped)
-                with contextlib.suppress(DamagedError):
-                    assert same(store.read(clip_id, VISUAL_NAME), before)
+            for content in [*flips(whole, every), whole[:-1], whole + b"0", b""]:
+                path.write_bytes(content)
+                with pytest.raises(DamagedError, match=r"expected .*\. Run `sage-va cache repair`, then extract again"):
+                    store.read(clip_id, VISUAL_NAME)
             path.write_bytes(whole)
 
-    def test_groups_between(self, hurt: tuple[Store, str, Path]) -> None:
-        store, clip_id, place = hurt
-        path = place / "visual/zarr.json"
-        path.write_bytes(b"{}")
-        assert problems(store) == [("", "", f"clips/{place.name}/visual/zarr.json is not what was written")]
-        put(store, clip_id, overwrite=True)
+    def test_descriptions_of_arrays_cannot_change_what_is_read(self, hurt: tuple[Store, Path, str]) -> None:
+        store, root, clip_id = hurt
+        before = store.read(clip_id, VISUAL_NAME)
+        for name in ("values", "frames"):
+            (root / VISUAL_NAME / clip_key(clip_id) / name / "zarr.json").write_bytes(b"{}")
+            assert same(store.read(clip_id, VISUAL_NAME), before)
+
+    def test_what_verify_names_can_be_taken_out(self, hurt: tuple[Store, Path, str]) -> None:
+        store, root, clip_id = hurt
+        entry = root / VISUAL_NAME / clip_key(clip_id)
+        for place in ("zarr.json", "values/zarr.json", "values/c/0/0", "frames/zarr.json", "frames/c/0/0"):
+            (entry / place).write_bytes(b"{}")
+            [(named, stream, _)] = problems(store)
+            store.discard(named, stream)
+            assert problems(store) == []
+            assert not entry.exists()
+            put(store, clip_id)
+            assert same(store.read(clip_id, VISUAL_NAME), make_track(0))
+
+    def test_sweep_mends_what_is_not_of_an_entry(self, hurt: tuple[Store, Path, str]) -> None:
+        store, root, _ = hurt
+        before = tree(root)
+        groups = ["visual/zarr.json", f"{VISUAL_NAME}/zarr.json"]
+        for content in (b"", b"{}", None):
+            for place in groups:
+                (root / place).unlink() if content is None else (root / place).write_bytes(content)
+            assert store.sweep() == [f"restored {place}" for place in groups]
+            assert tree(root) == before
+        alias = ".sage-va/aliases/visual/toy.json"
+        for content in (b"", b"[]", b'{"alias": "visual/toy"}', json.dumps(sealed({"stream": VISUAL_NAME})).encode()):
+            (root / alias).write_bytes(content)
+            assert problems(store) == [("", "", f"{alias} is not what was written")]
+            assert store.aliases() == {}
+            assert store.resolve("visual/toy") == VISUAL_NAME
+            assert store.sweep() == [f"removed {alias}, which was damaged"]
+            store.point(VISUAL_NAME)
+        assert tree(root) == before
+        assert store.sweep() == []
+
+    def test_all_beside_the_tree_may_be_lost(self, hurt: tuple[Store, Path, str]) -> None:
+        _, root, clip_id = hurt
+        shutil.rmtree(root / ".sage-va")
+        store = open_store(root, "a")
         assert problems(store) == []
+        assert store.resolve("visual/toy") == VISUAL_NAME
+        assert store.sweep() == []
+        store.log_failure("b", "no face")
+        put(store, "b")
+        assert store.clip_ids() == sorted(["b", clip_id])
 
 
-class Fault:
-    """Counts the calls that change a disk; from the n-th on, or at the n-th alone, they raise."""
-
-    CHANGES = ("fsync", "rename", "replace", "mkdir", "write", "unlink", "rmdir")
-
-    def __init__(self, patch: pytest.MonkeyPatch, at: int, error: BaseException, forever: bool) -> None:
-        self.at, self.error, self.forever, self.count, self.armed = at, error, forever, 0, True
-        for name in self.CHANGES:
-            patch.setattr(os, name, self.watched(getattr(os, name)))
-        plain = io.open
-
-        def opened(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-            return (plain if mode in ("r", "rb") else self.watched(plain))(file, mode, *args, **kwargs)
-
-        patch.setattr(io, "open", opened)
-
-    def watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def watching(*args: Any, **kwargs: Any) -> Any:
-            if self.armed:
-                self.count += 1
-                if self.count == self.at or (self.forever and self.count > self.at):
-                    raise self.error
-            return call(*args, **kwargs)
-
-        return watching
+Change = Callable[[dict[str, Any], Any, Any], Any]
 
 
-class Death(BaseException):
-    """Stands for a kill: nothing after it, no tidying either, reaches the disk."""
+def cell(name: str, row: int, column: int, value: float) -> Change:
+    """Puts a value into `values` or `frames`."""
+    return lambda record, values, frames: {"values": values, "frames": frames}[name].__setitem__((row, column), value)
 
 
-FULL = OSError(errno.ENOSPC, "No space left on device")
+def field(name: str, value: object) -> Change:
+    """Puts another value into the record; None takes it out."""
+    return lambda record, values, frames: record.pop(name) if value is None else record.update({name: value})
 
 
-def everywhere(
-    folder: Path,
-    work: Callable[[Path], None],
-    check: Callable[[Path], None],
-    error: BaseException,
-    forever: bool,
-    every: int,
-) -> None:
-    """Works on copies of `base.zarr` (or from nothing) with a fault at each call; checks; works again; compares."""
-    base, wanted = folder / "base.zarr", folder / "wanted.zarr"
-
-    def fresh(path: Path) -> Path:
-        return Path(shutil.copytree(base, path)) if base.exists() else path
-
-    work(fresh(wanted))
-    expected, content = tree(wanted), open_store(wanted).content_sha256()
-    for at in range(1, 1000, every):
-        path = fresh(folder / f"{at}.zarr")
-        with pytest.MonkeyPatch.context() as patch:
-            fault = Fault(patch, at, error, forever)
-            with contextlib.suppress(OSError, Death):
-                work(path)
-            fault.armed = False
-        if (path / "zarr.json").exists():
-            assert problems(open_store(path)) == [], at
-            check(path)
-        work(path)
-        assert tree(path) == expected, at
-        if fault.count < at:
-            break
-    assert 50 < at < 500
-    assert open_store(path).content_sha256() == content
+DISAGREE = "expected finite values under the mask and NaN outside it, got 1 frames that break this"
+CLOCK = "expected finite, strictly increasing times, got times that stand still or go back"
+RECORD = "expected the record that was committed, got another"
 
 
-class TestFaults:
-    """Whatever call fails, the cache stays whole, and doing the work again ends as if nothing had happened."""
+class TestWrongContent:
+    """Entries whose checksums all hold, made by a writer that was wrong: `verify` names them, and does not fall."""
 
     @pytest.fixture
-    def folder(self) -> Iterator[Path]:
-        """In memory where that is possible: hundreds of caches come and go."""
-        memory = Path("/dev/shm")
-        with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as made:
-            yield Path(made)
-
-    @pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)], ids=["some calls", "all calls"])
-    @pytest.mark.parametrize(("error", "forever"), [(FULL, False), (Death(), True)], ids=["full disk", "kill"])
-    def test_replacing(self, folder: Path, error: BaseException, forever: bool, every: int) -> None:
-        put(open_store(folder / "base.zarr", "a"), "a", seed=1)
-
-        def work(path: Path) -> None:
-            put(open_store(path, "a"), "a", seed=2, overwrite=True)
-
-        def check(path: Path) -> None:
-            found = open_store(path, "a").read("a", VISUAL_NAME)
-            assert same(found, make_track(1)) or same(found, make_track(2))
-
-        everywhere(folder, work, check, error, forever, every)
-
-    @pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)], ids=["some calls", "all calls"])
-    @pytest.mark.parametrize(("error", "forever"), [(FULL, False), (Death(), True)], ids=["full disk", "kill"])
-    def test_from_nothing(self, folder: Path, error: BaseException, forever: bool, every: int) -> None:
-        def work(path: Path) -> None:
-            put(open_store(path, "a"), "a")
-
-        everywhere(folder, work, lambda path: None, error, forever, every)
-
-    def test_the_old_entry_comes_back_if_the_new_one_could_not_be_placed(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def store(self, tmp_path: Path) -> Store:
         store = open_store(tmp_path / "c.zarr", "a")
-        put(store, "a", seed=1)
-        plain = Path.rename
+        put(store, "b", seed=1)
+        return store
 
-        def rename(self: Path, target: Path) -> Path:
-            if self.name == "new":
-                raise FULL
-            return plain(self, target)
+    @staticmethod
+    def craft(store: Store, change: Change) -> None:
+        mask = np.array([1, 1, 0, 1, 1], bool)
+        track = Track.of(np.ones((5, 3), np.float16), np.arange(5) / 25, mask, {"score": ("1", np.ones(5))})
+        entry = Entry.of(Clip("a"), VISUAL_NAME, track, fingerprint=VISUAL, source_sha256=SHA)
+        change(entry.record, entry.values, entry.frames)
+        if "checksums" in entry.record:
+            entry.record["checksums"] = {"values": array_sha256(entry.values), "frames": array_sha256(entry.frames)}
+        for name, content in encode(entry).items():
+            write(Path(store.url) / VISUAL_NAME / "a" / name, content)
 
-        monkeypatch.setattr(Path, "rename", rename)
-        with pytest.raises(OSError, match="No space left"):
-            put(store, "a", seed=2, overwrite=True)
-        assert same(store.read("a", VISUAL_NAME), make_track(1))
+    @pytest.mark.parametrize(
+        ("change", "what"),
+        [
+            pytest.param(cell("values", 0, 1, np.nan), DISAGREE, id="NaN under the mask"),
+            pytest.param(cell("values", 0, 1, np.inf), DISAGREE, id="Inf under the mask"),
+            pytest.param(cell("values", 2, 1, 0.0), DISAGREE, id="zero outside the mask"),
+            pytest.param(cell("frames", 2, 1, 1.0), "expected 4 valid frames, got 5", id="mask too wide"),
+            pytest.param(cell("frames", 2, 1, 0.5), "expected a mask of 0 and 1, got other numbers", id="half a mask"),
+            pytest.param(
+                cell("frames", 2, 1, np.nan), "expected a mask of 0 and 1, got other numbers", id="NaN in mask"
+            ),
+            pytest.param(cell("frames", 3, 0, 0.04), CLOCK, id="time goes back"),
+            pytest.param(cell("frames", 1, 0, 0.0), CLOCK, id="time stands still"),
+            pytest.param(cell("frames", 4, 0, np.inf), CLOCK, id="time without end"),
+            pytest.param(cell("frames", 4, 0, np.nan), CLOCK, id="no time"),
+            pytest.param(field("num_valid", 5), "expected 5 valid frames, got 4", id="wrong count"),
+            pytest.param(field("schema_version", 2), "expected cache schema 1, got schema 2", id="schema"),
+            pytest.param(field("clip", {"clip_id": "z"}), RECORD, id="another clip"),
+            pytest.param(field("stream", AUDIO_NAME), RECORD, id="another stream"),
+            *(
+                pytest.param(field(name, None), "", id=f"no {name}")
+                for name in Entry.of(
+                    Clip("a"), VISUAL_NAME, make_track(1), fingerprint=VISUAL, source_sha256=SHA
+                ).record
+                if name not in ("commit", "report")
+            ),
+            pytest.param(field("dtype", "float8"), "expected two readable arrays", id="dtype"),
+            pytest.param(field("shape", [5, 4]), "expected two readable arrays, got ValueError", id="shape"),
+            pytest.param(
+                field("columns", [["time_s", "s"], ["mask"], ["score", "1"]]), "expected", id="ragged columns"
+            ),
+            pytest.param(field("columns", [["mask", "1"], ["time_s", "s"], ["score", "1"]]), "expected", id="columns"),
+        ],
+    )
+    def test_wrong_content_is_named(self, store: Store, change: Change, what: str) -> None:
+        self.craft(store, change)
+        [found] = problems(store)
+        assert found[:2] == ("a", VISUAL_NAME)
+        assert found[2].startswith(what)
+        with pytest.raises(InputError):
+            store.read("a", VISUAL_NAME)
+        assert same(store.read("b", VISUAL_NAME), make_track(1))
 
-    def test_all_is_on_disk_before_it_is_visible(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_stream_that_is_not_named_after_its_fingerprint(self, store: Store) -> None:
+        self.craft(store, field("fingerprint", {"layer": 3}))
+        [(clip_id, stream, what)] = problems(store)
+        assert (clip_id, stream) == ("a", VISUAL_NAME)
+        assert what.startswith("expected <visual|audio>/<alias>-<first 8 hex of its fingerprint>, got fingerprint")
+
+    def test_the_crafted_entry_itself_is_sound(self, store: Store) -> None:
+        self.craft(store, field("report", {"seen": 5}))
+        assert problems(store) == []
+        assert store.record("a", VISUAL_NAME)["report"] == {"seen": 5}
+
+    @pytest.mark.parametrize("name", ["thesis.tex", "values/thesis.tex", "values/c/0/1", ".DS_Store"])
+    def test_strange_files_beside_an_entry(self, store: Store, tmp_path: Path, name: str) -> None:
+        place = tmp_path / "c.zarr" / VISUAL_NAME / "b" / name
+        place.write_text("x")
+        assert problems(store) == [("b", VISUAL_NAME, f"expected the files of an entry, got {name} beside them")]
+
+    @pytest.mark.parametrize("name", ["=00", "=zz", "a~0123456789abcdef", "%41", "A B"])
+    def test_entries_under_names_that_no_clip_has(self, store: Store, tmp_path: Path, name: str) -> None:
+        place = tmp_path / "c.zarr" / VISUAL_NAME
+        shutil.copytree(place / "b", place / name)
+        [(_, stream, what)] = problems(store)
+        assert stream == VISUAL_NAME
+        assert what.startswith("expected")
+
+
+class TestJournal:
+    """Lines that were cut short are none of anyone's business; lines that were changed are."""
+
+    @pytest.fixture
+    def journal(self, tmp_path: Path) -> Path:
+        for clip_id in ("J*-a", "J*-ü", "J*-c"):  # one bit makes a line's end of each of J, * and -
+            append_line(tmp_path / "journal.jsonl", {"event": "failure", "clip_id": clip_id})
+        return tmp_path / "journal.jsonl"
+
+    @staticmethod
+    def clips(journal: Path) -> list[str]:
+        return [line["clip_id"] for line in read_lines(journal)]
+
+    def test_the_journal_tells_what_happened(self, tmp_path: Path) -> None:
         store = open_store(tmp_path / "c.zarr", "a")
-        synced: set[str] = set()
-        monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.readlink(f"/proc/self/fd/{descriptor}")))
-        plain = Path.rename
+        put(store, "a")
+        store.log_failure("b", "no face")
+        store.discard("a", VISUAL_NAME)
+        lines = [line for line in read_lines(tmp_path / "c.zarr/.sage-va/journal.jsonl") if line["event"] != "create"]
+        assert [(line["event"], line["clip_id"]) for line in lines] == [
+            ("commit", "a"),
+            ("failure", "b"),
+            ("discard", "a"),
+        ]
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["time"]) for line in lines)
 
-        def rename(self: Path, target: Path) -> Path:
-            assert {str(p) for p in [self, *self.rglob("*")]} <= synced
-            return plain(self, target)
+    def test_a_line_that_was_cut_short_is_no_problem(self, journal: Path) -> None:
+        whole = journal.read_bytes()
+        last = whole.rindex(b"\n", 0, -1) + 1
+        for length in range(last, len(whole)):
+            journal.write_bytes(whole[:length])
+            assert damaged_lines(journal) == []
+            append_line(journal, {"event": "failure", "clip_id": "d"})
+            assert damaged_lines(journal) == []
+            assert self.clips(journal) == ["J*-a", "J*-ü", *(["J*-c"] if length == len(whole) - 1 else []), "d"]
 
-        monkeypatch.setattr(Path, "rename", rename)
-        put(store, "a", track=make_track(0, 1100))
-        assert {str(p) for p in [tmp_path / "c.zarr/clips", tmp_path / "c.zarr/clips/a/visual"]} <= synced
+    def test_every_bit_of_every_line(self, journal: Path) -> None:
+        whole = journal.read_bytes()
+        ends = np.cumsum([len(line) + 1 for line in whole.split(b"\n")])
+        for k, flipped in enumerate(flips(whole, bits=8)):
+            journal.write_bytes(flipped)
+            found = damaged_lines(journal)
+            line = int(np.searchsorted(ends, k // 8, side="right")) + 1
+            assert found, (k, flipped)
+            assert found[0] in (line, line + 1), (k, flipped)
+            if k % 8 == 0:
+                append_line(journal, {"event": "failure", "clip_id": "d"})
+                assert damaged_lines(journal) == found
+                assert self.clips(journal)[-1] == "d"
 
-    def test_a_live_writer_is_not_tidied_away(self, tmp_path: Path) -> None:
+    def test_other_bytes_of_equal_meaning_are_damage(self, journal: Path) -> None:
+        whole = journal.read_bytes()
+        for old, new in ((b", ", b",\t"), (b'": ', b'":\r'), (b'"0', b'"+'), (b'"0', b'" '), (b"J", b"\\u004a")):
+            journal.write_bytes(whole.replace(old, new, 1))
+            assert damaged_lines(journal) == [1], new
+
+    def test_a_lost_journal_is_no_problem(self, tmp_path: Path) -> None:
         store = open_store(tmp_path / "c.zarr", "a")
-        with store._temporary() as temporary:  # type: ignore[attr-defined]
-            open_store(tmp_path / "c.zarr", "a")
-            assert temporary.is_dir()
-            killed = temporary.with_name(f"{temporary.name}-killed")
-            killed.mkdir()
-        assert open_store(tmp_path / "c.zarr").leftovers() == [f".staging/{killed.name}"]
-        assert problems(open_store(tmp_path / "c.zarr")) == []
-        foreign = killed.with_name("elsewhere-0123")
-        foreign.mkdir()
-        assert open_store(tmp_path / "c.zarr", "a").leftovers() == [".staging/elsewhere-0123"]
+        put(store, "a")
+        journal = tmp_path / "c.zarr/.sage-va/journal.jsonl"
+        journal.write_bytes(b"")
+        assert problems(store) == []
+        journal.unlink()
+        assert problems(store) == []
+        store.log_failure("b", "no face")
+        assert [line["event"] for line in read_lines(journal)] == ["failure"]
+
+    def test_damaged_lines_are_named_and_taken_out(self, tmp_path: Path) -> None:
+        store = open_store(tmp_path / "c.zarr", "a")
+        for clip_id in ("J*-a", "J*-b"):
+            store.log_failure(clip_id, "no face")
+        assert isinstance(store, FolderStore)
+        assert store.restore_journal() == []
+        journal = tmp_path / "c.zarr/.sage-va/journal.jsonl"
+        whole = journal.read_bytes()
+        lines = whole.splitlines(keepends=True)
+        start, end = len(lines[0]), len(lines[0] + lines[1])
+        for flipped in [whole[:start] + line + b"\n" + whole[end:] for line in flips(lines[1][:-1], 5, bits=8)]:
+            journal.write_bytes(flipped)
+            named = damaged_lines(journal)
+            places = [f".sage-va/journal.jsonl line {number} is not what was written" for number in named]
+            assert problems(store) == [("", "", what) for what in places]
+            done = f"removed damaged lines from .sage-va/journal.jsonl: {', '.join(map(str, named))}"
+            assert store.restore_journal() == [done]
+            assert problems(store) == []
+            assert [line.get("clip_id") for line in read_lines(journal)] == [None, "J*-b"]
 
 
-WRITER = textwrap.dedent("""
-    import os, random, signal, sys, time
-    os.fsync = lambda descriptor: None
-    import numpy as np
-    from sage_va.data import Clip, Track, open_store, stream_name
+class TestRestore:
+    """The root comes back from the journal as it was, byte by byte."""
 
-    def work(path, jobs):
-        store = open_store(path, "a")
-        for clip_id, modality in jobs:
-            fingerprint = {"modality": modality}
-            stream = stream_name(modality, "toy", fingerprint)
-            if not store.has(clip_id, stream, "5"):
-                rng = np.random.default_rng(len(clip_id))
-                track = Track.of(rng.standard_normal((600, 4)).astype(np.float32), np.arange(600) / 25)
-                clip = Clip(clip_id, duration_s=24.0 if modality == "visual" else 23.9)
-                store.commit(clip, stream, track, fingerprint=fingerprint, source_sha256="5")
+    def test_from_every_damage(self, tmp_path: Path) -> None:
+        put(open_store(tmp_path / "c.zarr", "a", licence="EULA", restricted=True), "a")
+        before, root = tree(tmp_path / "c.zarr"), tmp_path / "c.zarr/zarr.json"
+        whole = root.read_bytes()
+        assert restore(tmp_path / "c.zarr") is None
+        for content in [*flips(whole), whole[:-1], b"", b"[]", None]:
+            root.unlink() if content is None else root.write_bytes(content)
+            assert restore(tmp_path / "c.zarr") == "restored zarr.json"
+            assert tree(tmp_path / "c.zarr") == before
+        assert open_store(tmp_path / "c.zarr").root()["licence"] == "EULA"
 
-    def child(path, jobs):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                work(path, jobs)
-            except BaseException as error:
-                print(repr(error), file=sys.stderr)
-                os._exit(1)
-            os._exit(0)
-        return pid
+    def test_without_a_journal(self, tmp_path: Path) -> None:
+        open_store(tmp_path / "c.zarr", "a")
+        (tmp_path / "c.zarr/zarr.json").unlink()
+        journal = tmp_path / "c.zarr/.sage-va/journal.jsonl"
+        for content in (journal.read_bytes()[:-20], b"", None):
+            journal.unlink() if content is None else journal.write_bytes(content)
+            text = r"expected the cache's attributes in its journal, got none there\. Take zarr\.json from a copy"
+            with pytest.raises(InputError, match=text):
+                restore(tmp_path / "c.zarr")
 
-    def finish(pid):
-        return os.waitpid(pid, 0)[1]
-""")
+    def test_terms_of_a_try_that_failed_do_not_come_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Killed after the journal's line and before the root; then made under other terms."""
 
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
 
-def run_writers(code: str, *args: object) -> str:
-    script = WRITER + textwrap.dedent(code)
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, args)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
-    """Four processes make one cache: the same clips, different streams, and some of the very same entries."""
-    run_writers(
-        """
-        clips = [f"clip{k}" for k in range(5)]
-        all_jobs = [(clip, modality) for clip in clips for modality in ("visual", "audio")]
-        crowd = [all_jobs[::2], all_jobs[1::2], all_jobs[::-1], all_jobs]
-        codes = [finish(pid) for pid in [child(sys.argv[1], jobs) for jobs in crowd]]
-        assert codes == [0] * 4, codes
-        assert finish(child(sys.argv[2], all_jobs)) == 0
-        """,
-        tmp_path / "many.zarr",
-        tmp_path / "one.zarr",
-    )
-    many, one = open_store(tmp_path / "many.zarr"), open_store(tmp_path / "one.zarr")
-    assert problems(many) == []
-    assert many.content_sha256() == one.content_sha256()
-    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
-
-
-def test_killed_writers_resume(tmp_path: Path) -> None:
-    """SIGKILL at random moments, again and again; then the work ends as in an uninterrupted run."""
-    killed = run_writers(
-        """
-        jobs = [(f"clip{k}", modality) for k in range(12) for modality in ("visual", "audio")]
-        assert finish(child(sys.argv[2], jobs)) == 0
-        random.seed(int(sys.argv[3]))
-        killed = 0
-        for _ in range(12):
-            pair = [child(sys.argv[1], jobs), child(sys.argv[1], jobs[::-1])]
-            time.sleep(random.uniform(0.01, 0.15))
-            for pid in pair:
-                os.kill(pid, signal.SIGKILL)
-            killed += sum(finish(pid) == signal.SIGKILL for pid in pair)
-        open_store(sys.argv[1], "a")
-        problems = [p for _, _, p in open_store(sys.argv[1]).verify() if p]
-        assert not problems, problems
-        assert finish(child(sys.argv[1], jobs)) == 0
-        print(killed)
-        """,
-        tmp_path / "killed.zarr",
-        tmp_path / "whole.zarr",
-        0,
-    )
-    assert int(killed) > 3
-    killed_store, whole = open_store(tmp_path / "killed.zarr"), open_store(tmp_path / "whole.zarr")
-    assert problems(killed_store) == []
-    assert killed_store.content_sha256() == whole.content_sha256()
-    assert tree(tmp_path / "killed.zarr") == tree(tmp_path / "whole.zarr")
-
-
-def test_the_journal_tells_what_happened(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "c.zarr", "a")
-    put(store, "a")
-    store.log_failure("b", "no face")
-    lines = [json.loads(line) for line in (tmp_path / "c.zarr/journal.jsonl").read_text().splitlines()]
-    assert [(line["event"], line["clip_id"]) for line in lines] == [("commit", "a"), ("failure", "b")]
+        with monkeypatch.context() as patch:
+            patch.setattr(FolderStore, "_put_file", killed)
+            with pytest.raises(KeyboardInterrupt):
+                open_store(tmp_path / "c.zarr", "a", licence="CC0")
+        open_store(tmp_path / "c.zarr", "a", licence="EULA", restricted=True)
+        before = tree(tmp_path / "c.zarr")
+        (tmp_path / "c.zarr/zarr.json").unlink()
+        restore(tmp_path / "c.zarr")
+        assert tree(tmp_path / "c.zarr") == before
 
 
 def test_golden_identity() -> None:

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_va.data import Clip, DamagedError, InputError, Store, Track, open_store, stream_name
+from sage_va.data import windows as module
 from sage_va.data.labels import Truth
 from sage_va.data.windows import Corpus, choose_streams, cut, load_corpus, plan_windows, window_starts
+from sage_va.tests.synthetic import random_corpus, streams_of
 
 
 def commit(store: Store, clip_id: str, stream: str, track: Track, **fingerprint: Any) -> str:
@@ -26,6 +28,12 @@ def commit(store: Store, clip_id: str, stream: str, track: Track, **fingerprint:
 def constant(value: float, times_s: np.ndarray, dim: int, dtype: Any = np.float16) -> Track:
     score = np.full(len(times_s), value, np.float32)
     return Track.of(np.full((len(times_s), dim), value, dtype), times_s, None, {"score": ("1", score)})
+
+
+@pytest.fixture(autouse=True)
+def _empty_user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forms are shared by content: without this, one test would find what another has made."""
+    monkeypatch.setenv("SAGE_VA_CACHE", str(tmp_path / "user"))
 
 
 @pytest.fixture
@@ -145,6 +153,19 @@ class TestCorpus:
         with pytest.raises(InputError, match=text):
             load_corpus(store, [other, audio], ["clip0"], grid_hz=25)
 
+    def test_clips_of_another_form_are_refused(self, store: Store) -> None:
+        times = np.arange(3.0)
+        commit(store, "clip3", "audio/voice", constant(1, times, 2, np.float32))
+        wide = commit(store, "clip3", "visual/face", constant(1, times, 4))
+        text = rf"clip3 {wide}: expected float16 values of 3 dimensions, quality score, got float16 values of 4 dim"
+        with pytest.raises(InputError, match=text):
+            load(store)
+        commit(store, "clip4", "audio/voice", constant(1, times, 2, np.float32))
+        commit(store, "clip4", "visual/face", Track.of(np.ones((3, 3), np.float32), times))
+        text = r"clip4 .*, got float32 values of 3 dimensions, quality none\. Extract or import all clips of a stream"
+        with pytest.raises(InputError, match=text):
+            load_corpus(store, choose_streams(store, ["visual", "audio"]), ["clip0", "clip4"], grid_hz=25)
+
     def test_a_missing_stream_is_refused(self, store: Store) -> None:
         commit(store, "clip3", "visual/face", constant(1, np.arange(3.0), 3))
         with pytest.raises(InputError, match=r"clip3 audio/voice-\w+: expected a committed stream, got none"):
@@ -196,6 +217,38 @@ class TestCut:
         assert not windows.mask[0, 13:].any()
         assert windows.va_mask.tolist() == windows.inside.tolist()
         assert windows.steps.max() == corpus.num_steps - 1
+
+    @given(
+        st.lists(st.integers(1, 30), min_size=1, max_size=5),
+        st.integers(1, 40),
+        st.sampled_from([torch.float16, torch.bfloat16, torch.float32]),
+        st.integers(0, 2),
+        st.sampled_from([0, module.HUGE_BYTES]),
+    )
+    def test_slices_are_what_gathering_gives(
+        self, lengths: list[int], window: int, dtype: torch.dtype, num_signals: int, huge_bytes: int
+    ) -> None:
+        corpus = random_corpus(streams_of((4, 3), (num_signals, 0)), lengths)
+        corpus = replace(corpus, values=[values.to(dtype) for values in corpus.values])
+        plan = plan_windows(corpus, range(len(lengths)), window, max(1, window // 2))
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(module, "HUGE_BYTES", huge_bytes)
+            windows = cut(corpus, plan, window)
+        for found, tensors in ((windows.values, corpus.values), (windows.quality, corpus.quality)):
+            for one, tensor in zip(found, tensors, strict=True):
+                assert one.dtype == tensor.dtype
+                assert torch.equal(one, tensor[windows.steps])
+        assert torch.equal(windows.mask, corpus.mask[windows.steps] & windows.inside[..., None])
+        assert torch.equal(windows.va, corpus.va[windows.steps])
+        assert torch.equal(windows.va_mask, corpus.va_mask[windows.steps] & windows.inside)
+        assert (windows.inside.sum(1).numpy() == np.minimum(plan[:, 1] - plan[:, 0], window)).all()
+
+    def test_windows_are_copies(self, store: Store) -> None:
+        corpus = load(store)
+        windows = cut(corpus, plan_windows(corpus, [0], 30, 20), 30)
+        for tensor in (*windows.values, *windows.quality, windows.va):
+            tensor.fill_(-7)
+        assert not any((values == -7).any() for values in (*corpus.values, *corpus.quality, corpus.va))
 
     def test_jitter_follows_the_seed(self, store: Store) -> None:
         corpus = load(store)

@@ -1,17 +1,24 @@
 """Decoding: real times, every frame, the sound in its place; and each broken file one clear error."""
 
+import subprocess
+import sys
+import wave
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sage_va.data import InputError
 from sage_va.data.manifest import Source
+from sage_va.extract import media, seek
 from sage_va.extract.frames import Frames, Shrinker
 from sage_va.extract.media import Ending, Wanted, decode
 from sage_va.extract.sound import Sound
-from sage_va.tests.media import RATE, grey_frames, noisy_frames, tone, write_crops, write_media
+from sage_va.extract.times import HELD_FRAMES, Mender
+from sage_va.tests.media import RATE, _write_sound, grey_frames, noisy_frames, tone, write_crops, write_media
 
 SIZE = (32, 32)
 
@@ -213,6 +220,52 @@ def test_a_file_that_was_cut_off_is_an_error(tmp_path, suffix, options, message)
         decoded(cut_off(path, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".wav", None), (".mp3", "libmp3lame"), (".flac", "flac"), (".m4a", "aac"), (".mka", None)]
+)
+def test_sound_that_was_cut_off_is_an_error(tmp_path, suffix, codec):
+    options = {"movflags": "faststart"} if suffix == ".m4a" else {}
+    codec = codec or "pcm_s16le"
+    path = write_media(tmp_path / f"a{suffix}", sound=tone(10.0), sound_codec=codec, options=options)
+    assert len(decoded(path, pixels=False)[1]) == pytest.approx(10 * RATE, abs=2000)
+    with pytest.raises(
+        InputError, match=r"10\.\d\d s that its header promises, got its end at|decodes to its end, got"
+    ):
+        decoded(cut_off(path, 0.6), pixels=False)
+
+
+def test_sound_that_lacks_less_than_half_a_second_passes(tmp_path):
+    path = write_media(tmp_path / "a.wav", sound=tone(10.0))
+    assert len(decoded(cut_off(path, 0.96), pixels=False)[1]) < 9.7 * RATE
+
+
+def test_sound_of_unknown_length_passes(tmp_path):
+    """A WAV written to a pipe cannot know its size; a plain MP3 does not say how many frames it has."""
+    path = write_media(tmp_path / "a.wav", sound=tone(2.0))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    assert len(decoded(path, pixels=False)[1]) == 2 * RATE
+    plain = write_media(tmp_path / "a.mp3", sound=tone(10.0), sound_codec="libmp3lame", options={"write_xing": "0"})
+    assert len(decoded(cut_off(plain, 0.6), pixels=False)[1]) < 6.5 * RATE
+
+
+def test_promised_sound_that_never_comes_is_an_error(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "a.mov", grey_frames(25), sound=tone(1.0))
+    monkeypatch.setattr(media._Reader, "_hear", lambda self, packet: iter(()))
+    with pytest.raises(InputError, match=r"expected the 1\.00 s of sound that its header promises, got none"):
+        decoded(path)
+    assert len(decoded(path, sound=False)[0]) == 25
+
+
+def test_promised_frames_that_never_come_are_an_error_for_the_voice_too(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "a.mov", grey_frames(25), sound=tone(1.0))
+    monkeypatch.setattr(media._Reader, "_note_packets", lambda self, packets: None)
+    with pytest.raises(InputError, match=r"expected the 25 frames that its header promises, got none"):
+        decoded(path, pixels=False)
+
+
 def test_damage_in_the_middle_is_an_error(tmp_path):
     path = write_media(tmp_path / "a.mp4", noisy_frames(75))
     content = bytearray(path.read_bytes())
@@ -235,11 +288,153 @@ def test_what_is_no_recording_is_an_error(tmp_path, content, message):
         decoded(path)
 
 
-def test_frames_out_of_order_are_an_error(tmp_path):
+def times_as(monkeypatch, pts_of):
+    """Makes the container give frame k (as shown) another timestamp: `pts_of(k, pts)`."""
+    timed, count = media._Reader._timed, iter(range(10**6))
+
+    def changed(self, frame):
+        frame.pts = pts_of(next(count), frame.pts)
+        return timed(self, frame)
+
+    monkeypatch.setattr(media._Reader, "_timed", changed)
+
+
+def test_unordered_times_are_sorted_and_reported(tmp_path):
     """H.264 in AVI has no presentation times: decoders guess, and guess wrong."""
-    path = write_media(tmp_path / "a.avi", noisy_frames(20), time_base=Fraction(1, 25))
-    with pytest.raises(InputError, match=r"expected frames with increasing timestamps, got 0.* s after"):
+    path = write_media(tmp_path / "a.avi", grey_frames(20), time_base=Fraction(1, 25))
+    pixels, _, ending = decoded(path)
+    assert numbers(pixels) == list(range(20))
+    np.testing.assert_allclose(np.diff(ending.times_s), 1 / 25)
+    repaired = ending.visual_report["repaired_times"]
+    assert repaired["unordered"] > 0
+    assert (repaired["missing"], repaired["repeated"]) == (0, 0)
+    np.testing.assert_array_equal(decoded(path, pixels=False)[2].clock.pts, ending.clock.pts)
+
+
+def test_good_times_are_not_reported_as_repaired(tmp_path):
+    ticks = [1280, 2560, 5120, 12800, 14080, 25600, 90000]
+    _, _, ending = decoded(write_media(tmp_path / "a.mp4", grey_frames(7), ticks=ticks))
+    assert "repaired_times" not in ending.visual_report
+
+
+def test_missing_and_repeated_times_stand_between_their_neighbours(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "a.mp4", grey_frames(20))
+    times_as(monkeypatch, lambda k, pts: None if k in (3, 4, 19) else 10 * 512 if k == 11 else pts)
+    pixels, _, ending = decoded(path)
+    assert numbers(pixels) == list(range(20))
+    np.testing.assert_allclose(ending.times_s, np.arange(20) / 25, atol=1e-4)
+    assert ending.visual_report["repaired_times"] == {"missing": 3, "repeated": 1, "unordered": 0}
+
+
+def test_no_times_at_all_are_those_of_the_rate(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "a.mp4", grey_frames(20))
+    times_as(monkeypatch, lambda k, pts: None)
+    _, _, ending = decoded(path)
+    np.testing.assert_allclose(ending.times_s, np.arange(20) / 25)
+    assert ending.visual_report["repaired_times"]["missing"] == 20
+
+
+def test_times_that_jump_back_are_an_error(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "a.mp4", grey_frames(60))
+    times_as(monkeypatch, lambda k, pts: pts - 40 * 512 if k == 50 else pts)
+    with pytest.raises(
+        InputError, match=r"expected frames with increasing timestamps, got 0\.400 s after 1\.960 s near"
+    ):
         decoded(path)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_mended_times_keep_order_and_what_is_right(data):
+    """Whatever comes, times increase; shuffled within reach of a codec, they are the sorted ones."""
+    true = np.cumsum(data.draw(st.lists(st.sampled_from([40, 40, 40, 80]), min_size=1, max_size=60))).tolist()
+    given_ = list(true)
+    kind = data.draw(st.sampled_from(["good", "shuffled", "spoilt"]))
+    if kind == "shuffled":
+        for first in range(1, len(given_) - 2, 3):
+            given_[first : first + 3] = data.draw(st.permutations(given_[first : first + 3]))
+    elif kind == "spoilt":
+        for place in data.draw(st.lists(st.integers(0, len(given_) - 1), max_size=20)):
+            given_[place] = data.draw(st.sampled_from([None, given_[place - 1], 40]))
+    mender, found = Mender(40), []
+    for number, pts in enumerate(given_):
+        found += mender.push(pts, 40, number)
+        assert len(mender._held) < HELD_FRAMES
+    found += mender.finish()
+    assert [number for *_, number in found] == list(range(len(true)))
+    times = [pts for pts, *_ in found]
+    assert (np.diff(times) > 0).all()
+    if kind == "good":
+        assert (times, mender.repaired) == (true, {"missing": 0, "repeated": 0, "unordered": 0})
+    if kind == "shuffled" and set(np.diff(true)) <= {40}:
+        assert times == true
+
+
+def long_group(path, **options):
+    """Noisy frames with a key frame every 50."""
+    with av.open(str(path), "w", **options) as container:
+        video = container.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt, video.gop_size = 64, 48, "yuv420p", 50
+        video.options = {"sc_threshold": "0", "keyint_min": "50"} if video.codec_context.name == "libx264" else {}
+        audio = container.add_stream("aac", rate=RATE)
+        audio.layout = "mono"
+        for number, pixels in enumerate(noisy_frames(220)):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        _write_sound(container, audio, tone(8.8), 0.0)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".mov"])
+@pytest.mark.parametrize(("start_s", "end_s"), [(0.5, 1.0), (2.0, 2.4), (4.43, None), (5.99, 6.5)])
+def test_a_cut_is_the_same_without_decoding_what_lies_before(tmp_path, monkeypatch, suffix, start_s, end_s):
+    source = Source("a", path=long_group(tmp_path / f"a{suffix}"), start_s=start_s, end_s=end_s)
+    skipped = decoded(source)
+    shown_from = []
+    monkeypatch.setattr(seek, "KEYED", ())
+    monkeypatch.setattr(Mender, "push", counting(Mender.push, shown_from))
+    whole = decoded(source)
+    assert len(shown_from) >= start_s * 25
+    for one, other in zip(skipped[:2], whole[:2], strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(skipped[2].times_s, whole[2].times_s)
+    assert skipped[2].visual_report == whole[2].visual_report
+    assert (skipped[2].start_s, skipped[2].duration_s) == (whole[2].start_s, whole[2].duration_s)
+
+
+def counting(push, calls):
+    return lambda self, pts, *rest: calls.append(pts) or push(self, pts, *rest)
+
+
+def test_a_cut_begins_to_decode_at_the_key_frame_before_it(tmp_path, monkeypatch):
+    calls = []
+    path = long_group(tmp_path / "a.mp4")
+    monkeypatch.setattr(Mender, "push", counting(Mender.push, calls))
+    pixels, _, _ = decoded(Source("a", path=path, start_s=6.5))
+    assert len(pixels) == 220 - 163
+    assert len(calls) == 220 - 150  # the key frame stands at 6 s
+
+
+def test_a_group_of_pictures_too_large_to_hold_is_decoded(tmp_path, monkeypatch):
+    calls = []
+    path = long_group(tmp_path / "a.mp4")
+    monkeypatch.setattr(seek, "HELD_BYTES", 10_000)
+    monkeypatch.setattr(Mender, "push", counting(Mender.push, calls))
+    assert len(decoded(Source("a", path=path, start_s=6.5))[0]) == 220 - 163
+    assert len(calls) == 220
+
+
+def test_an_edit_list_is_obeyed(tmp_path):
+    """The first 15 frames stand before zero: an MP4 keeps them for decoding, and says that they are not to be shown."""
+    ticks = [512 * (k - 15) for k in range(45)]
+    path = write_media(tmp_path / "a.mp4", grey_frames(45), ticks=ticks, options={"avoid_negative_ts": "disabled"})
+    pixels, _, ending = decoded(path)
+    assert numbers(pixels) == list(range(15, 45))
+    np.testing.assert_allclose(ending.times_s, np.arange(30) / 25)
+    np.testing.assert_array_equal(decoded(path, pixels=False)[2].times_s, [])
+    np.testing.assert_array_equal(decoded(path, pixels=False)[2].clock.pts, ending.clock.pts)
 
 
 def test_a_playlist_in_disguise_reaches_nothing(tmp_path):
@@ -297,3 +492,37 @@ def test_every_sample_format_has_one_scale(form, value):
     block = av.AudioFrame.from_ndarray(stereo, format=form, layout="stereo")
     block.sample_rate, block.time_base, block.pts = RATE, Fraction(1, RATE), 0
     np.testing.assert_allclose(Sound("a", RATE, None, None).push(block), np.full(100, 0.5), atol=1e-6)
+
+
+LISTEN = """
+import resource, sys
+from pathlib import Path
+from sage_va.data.manifest import Source
+from sage_va.extract.media import Ending, Wanted, decode
+from sage_va.extract.windows import Windower, WindowPlan
+
+windower = Windower(WindowPlan(16_000, 320_080, 320, 400, 200, 1000, 50, padded=False))
+steps = 0
+for part in decode(Source("a", path=Path(sys.argv[1])), Wanted(sampling_rate=16_000)):
+    windows = windower.finish() if isinstance(part, Ending) else windower.push(part)
+    steps += sum(window.end - window.first for window in windows)
+print(steps, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_long_sound_takes_no_more_memory_than_short(tmp_path):
+    """One hour against six minutes, at another rate than the encoder's: samples are never held as a whole."""
+    peaks = []
+    for minutes in (6, 60):
+        path = tmp_path / f"{minutes}.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, 24_000, 0, "NONE", ""))
+            for second in range(minutes * 60):
+                noise = np.random.default_rng(second).integers(-9000, 9000, 24_000, np.int16)
+                file.writeframesraw(noise.tobytes())
+        done = subprocess.run([sys.executable, "-c", LISTEN, path], capture_output=True, text=True, check=True)
+        steps, peak = map(int, done.stdout.split())
+        assert steps == minutes * 60 * 50 - 1
+        peaks.append(peak)
+    assert peaks[1] <= 1.05 * peaks[0], peaks

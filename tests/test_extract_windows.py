@@ -1,12 +1,18 @@
 """Windows of sound: each step once, in its place, whatever the blocks; signals as a second implementation has them."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
+from sage_va.data import InputError
+from sage_va.extract import voice
+from sage_va.extract.voice import VoiceDetector, voice_fingerprint, voice_weights
 from sage_va.extract.windows import Windower, WindowPlan, measure
 
 RAW = WindowPlan(16_000, 320 * 20 + 80, 320, 400, 200, 20, 3, padded=False)
@@ -87,3 +93,82 @@ def test_loudness_as_librosa_has_it():
         theirs = librosa.feature.rms(y=samples, frame_length=400, hop_length=320, center=centred, pad_mode="constant")
         mine = measure(samples, plan)[:, 0]
         np.testing.assert_allclose(mine, 20 * np.log10(theirs[0][: len(mine)]), atol=1e-3)
+
+
+def voices(plan, samples, blocks=()):
+    windows = cut(replace(plan, voice={"name": "silero-vad"}), samples, blocks)
+    return np.concatenate([window.quality for window in windows])
+
+
+@pytest.fixture
+def silero():
+    pytest.importorskip("silero_vad.data", reason="no silero-vad")
+
+
+def test_voice_is_a_third_signal_only_when_asked(silero):
+    samples = np.random.default_rng(0).standard_normal(20_000).astype(np.float32) * 0.01
+    plain = np.concatenate([window.quality for window in cut(RAW, samples, [])])
+    quality = voices(RAW, samples)
+    assert (plain.shape[1], quality.shape[1], quality.dtype) == (2, 3, np.float32)
+    np.testing.assert_array_equal(quality[:, :2], plain)
+    assert ((quality[:, 2] >= 0) & (quality[:, 2] < 0.5)).all()
+    assert RAW.quality_units.keys() == {"rms_dbfs", "clipping"}
+    asked = replace(RAW, voice={"name": "silero-vad"})
+    assert list(asked.quality_units.items())[2] == ("voice", "probability")
+    assert asked.to_json() == {**RAW.to_json(), "voice": {"name": "silero-vad"}}
+    assert "voice" not in RAW.to_json()
+
+
+@pytest.mark.parametrize("plan", [RAW, PADDED, BASE])
+@pytest.mark.parametrize("num_samples", [400, 511, 513, 33_333])
+def test_voice_does_not_depend_on_blocks_or_windows(silero, plan, num_samples):
+    samples = np.random.default_rng(0).standard_normal(num_samples).astype(np.float32) * 0.3
+    detector = VoiceDetector()
+    detector.push(samples)
+    detector.finish()
+    centres = np.arange(plan.num_steps(num_samples)) * plan.step + plan.first_centre
+    found = voices(plan, samples, [160, 1_000, 3, 9_000])[:, 2]
+    np.testing.assert_allclose(found, detector.at(centres), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_voice_as_silero_computes_it(silero):
+    """With the weights of the package's own program, the network gives what that program gives."""
+    theirs = torch.jit.load(str(voice_weights().with_name("silero_vad.jit")))
+    state = theirs._model.state_dict()
+    names = {"stft_conv.weight": "stft.forward_basis_buffer"}
+    names |= {f"final_conv.{part}": f"decoder.decoder.2.{part}" for part in ("weight", "bias")}
+    names |= {f"lstm.{w}_{g}_l0": f"decoder.rnn.{w}_{g}" for w in ("weight", "bias") for g in ("ih", "hh")}
+    for layer in range(4):
+        names |= {f"conv{layer + 1}.{w}": f"encoder.{layer}.reparam_conv.{w}" for w in ("weight", "bias")}
+    mine = voice._Network()
+    mine.load_state_dict({name: state[other] for name, other in names.items()})
+    sound = torch.from_numpy(np.random.default_rng(0).standard_normal(512 * 40).astype(np.float32)) * 0.2
+    sound *= (torch.arange(len(sound)) // 4000) % 2
+    with torch.inference_mode():
+        expected = [theirs(chunk, 16_000).item() for chunk in sound.reshape(-1, 512)]
+        found, _ = mine(functional.pad(sound, (64, 0)).unfold(0, 576, 512), None)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_voice_needs_its_package_and_its_rate(monkeypatch):
+    with pytest.raises(InputError, match=r"--vad: expected sound at 16000 Hz, got 8000 Hz\. Leave out --vad"):
+        voice_fingerprint(8_000)
+    monkeypatch.setattr(voice, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"--vad: expected the package silero-vad 6\.2 or newer, got .*pip install"):
+        voice_fingerprint(16_000)
+
+
+def test_what_a_windower_holds_does_not_grow_with_the_recording(silero):
+    """Its samples and voices: a recording ten times as long takes no more, but for the answers themselves."""
+    most = []
+    for seconds in (90, 900):
+        windower, held = Windower(replace(BASE, voice={"name": "silero-vad"})), 0
+        block = np.full(16_000, 0.1, np.float32)
+        for _ in range(seconds):
+            for window in windower.push(block):
+                held = max(held, window.num_bytes)
+            held = max(held, sum(piece.nbytes for piece in (*windower._pieces, *windower._voice._waiting)))
+        most.append(held)
+    assert most[1] <= 1.05 * most[0]

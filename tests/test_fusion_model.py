@@ -275,7 +275,7 @@ def test_a_checkpoint_keeps_every_output(model: FusionModel, tmp_path: Path) -> 
     model.fit_normalisation(random_corpus(model.streams, [40]), [0])
     config = Config(model=model.config)
     start_run(tmp_path / "run", config, {"a": "train", "b": "val"})
-    finish_run(tmp_path / "run", model, config, {"cache": "c", "labels": "l", "licence": None, "smoothing_s": 1.0})
+    finish_run(tmp_path / "run", model, config, {"cache": "c", "labels": "l", "licence": None, "restricted": False, "smoothing_s": 1.0})
     run = load_run(tmp_path / "run")
     assert (run.config, run.streams, run.roles, run.smoothing_s) == (
         config,
@@ -295,7 +295,7 @@ def test_a_torn_checkpoint_is_refused(tmp_path: Path) -> None:
     start_run(tmp_path / "run", config, {"a": "train"})
     with pytest.raises(InputError, match="expected the folder of a finished run, got none"):
         load_run(tmp_path / "run")
-    finish_run(tmp_path / "run", model, config, {"cache": "c", "labels": "l", "licence": None, "smoothing_s": 1.0})
+    finish_run(tmp_path / "run", model, config, {"cache": "c", "labels": "l", "licence": None, "restricted": False, "smoothing_s": 1.0})
     for name in ("model.safetensors", "config.json"):
         whole = (tmp_path / "run" / name).read_bytes()
         (tmp_path / "run" / name).write_bytes(whole[: len(whole) // 3])

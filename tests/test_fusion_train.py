@@ -69,7 +69,8 @@ def test_it_learns(learnt: tuple[Path, list[dict[str, Any]]]) -> None:
 def test_what_a_run_writes(learnt: tuple[Path, list[dict[str, Any]]], cache: tuple[Path, Path]) -> None:
     run, events = learnt
     loaded = load_run(run)
-    assert (loaded.cache, loaded.labels, loaded.licence) == (str(cache[0]), str(cache[1]), "test")
+    assert (loaded.cache, loaded.labels) == (str(cache[0]), str(cache[1]))
+    assert (loaded.licence, loaded.restricted) == ("test", False)
     assert sorted(loaded.roles) == [f"clip{i:02}" for i in range(10)]
     assert (run / "config.yaml").read_text(encoding="utf-8") == config_of().to_yaml()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

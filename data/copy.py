@@ -1,0 +1,265 @@
+"""`cache copy`: push, pull and convert are one verb. Only what the destination lacks is read, proven and written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib import import_module
+from pathlib import Path
+
+from .card import card
+from .entry import Entry
+from .errors import DamagedError, InputError
+from .fingerprint import clip_key, json_sha256, stream_alias, unsealed
+from .push import Push
+from .remote import READ_ONLY, OutageError, Remote
+from .store import Store, check_terms, new_root, open_store
+from .store_packs import ROOT, PackStore
+
+SINGLE_FILES = {".zip": "store_packs", ".h5": "store_hdf5", ".hdf5": "store_hdf5"}
+Pair = tuple[str, str]  # clip_id, stream
+
+
+@dataclass
+class Copied:
+    """What `copy` did.
+
+    Args:
+        copied: entries that the destination lacked and has now.
+        skipped: entries that it had.
+        bytes: of the arrays that were copied.
+        objects: files or objects that were written; 0 where the destination's own form decides.
+        failures: (clip_id, stream, reason) of what could not be copied; "" for a whole pack of the source.
+        content_sha256: of the destination now; None where a record there is damaged.
+    """
+
+    copied: int = 0
+    skipped: int = 0
+    bytes: int = 0
+    objects: int = 0
+    failures: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    content_sha256: str | None = None
+
+
+def copy(
+    source: Store | str,
+    destination: str,
+    *,
+    clips: Sequence[str] = (),
+    streams: Sequence[str] = (),
+    jobs: int = 4,
+    permission: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Copied:
+    """Copies the entries that a destination lacks, each proven by its checksums.
+
+    Nothing at the destination is ever overwritten. Said again, it goes on where it was cut: folders grow by the entry,
+    packs by the pack. A single file is made anew with the old entries, and renamed.
+
+    Args:
+        source: a cache of any form, or its address.
+        destination: `x.zarr`, `x.h5` (one file, unless it is a folder), `x.zarr.zip`, `x.packs`, `icechunk://…`,
+            `s3://…`, `gs://…`, `hf://…`. A new one inherits the source's terms.
+        clips: ids or patterns (`talks/*`); none = all.
+        streams: names, aliases or modalities; none = all.
+        jobs: entries that are read at once; no more than these, and the one that is being written, are held in memory.
+        permission: whether a restricted cache may leave this machine.
+        progress: called with the clip_id of each entry that was read.
+
+    Raises:
+        InputError: if source or destination cannot be used or reached, have different terms, or lack permission.
+    """
+    source = open_store(source) if isinstance(source, str) else source
+    destination = str(destination).removeprefix("file://").rstrip("/")
+    _check_permission(source, destination, permission)
+    job = _Job(source, destination, _choose(source, clips, streams), jobs, progress)
+    suffix = Path(destination).suffix.lower()
+    if destination.startswith("icechunk://"):
+        job.into_store()
+    elif "://" in destination or suffix == ".packs":
+        job.into_packs()
+    elif suffix in SINGLE_FILES and not Path(destination).is_dir():
+        job.into_file(SINGLE_FILES[suffix])
+    else:
+        job.into_store()
+    with contextlib.suppress(DamagedError):
+        job.done.content_sha256 = open_store(destination).content_sha256()
+    return job.done
+
+
+class _Job:
+    """One copy: what is wanted, how it is read, and what came of it."""
+
+    def __init__(
+        self,
+        source: Store,
+        destination: str,
+        chosen: list[Pair],
+        jobs: int,
+        progress: Callable[[str], None] | None,
+    ) -> None:
+        self.source, self.destination, self.chosen, self.jobs = source, destination, chosen, jobs
+        self.progress, self.done = progress or (lambda clip_id: None), Copied()
+        self.terms = {name: source.root()[name] for name in ("licence", "restricted")}
+        self.new_root = unsealed(new_root(**self.terms)) or {}
+        self.aliases = self._aliases()
+        if isinstance(source, PackStore):
+            self.done.failures += [("", "", f"{name}: {what}") for name, what in sorted(source.broken.items())]
+
+    def into_store(self) -> None:
+        """Into a Zarr folder, a folder of HDF5 files or Icechunk: durable entry by entry."""
+        target = open_store(self.destination, "a", **self.terms)
+        missing = self._missing(target)
+        for alias, stream in self.aliases.items():
+            target.point(stream, alias, only_new=True)
+        for entry in target.add(self._proven(missing)):
+            self._count(entry)
+        target.finish()
+
+    def into_file(self, module: str) -> None:
+        """Into one file: a new one with the old entries and the missing ones takes its place."""
+        path = Path(self.destination)
+        old = open_store(path) if path.exists() else None
+        missing = self._missing(old)
+        if old is not None and not missing:
+            return
+        added = set(missing)
+        kept = [pair for pair in _pairs(old) if pair not in added] if old is not None else []
+
+        def entries() -> Iterator[Entry]:
+            if old is not None:
+                yield from (old.entry(*pair) for pair in kept)
+            yield from self._proven(missing)
+
+        root = old.root() if old is not None else self.new_root
+        aliases = {**self.aliases, **(old.aliases() if old is not None else {})}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for entry in import_module(f".{module}", __package__).write_single(path, root, aliases, entries()):
+            if (entry.clip_id, entry.stream) in added:
+                self._count(entry)
+        self.done.objects = 1
+
+    def into_packs(self) -> None:
+        """Into packs: an interrupted push goes on with the next pack."""
+        place = Remote(self.destination)
+        old = _open_packs(place)
+        place.ready_to_write(new=old is None)
+        missing = self._missing(old)
+        push = Push(place, old.root() if old is not None else self.new_root, self.aliases)
+        for entries, nbytes in push.add(self._proven(missing), new=old is None):
+            self.done.copied += entries
+            self.done.bytes += nbytes
+        if place.scheme == "hf":
+            push.write_card(card(open_store(self.destination), self.destination))
+        self.done.objects = push.objects
+
+    def _check_terms(self, target: Store) -> None:
+        """Both have the same terms, "not stated" being one of them."""
+        check_terms(target.url, target.root(), **self.terms)
+        check_terms(self.source.url, self.terms, target.root()["licence"], target.root()["restricted"])
+
+    def _missing(self, target: Store | None) -> list[Pair]:
+        """What is to be copied; what is there already is counted, what cannot be copied is noted."""
+        if target is not None:
+            self._check_terms(target)
+        missing: list[Pair] = []
+        for pair in self.chosen:
+            try:
+                record = self.source.record(*pair)
+            except InputError as error:
+                self._fail(pair, error)
+                continue
+            known = unsealed(target._load_record(pair[1], clip_key(pair[0]))) if target is not None else None
+            if known is None:
+                missing.append(pair)
+            elif json_sha256(known) == json_sha256(record):
+                self.done.skipped += 1
+            else:
+                same = known["source_sha256"] == record["source_sha256"]
+                reason = f"{self.destination} has other values" if same else "made from another medium than the one"
+                self.done.failures.append((*pair, f"{reason} there under this name; it stays as it is"))
+        return missing
+
+    def _proven(self, pairs: Sequence[Pair]) -> Iterator[Entry]:
+        """The entries, read in parallel, in order, at most `jobs` ahead. A damaged one is noted."""
+        left, held = iter(pairs), deque[tuple[Pair, Future[Entry]]]()
+        with ThreadPoolExecutor(self.jobs, "sage-va-copy") as pool:
+            try:
+                while True:
+                    while len(held) < self.jobs and (pair := next(left, None)) is not None:
+                        held.append((pair, pool.submit(self.source.entry, *pair)))
+                    if not held:
+                        return
+                    pair, future = held.popleft()
+                    try:
+                        yield future.result()
+                    except InputError as error:
+                        self._fail(pair, error)
+                    del future
+                    self.progress(pair[0])
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _fail(self, pair: Pair, error: InputError) -> None:
+        if isinstance(error, OutageError):
+            raise error
+        self.done.failures.append((*pair, error.about(" ".join(pair))))
+
+    def _count(self, entry: Entry) -> None:
+        self.done.copied += 1
+        self.done.bytes += entry.nbytes
+
+    def _aliases(self) -> dict[str, str]:
+        """The aliases of the chosen streams; a stream without any gets the one in its name, if that is free."""
+        streams = sorted({stream for _, stream in self.chosen})
+        aliases = {alias: stream for alias, stream in self.source.aliases().items() if stream in streams}
+        for stream in streams:
+            aliases.setdefault(stream_alias(stream), stream)
+        return aliases
+
+
+def _check_permission(source: Store, destination: str, permission: bool) -> None:
+    scheme = destination.partition("://")[0] if "://" in destination else ""
+    if scheme in READ_ONLY:
+        todo = "Copy to a .packs folder, and put that behind the server by other means."
+        raise InputError(destination, expected="a destination that can be written", got=f"{scheme}://", todo=todo)
+    local = "://" not in destination.removeprefix("icechunk://")
+    if source.root()["restricted"] and not local and not permission:
+        raise InputError(
+            destination,
+            expected="a place on this machine for a restricted cache",
+            got=f"one that is elsewhere, and {source.url} says RESTRICTED",
+            todo="If its terms allow you to put it there, say so with --i-have-permission.",
+        )
+
+
+def _pairs(store: Store) -> list[Pair]:
+    return [(clip_id, stream) for stream in store.streams() for clip_id in store.clip_ids(stream)]
+
+
+def _choose(source: Store, clips: Sequence[str], streams: Sequence[str]) -> list[Pair]:
+    """The entries that are meant, stream by stream."""
+    names = {source.resolve(name) for name in streams}
+    found = [pair for pair in _pairs(source) if not names or pair[1] in names]
+    for pattern in clips:
+        if not any(_matches(clip_id, pattern) for clip_id, _ in found):
+            todo = f"See `sage-va cache ls {source.url}`."
+            raise InputError(f"clip {pattern!r}", expected="a clip_id or a pattern of some", got="no match", todo=todo)
+    return [pair for pair in found if not clips or any(_matches(pair[0], pattern) for pattern in clips)]
+
+
+def _matches(clip_id: str, pattern: str) -> bool:
+    return clip_id == pattern or fnmatchcase(clip_id, pattern)
+
+
+def _open_packs(place: Remote) -> Store | None:
+    """The cache at a place, None where there is none yet."""
+    try:
+        place.read(ROOT)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return open_store(place.url)

@@ -1,0 +1,129 @@
+"""What keeps a cache whole and small: verify, repair, gc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .entry import expected_bytes
+from .errors import DamagedError
+from .fingerprint import unsealed
+from .store import Store, in_subset, open_store
+
+Tick = Callable[[str], None]
+
+
+def verify(store: Store, progress: Tick | None = None, *, subset: str | None = None, jobs: int = 4) -> dict[str, Any]:
+    """Counts of what was checked, every problem, and what interrupted writers left (harmless).
+
+    Args:
+        progress: called with the clip_id of each entry, from this thread.
+        subset: a fixed part of the entries, such as `1/7` or `5%`.
+        jobs: entries checked at once.
+    """
+    problems, checked = [], 0
+    for clip_id, stream, problem in store.verify(in_subset(subset) if subset else None, jobs):
+        checked += bool(stream)
+        if problem is not None:
+            problems.append({"clip_id": problem.clip_id, "stream": problem.stream, "what": problem.what})
+        if progress:
+            progress(clip_id)
+    return {"url": store.url, "streams_checked": checked, "problems": problems, "leftovers": store.leftovers()}
+
+
+def describe_verified(found: dict[str, Any]) -> str:
+    """`verify` as text."""
+    lines = [f"{p['clip_id']} {p['stream']}: {p['what']}".removeprefix(" : ") for p in found["problems"]]
+    lines += [
+        f"{place}: left by an interrupted writer; harmless, the next one clears it" for place in found["leftovers"]
+    ]
+    verdict = f"{len(found['problems'])} problems" if found["problems"] else "whole"
+    todo = ". Run `sage-va cache repair`, then extract again" if found["problems"] else ""
+    return "\n".join([*lines, f"{found['url']}: {found['streams_checked']} streams checked, {verdict}{todo}"])
+
+
+def repair(url: str, progress: Tick | None = None, *, jobs: int = 4) -> dict[str, Any]:
+    """Restores what can be derived, and takes out damaged entries, so that the next extraction makes just those.
+
+    Raises:
+        InputError: if the form cannot be written, or the cache's own attributes are lost beyond repair.
+    """
+    done = [restored] if (restored := _restore_root(url)) else []
+    store = open_store(url, "a")
+    done += store.sweep()
+    requeued = []
+    for clip_id, stream, problem in store.verify(jobs=jobs):
+        if problem is not None and stream:
+            store.discard(clip_id, stream)
+            requeued.append({"clip_id": clip_id, "stream": stream, "what": problem.what})
+        elif problem is not None:
+            raise DamagedError(url, expected="a form that can be repaired", got=problem.what, todo="Copy it anew.")
+        if progress:
+            progress(clip_id)
+    store.finish()
+    return {"url": url, "done": done, "requeued": requeued}
+
+
+def _restore_root(url: str) -> str | None:
+    path = Path(url.removeprefix("file://"))
+    if not path.is_dir() or path.suffix not in (".zarr", ".h5", ".hdf5"):
+        return None
+    module = import_module(".store_zarr" if path.suffix == ".zarr" else ".store_hdf5", __package__)
+    return module.restore(path)
+
+
+def describe_repaired(found: dict[str, Any]) -> str:
+    """`repair` as text."""
+    lines = [*found["done"]]
+    lines += [f"taken out: {row['clip_id']} {row['stream']}: {row['what']}" for row in found["requeued"]]
+    if found["requeued"]:
+        verdict = f"{len(found['requeued'])} damaged streams taken out; run the same `extract` to make them again"
+    else:
+        verdict = "no damaged streams"
+    return "\n".join([*lines, f"{found['url']}: {verdict}"])
+
+
+def collect_garbage(url: str, *, dry_run: bool = False) -> dict[str, Any]:
+    """Removes streams that no alias names, leftovers of killed writers, and training forms of no more use.
+
+    Args:
+        dry_run: only tell.
+
+    Returns:
+        streams: name, clips and bytes of each; leftovers; forms: training forms with their bytes.
+    """
+    from .resident import remove_form, stale_forms
+
+    store = open_store(url, "r" if dry_run else "a")
+    named = set(store.aliases().values())
+    streams = [_size_of(store, stream) for stream in store.streams() if stream not in named]
+    forms = stale_forms(store)
+    found = {"url": url, "dry_run": dry_run, "streams": streams, "leftovers": store.leftovers(), "forms": forms}
+    if not dry_run:
+        for row in streams:
+            for clip_id in store.clip_ids(row["stream"]):
+                store.discard(clip_id, row["stream"])
+        store.sweep()
+        for form in forms:
+            remove_form(form)
+        store.finish()
+    return found
+
+
+def _size_of(store: Store, stream: str) -> dict[str, Any]:
+    records = [unsealed(store._load_record(stream, key)) for key in store._keys(stream)]
+    return {"stream": stream, "clips": len(records), "bytes": sum(expected_bytes(r) for r in records if r)}
+
+
+def describe_garbage(found: dict[str, Any]) -> str:
+    """`collect_garbage` as text."""
+    verb = "would remove" if found["dry_run"] else "removed"
+    lines = [
+        f"{verb} {row['stream']}: {row['clips']} clips, {row['bytes'] / 1e6:.1f} MB, which no alias names"
+        for row in found["streams"]
+    ]
+    lines += [f"{verb} {place}, left by an interrupted writer" for place in found["leftovers"]]
+    lines += [f"{verb} a training form of {form['bytes'] / 1e6:.1f} MB" for form in found["forms"]]
+    return "\n".join(lines or ["nothing to remove"])

