@@ -113,7 +113,7 @@ def _from_store(
     start_s, done, failures = perf_counter(), [], []
     for clip_id in clip_ids:
         try:
-            corpus = load_corpus(store, run.streams, [clip_id], grid_hz=run.config.data.grid_hz)
+            corpus = load_corpus(store, run.streams, [clip_id], grid_hz=run.config.data.grid_hz, keep=False)
             (prediction,) = predict(run.model, corpus.to(torch.device(device)), [0], run.config.data)
             write_csv(out / f"{clip_id}.csv", prediction, [stream.label for stream in run.streams])
             done.append(clip_id)

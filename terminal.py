@@ -33,7 +33,7 @@ def interruptible() -> Iterator[threading.Event]:
 
     def asked(number: int, _: object) -> None:
         stop.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
         click.echo("\nFinishing the clips in work; press Ctrl-C again to stop at once.", err=True)
 
     before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}

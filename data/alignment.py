@@ -173,7 +173,7 @@ def describe_align(found: dict[str, Any]) -> str:
     """`align` as text: a table, and under each clip what is off (!) or odd (-)."""
     head = ("clip", "seconds", "frames", "promised", "labels", "fps", "frame 0 s", "sound s", "gap s", "drift s")
     keys = ("num_frames", "num_frames_promised", "num_label_rows")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for clip in found["clips"]:
         seconds = (clip["first_frame_s"], clip["audio_first_s"], clip["largest_gap_s"], clip["drift_s"])
         counts = ("-" if clip[key] is None else str(clip[key]) for key in keys)

@@ -154,7 +154,8 @@ class Track:
 
     def _check_shapes(self) -> int:
         if self.values.ndim != 2 or 0 in self.values.shape or self.values.dtype.name not in VALUE_DTYPES:
-            raise _bad("values of shape (T, D), float16, bfloat16 or float32", f"{self.values.shape} {self.values.dtype}")
+            expected = "values of shape (T, D), float16, bfloat16 or float32"
+            raise _bad(expected, f"{self.values.shape} {self.values.dtype}")
         num_frames = len(self.values)
         wanted = {
             "times_s": ((num_frames,), np.float64),

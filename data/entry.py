@@ -101,12 +101,18 @@ class Entry:
         Raises:
             DamagedError: if times do not increase, or values and mask disagree.
         """
-        values = self.values.view(ml_dtypes.bfloat16) if self.record["dtype"] == "bfloat16" else self.values
+        stored = self.values
+        values: NDArray[Any] = stored.view(ml_dtypes.bfloat16) if self.record["dtype"] == "bfloat16" else stored
+        mask = self.frames[:, 1]
+        if not np.isin(mask, (0, 1)).all():
+            raise damaged(self, "a mask of 0 and 1", "other numbers")
+        if mask.sum() != self.record["num_valid"]:
+            raise damaged(self, f"{self.record['num_valid']} valid frames", f"{int(mask.sum())}")
         times_s = np.ascontiguousarray(self.frames[:, 0])
         quality = np.ascontiguousarray(self.frames[:, 2:], np.float32)
-        units = {name: unit for name, unit in self.record["columns"][2:]}
+        units = dict(self.record["columns"][2:])
         try:
-            return Track(values, times_s, self.frames[:, 1] == 1, quality, units)
+            return Track(values, times_s, mask == 1, quality, units)
         except InputError as error:
             raise damaged(self, error.expected, error.got) from error
 
@@ -119,6 +125,19 @@ def array_forms(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], n
         "values": ((num_frames, dim), STORED_DTYPES[record["dtype"]]),
         "frames": ((num_frames, columns), np.dtype("<f8")),
     }
+
+
+def is_record(value: Mapping[str, Any]) -> bool:
+    """Whether sealed attributes have the form of a commit record; one of a wrong writer may not."""
+    texts = [value.get("stream"), value.get("source_sha256"), value.get("dtype")]
+    parts = [value.get("clip"), value.get("fingerprint"), value.get("checksums")]
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(part, dict) for part in parts):
+        return False
+    columns, num_valid = value.get("columns"), value.get("num_valid")
+    if not isinstance(columns, list) or not all(isinstance(c, list) and len(c) == 2 for c in columns):
+        return False
+    named = isinstance(value["clip"].get("clip_id"), str) and value["checksums"].keys() == {"values", "frames"}
+    return named and columns[:2] == TIME_COLUMNS and isinstance(num_valid, int)
 
 
 def expected_bytes(record: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ from .errors import InputError
 
 SCHEMA_VERSION = 1
 MAX_KEY_BYTES = 160
+_CUT_KEY = re.compile(rf"[A-Za-z0-9=-][A-Za-z0-9=._-]{{{MAX_KEY_BYTES - 18}}}~[0-9a-f]{{16}}")
 
 
 def canonical_json(value: object) -> str:
@@ -81,9 +82,11 @@ def check_clip_id(clip_id: str) -> str:
 def clip_key(clip_id: str) -> str:
     """A clip_id as one safe path segment: reversible by `clip_id_of`, bounded in length.
 
-    Bytes outside `A-Za-z0-9._-`, and a leading `.` or `_`, become `=XX`. A key over 160 bytes is cut and ends in `~` and 16 hex of the id's
-    SHA-256; the id itself then stands in the clip's attributes.
+    Bytes outside `A-Za-z0-9._-`, and a leading `.` or `_`, become `=XX`. A key over 160 bytes is cut and ends in `~`
+    and 16 hex of the id's SHA-256; the id itself then stands in the record.
     """
+    if _CUT_KEY.fullmatch(clip_id):
+        return clip_id  # all that is known of a clip whose record is damaged
     key = quote(check_clip_id(clip_id), safe="").replace("%", "=").replace("~", "=7E")
     if key[0] in "._":
         key = f"={ord(key[0]):02X}{key[1:]}"

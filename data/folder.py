@@ -88,9 +88,13 @@ class FolderStore(Store):
         if self.path.exists() and (not self.path.is_dir() or set(os.listdir(self.path)) - known):
             got = "a folder of other files" if self.path.is_dir() else "a file"
             raise InputError(self.path, expected="a cache or an empty place", got=got, todo="Choose another path.")
-        (self.path / STAGING).mkdir(parents=True, exist_ok=True)
-        for place in (self.path / SIDE, self.path, self.path.parent):
-            sync(place)
+        if (
+            any(map(folders, (self.path / modality for modality in MODALITIES)))
+            and not (self.path / self.ROOT).exists()
+        ):
+            todo = "Run `sage-va cache repair`; the clips in it are not concerned."
+            raise DamagedError(self.path, expected=f"the {self.ROOT} of the cache", got="none", todo=todo)
+        make_folder(self.path / STAGING)
         attrs = new_root(licence, restricted)
         self._log({"event": "create", "root": attrs})
         self._put_file(self.path / self.ROOT, self._root_file(attrs))
@@ -118,12 +122,11 @@ class FolderStore(Store):
         """The alias in a file, or None where the file is not what was written."""
         try:
             content = path.read_bytes()
-            alias = unsealed(json.loads(content))
-        except (OSError, ValueError):
+            alias = {name: json.loads(content)[name] for name in ("alias", "stream")}
+            whole = path == self._alias_file(alias["alias"]) and content == json_file(sealed(alias))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        if not alias or path != self._alias_file(alias["alias"]) or content != json_file(sealed(alias)):
-            return None
-        return alias
+        return alias if whole else None
 
     def _alias_file(self, alias: str) -> Path:
         modality, _, name = alias.partition("/")
@@ -163,7 +166,7 @@ class FolderStore(Store):
         place = self._place(entry.stream, key)
         files = self._encode(entry)
         with self._temporary() as temporary:
-            self._put_groups(place.parent)
+            self._put_groups(place.parent, temporary)
             staged = temporary / "new"
             for name, content in files.items():
                 write(staged / name if name else staged, content)
@@ -171,6 +174,8 @@ class FolderStore(Store):
             if place.exists() and (overwrite or unsealed(self._load_record(entry.stream, key)) is None):
                 self._set_aside(place, temporary)
             move(staged, place)
+            if (temporary / "old").exists():  # it has its successor, so nobody may put it back
+                (temporary / "old").rename(temporary / "replaced")
 
     def _set_aside(self, place: Path, temporary: Path) -> None:
         old = temporary / "old" / place.relative_to(self.path)
@@ -180,25 +185,37 @@ class FolderStore(Store):
 
     def _discard(self, stream: str, key: str) -> None:
         with self._temporary() as temporary, contextlib.suppress(FileNotFoundError):
+            self._forget(self._place(stream, key), temporary)
             self._place(stream, key).rename(temporary / "discarded")
             sync(self.path / stream)
+
+    def _forget(self, place: Path, temporary: Path) -> None:
+        """Takes away what was set aside for a place and never removed; else it would come back to an empty one."""
+        for number, old in enumerate((self.path / STAGING).glob(f"*/old/{place.relative_to(self.path)}")):
+            with contextlib.suppress(FileNotFoundError):
+                old.rename(temporary / f"forgotten-{number}")
 
     def _discard_empty(self, stream: str) -> None:
         """Removes the folder of a stream without entries, unless somebody writes just now."""
         with locked(self.path / STAGING / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-            if alone and not self._places(stream):
+            if alone and not self.leftovers() and not self._places(stream):
                 aside = self.path / STAGING / f"{HOST}-{uuid.uuid4().hex}"
                 (self.path / stream).rename(aside)
                 sync((self.path / stream).parent)
                 shutil.rmtree(aside, ignore_errors=True)
 
-    def _put_groups(self, folder: Path) -> None:
-        """Makes the folders down to an entry, with their constant files."""
-        for place in (folder.parent, folder):
+    def _put_groups(self, folder: Path, temporary: Path) -> None:
+        """Makes the folders down to an entry; each appears with its constant files in it."""
+        for number, place in enumerate((folder.parent, folder)):
+            if place.is_dir():
+                continue
+            staged = temporary / f"group-{number}"
             for name, content in self._group_files().items():
-                if not (place / name).exists():
-                    self._put_file(place / name, content)
-            if not place.is_dir():
+                write(staged / name, content)
+            if staged.is_dir():
+                sync(staged)
+                move(staged, place)
+            else:
                 place.mkdir(exist_ok=True)  # another writer may have been first
                 sync(place.parent)
 
@@ -206,9 +223,7 @@ class FolderStore(Store):
         """Makes or replaces a file in one step."""
         with self._temporary() as temporary:
             write(temporary / "new", content)
-            if not place.parent.is_dir():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                sync(place.parent.parent)
+            make_folder(place.parent)
             (temporary / "new").replace(place)
             sync(place.parent)
 
@@ -265,6 +280,7 @@ class FolderStore(Store):
         for path in self._alias_files():
             if self._read_alias(path) is None:
                 path.unlink()
+                sync(path.parent)
                 done.append(f"removed {path.relative_to(self.path)}, which was damaged")
         return done
 
@@ -304,13 +320,13 @@ class FolderStore(Store):
         damaged = set(damaged_lines(path))
         if not damaged:
             return []
-        lines = path.read_bytes().splitlines(keepends=True)
-        self._put_file(path, b"".join(line for k, line in enumerate(lines, 1) if k not in damaged))
+        kept = [line for number, line in enumerate(_raw_lines(path), 1) if number not in damaged]
+        self._put_file(path, b"\n".join(kept))
         return [f"removed damaged lines from {JOURNAL}: {', '.join(map(str, sorted(damaged)))}"]
 
 
 def restore_root(kind: type[FolderStore], path: Path) -> str | None:
-    """Writes a damaged or lost root file again from the journal's first line; returns what was done, if anything was.
+    """Writes a damaged or lost root file again from the journal; returns what was done, if anything was.
 
     Raises:
         InputError: if the journal does not have it either.
@@ -320,11 +336,11 @@ def restore_root(kind: type[FolderStore], path: Path) -> str | None:
     with contextlib.suppress(DamagedError, FileNotFoundError):
         store.root()
         return None
-    for line in read_lines(path / JOURNAL):
-        if line.get("event") == "create":
-            check_root(str(path), line["root"])
-            store._put_file(path / kind.ROOT, store._root_file(line["root"]))
-            return f"restored {kind.ROOT}"
+    created = [line["root"] for line in read_lines(path / JOURNAL) if line.get("event") == "create"]
+    if created:  # the last: who logged an earlier one was killed before the root was there
+        check_root(str(path), created[-1])
+        store._put_file(path / kind.ROOT, store._root_file(created[-1]))
+        return f"restored {kind.ROOT}"
     todo = f"Take {kind.ROOT} from a copy of the cache; the clips in it are not concerned."
     raise InputError(path, expected="the cache's attributes in its journal", got="none there", todo=todo)
 
@@ -397,6 +413,14 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """A folder, and those above it, with durable names."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
 def sync_folders(place: Path) -> None:
     """The same for a folder and all below it; nothing for a file."""
     for parent, _, _ in os.walk(place, topdown=False):
@@ -408,15 +432,22 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
     kill) is told from one that was changed.
     """
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    body = json.dumps(sealed({"time": now, **value}), ensure_ascii=False, allow_nan=False).encode()
-    line = b'{"bytes": "%08d", ' % (len(body) + 21) + body[1:] + b"\n"
+    line = journal_line({"time": now, **value}) + b"\n"
+    path.parent.mkdir(exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         os.write(descriptor, b"\n" + line if torn else line)
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def journal_line(value: Mapping[str, Any]) -> bytes:
+    """A value as it stands in the journal."""
+    body = json.dumps(sealed(value), ensure_ascii=False, allow_nan=False).encode()
+    return b'{"bytes": "%08d", ' % (len(body) + 21) + body[1:]
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -439,10 +470,10 @@ def _raw_lines(path: Path) -> list[bytes]:
 def _line_of(line: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
-        length = int(value.pop("bytes"))
-    except (ValueError, KeyError, AttributeError, TypeError):
+        del value["bytes"], value["attrs_sha256"]
+        return value if journal_line(value) == line else None
+    except (ValueError, KeyError, TypeError):
         return None
-    return unsealed(value) if length == len(line) else None
 
 
 def _is_torn(line: bytes) -> bool:
@@ -454,4 +485,5 @@ def _is_torn(line: bytes) -> bool:
         return False
     start = b'{"bytes": "'
     found = _LENGTH.match(line)
-    return len(line) < int(found[1]) if found else line.startswith(start) or start.startswith(line)
+    begun = len(line) < 22 and (line.startswith(start) or start.startswith(line))
+    return len(line) < int(found[1]) if found else begun

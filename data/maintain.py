@@ -11,6 +11,8 @@ from .entry import expected_bytes
 from .errors import DamagedError
 from .fingerprint import unsealed
 from .store import Store, in_subset, open_store
+from .training_form import Form, address_of, forms, stale_forms
+from .training_form import remove as remove_forms
 
 Tick = Callable[[str], None]
 
@@ -94,22 +96,27 @@ def collect_garbage(url: str, *, dry_run: bool = False) -> dict[str, Any]:
     Returns:
         streams: name, clips and bytes of each; leftovers; forms: training forms with their bytes.
     """
-    from .resident import remove_form, stale_forms
-
     store = open_store(url, "r" if dry_run else "a")
     named = set(store.aliases().values())
     streams = [_size_of(store, stream) for stream in store.streams() if stream not in named]
-    forms = stale_forms(store)
-    found = {"url": url, "dry_run": dry_run, "streams": streams, "leftovers": store.leftovers(), "forms": forms}
+    useless = _useless_forms(store, {row["stream"] for row in streams})
+    rows = [{"path": str(form.path), "bytes": form.num_bytes} for form in useless]
+    found = {"url": url, "dry_run": dry_run, "streams": streams, "leftovers": store.leftovers(), "forms": rows}
     if not dry_run:
         for row in streams:
             for clip_id in store.clip_ids(row["stream"]):
                 store.discard(clip_id, row["stream"])
         store.sweep()
-        for form in forms:
-            remove_form(form)
+        remove_forms(useless)
         store.finish()
     return found
+
+
+def _useless_forms(store: Store, doomed: set[str]) -> list[Form]:
+    """Training forms that are stale already, or will be without these streams."""
+    here = [form for form in forms() if form.meta and form.store == address_of(store)]
+    losing = [form for form in here if form.meta and doomed & set(form.meta["streams"])]
+    return list({form.path: form for form in [*stale_forms(store), *losing]}.values())
 
 
 def _size_of(store: Store, stream: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from .clip import Clip, Track
-from .entry import Entry, check_name, damaged
+from .entry import Entry, check_name, damaged, is_record
 from .errors import DamagedError, InputError
 from .fingerprint import SCHEMA_VERSION, clip_id_of, clip_key, json_sha256, sealed, stream_alias, unsealed
 
@@ -41,6 +41,7 @@ class Store(ABC):
 
     url: str
     mode: Mode
+    _pointed: frozenset[str] = frozenset()  # streams whose alias this writer has set
 
     @abstractmethod
     def _load_root(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ class Store(ABC):
         """Appends one line to the journal."""
 
     def journal(self) -> Iterable[dict[str, Any]]:
-        """What writers have noted, oldest first, where the form keeps a journal: event, time, clip_id, stream …"""
+        """What writers have noted, oldest first, where the form keeps a journal: event, time, clip_id and so on."""
         return ()
 
     def leftovers(self) -> list[str]:
@@ -109,7 +110,7 @@ class Store(ABC):
         """Removes leftovers and places without a record, restores what can be derived; returns what was done."""
         return []
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 - most forms derive nothing
         """Said by a writer that has done its work: what is derived from the entries may be brought up to date."""
 
     def add(self, entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -172,7 +173,7 @@ class Store(ABC):
             only_new: leave an alias that exists as it is.
         """
         alias = alias or stream_alias(stream)
-        if alias.split("/")[0] != stream.split("/")[0] or alias.count("/") != 1 or alias.endswith("/"):
+        if alias.split("/")[0] != stream.split("/")[0] or alias.count("/") != 1 or alias[-1] == "/" or "/." in alias:
             todo = f"Begin it with {stream.split('/')[0]}/."
             raise InputError(f"alias {alias!r}", expected="MODALITY/NAME of the stream", got=repr(alias), todo=todo)
         known = self._load_aliases().get(alias)
@@ -212,7 +213,7 @@ class Store(ABC):
             InputError: if it is, but was made from other bytes than `source_sha256` names.
         """
         record = unsealed(self._load_record(stream, clip_key(clip_id)))
-        if record is None:
+        if record is None or not is_record(record):
             return False
         if record["source_sha256"] != source_sha256:
             raise InputError(
@@ -248,22 +249,15 @@ class Store(ABC):
         Raises:
             InputError: if the entry exists and was made from another medium, and `overwrite` is False.
         """
-        entry = Entry.of(
-            clip, stream, track, fingerprint=fingerprint, source_sha256=source_sha256, report=report
-        )
+        entry = Entry.of(clip, stream, track, fingerprint=fingerprint, source_sha256=source_sha256, report=report)
         key = clip_key(clip.clip_id)
         if not overwrite and self.has(clip.clip_id, stream, source_sha256):
             return
         if stream not in self._pointed:
             self.point(stream)
-            self._pointed.add(stream)
+            self._pointed |= {stream}
         self._save_entry(key, entry, overwrite)
         self._log({"event": "commit", "clip_id": clip.clip_id, "stream": stream})
-
-    @property
-    def _pointed(self) -> set[str]:
-        """Streams whose alias this writer has set."""
-        return self.__dict__.setdefault("_pointed_streams", set())
 
     @final
     def log(self, event: str, **facts: Any) -> None:
@@ -302,15 +296,15 @@ class Store(ABC):
                 f"{clip_id} {stream}", expected="a committed stream", got="none", todo="Extract or import it first."
             )
         body = unsealed(found)
-        if body is None or (body["clip"]["clip_id"], body["stream"]) != (clip_id, stream):
-            raise damaged((clip_id, stream), "the record that was committed", "another one")
-        if body["schema_version"] != SCHEMA_VERSION:
+        if body is not None and body.get("schema_version") != SCHEMA_VERSION:
             raise InputError(
                 f"{clip_id} {stream}",
                 expected=f"cache schema {SCHEMA_VERSION}",
-                got=f"schema {body['schema_version']}",
+                got=f"schema {body.get('schema_version')}",
                 todo="Read it with the version of sage-va that wrote it, or extract again.",
             )
+        if body is None or not is_record(body) or (body["clip"]["clip_id"], body["stream"]) != (clip_id, stream):
+            raise damaged((clip_id, stream), "the record that was committed", "another one")
         return body
 
     @final
@@ -339,9 +333,8 @@ class Store(ABC):
 
     @final
     def discard(self, clip_id: str, stream: str) -> None:
-        """Removes one entry; the next extraction makes it again. A lost clip_id is named by its key, as in `verify`."""
-        lost = clip_id_of(clip_id) is None and self._exists(stream, clip_id)
-        self._discard(stream, clip_id if lost else clip_key(clip_id))
+        """Removes one entry; the next extraction makes it again."""
+        self._discard(stream, clip_key(clip_id))
         self._log({"event": "discard", "clip_id": clip_id, "stream": stream})
 
     @final
@@ -370,6 +363,8 @@ class Store(ABC):
             self.read(clip_id, stream)
             what = self._entry_form_problem(stream, key)
         except InputError as error:
+            if is_outage(error):
+                raise
             what = f"expected {error.expected}, got {error.got}"
         return clip_id, stream, Problem(clip_id, stream, what) if what else None
 
@@ -388,7 +383,7 @@ class Store(ABC):
         if whole is not None:
             return whole
         record = unsealed(self._load_record(stream, key))
-        return record["clip"]["clip_id"] if record else key
+        return record["clip"]["clip_id"] if record and is_record(record) else key
 
 
 def is_outage(error: BaseException) -> bool:
@@ -401,9 +396,7 @@ def is_outage(error: BaseException) -> bool:
 def new_root(licence: str | None, restricted: bool) -> dict[str, Any]:
     """The sealed attributes of a new cache."""
     made = f"sage-va {version('sage-va')}"
-    return sealed(
-        {"schema_version": SCHEMA_VERSION, "created_by": made, "licence": licence, "restricted": restricted}
-    )
+    return sealed({"schema_version": SCHEMA_VERSION, "created_by": made, "licence": licence, "restricted": restricted})
 
 
 def check_root(url: str, attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from icechunk import ConflictDetector, ConflictError, IcechunkError, RebaseFailedError, Repository, Session
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
@@ -26,6 +25,8 @@ from .folder import locked
 from .icechunk_place import asked, create, is_outage, line_of, split, storage_of, version_of
 from .store import Mode, Store, check_terms, new_root
 from .zarr_form import META, decode, encode, form_problem, group_attrs, group_file, record_of
+
+from icechunk import ConflictDetector, ConflictError, IcechunkError, RebaseFailedError, Repository, Session  # isort: skip
 
 LOCK = ".sage-va.lock"
 ALIASES = f"aliases/{META}"

@@ -91,11 +91,12 @@ def open_form(
                 (place.parent / part).mkdir(parents=True, exist_ok=True)
             clear_leftovers()
         with locked(_lock(place.name), fcntl.LOCK_EX):
-            laid = _open(place) or _make(place, {"store": _address(store), **source}, parts)
+            laid = _open(place) or _make(place, {"store": address_of(store), **source}, parts)
     return laid
 
 
-def _address(store: Store) -> str:
+def address_of(store: Store) -> str:
+    """A store's url, absolute."""
     return store.url if "://" in store.url else str(Path(store.url).resolve())
 
 
@@ -257,7 +258,7 @@ def stale_forms(store: Store | None, max_age_s: float = UNUSED_S) -> list[Form]:
 
 def _outdated(form: Form, store: Store) -> bool:
     assert form.meta is not None
-    if form.store != _address(store):
+    if form.store != address_of(store):
         return False
     return any(
         _record_sha256(store, clip["clip_id"], stream) != known

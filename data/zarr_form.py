@@ -21,7 +21,7 @@ _BFLOAT16_NAN = 0x7FC0
 def group_file(attrs: Mapping[str, Any]) -> bytes:
     """The `zarr.json` of a group."""
     body = {"attributes": dict(attrs), "zarr_format": 3, "node_type": "group"}
-    return (json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(body, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def group_attrs(content: bytes) -> dict[str, Any]:
@@ -93,7 +93,9 @@ def form_problem(names: Iterable[str], read: Callable[[str], bytes]) -> str | No
     known = group_attrs(read(META))["files"]
     wanted = {META, *known, *(f"{name}/{CHUNK}" for name in _DIMENSIONS)}
     if strange := sorted(set(names) ^ wanted):
-        return f"expected the files of an entry, got {strange[0]} {'missing' if strange[0] in wanted else 'beside them'}"
+        return (
+            f"expected the files of an entry, got {strange[0]} {'missing' if strange[0] in wanted else 'beside them'}"
+        )
     for name, sha256 in known.items():
         if _sha256(read(name)) != sha256:
             return f"expected the {name} that was written, got another"

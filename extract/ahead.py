@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -26,6 +27,7 @@ from .sound import Samples
 from .speech import AudioEncoder
 from .tracking import Sightings
 from .visual import VisualEncoder
+from .watchdog import STALL_S, GivenUpError, Watchdog
 from .windows import Window, Windower
 
 QUEUE_BYTES = 256 << 20
@@ -65,7 +67,9 @@ class DecodeAhead:
         self._busy_s = 0.0
         wanted = options.num_workers or max(1, min(MAX_WORKERS, num_cores() // 2))
         self._num_workers = max(1, min(wanted, len(sources)))
-        self._threads = [threading.Thread(target=self._work, name=f"decode-{k}") for k in range(self._num_workers)]
+        self._watchdog: Watchdog[Assembly] = Watchdog(self._give_up)
+        self._at_work: dict[Assembly, threading.Thread] = {}
+        self._threads = [self._thread() for _ in range(self._num_workers)]
 
     @property
     def busy_s(self) -> float:
@@ -73,6 +77,7 @@ class DecodeAhead:
         return self._busy_s / self._num_workers
 
     def __enter__(self) -> Self:
+        self._watchdog.__enter__()
         for thread in self._threads:
             thread.start()
         return self
@@ -81,9 +86,10 @@ class DecodeAhead:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._queue.close()
+        self._watchdog.__exit__(kind, error, traceback)
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join()
+                thread.join(STALL_S)
 
     def __iter__(self) -> Iterator[tuple[Assembly, Part]]:
         running = self._num_workers
@@ -98,6 +104,24 @@ class DecodeAhead:
         """Starts no further clip; those in work go on."""
         self._todo.clear()
 
+    def _thread(self) -> threading.Thread:
+        return threading.Thread(target=self._work, name="decode", daemon=True)  # one that hangs must not keep us alive
+
+    def _give_up(self, clip: Assembly) -> None:
+        """Fails a clip whose thread hangs, and puts another thread in its place."""
+        error = InputError(
+            clip.source.clip_id,
+            expected="a recording that decodes",
+            got=f"nothing for {STALL_S:.0f} s from the decoder",
+            todo="Repair it or write it again, e.g. `ffmpeg -i IN OUT.mp4`.",
+        )
+        with self._lock:
+            self._threads.remove(self._at_work[clip])
+            self._threads.append(self._thread())
+        with contextlib.suppress(ClosedError):
+            self._queue.put((clip, Failure.of(clip.source.clip_id, error)))
+        self._threads[-1].start()
+
     def _work(self) -> None:
         try:
             while self._todo:
@@ -107,25 +131,31 @@ class DecodeAhead:
                     break
                 self._decode(Assembly(source, self._options.dtype))
             self._queue.put(None)
-        except ClosedError:
+        except (ClosedError, GivenUpError):
             pass
 
     def _decode(self, clip: Assembly) -> None:
         start, waited_s = perf_counter(), 0.0
+        self._at_work[clip] = threading.current_thread()
         people: tuple[Source, ...] = ()
         try:
             for part in self._parts(clip):
                 people = part if isinstance(part, tuple) else ()
+                self._watchdog.rest(clip)
                 waited_s += self._queue.put((clip, part), part.num_bytes if isinstance(part, Frames | Window) else 0)
                 if clip.failed:
                     break
-        except ClosedError:
+                self._watchdog.beat(clip)
+        except (ClosedError, GivenUpError):
             raise
         except Exception as error:  # whatever a medium does to a decoder is a failure of that clip alone
+            self._watchdog.rest(clip)
             waited_s += self._queue.put((clip, Failure.of(clip.source.clip_id, error)))
         finally:
             with self._lock:
                 self._busy_s += perf_counter() - start - waited_s
+            self._watchdog.rest(clip)
+            del self._at_work[clip]
         for person in people:
             self._decode(Assembly(person, self._options.dtype))
 
@@ -147,6 +177,7 @@ class DecodeAhead:
             faces=self._options.faces,
             fps=self._options.fps,
             num_threads=max(1, num_cores() // self._num_workers),
+            beat=lambda: self._watchdog.beat(clip),
         )
         for part in self._decoded(clip.source, clip.medium, wanted, visual):
             if isinstance(part, np.ndarray):

@@ -6,7 +6,8 @@ import ast
 import difflib
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -73,7 +74,8 @@ class YuNet:
         self.weights_sha256 = hashlib.sha256(content).hexdigest()
         buffer, thresholds = np.frombuffer(content, np.uint8), (self.settings["min_score"], self.settings["nms_iou"])
         make, none = cv2.FaceDetectorYN.create, np.empty(0, np.uint8)
-        self._net = _loaded(path, "YuNet", lambda: make("onnx", buffer, none, (64, 64), *thresholds))
+        with _quiet():
+            self._net = _loaded(path, "YuNet", lambda: make("onnx", buffer, none, (64, 64), *thresholds))
         _loaded(path, "YuNet", lambda: self.detect([_PROBE]))
 
     def detect(self, images: Sequence[Pixels]) -> Sequence[Faces]:
@@ -204,6 +206,17 @@ def _loaded(place: Path, name: str, load: Callable[[], Any]) -> Any:
     except (cv2.error, KeyError, IndexError, ValueError) as error:
         todo = "Correct --face-weights, or choose its detector by --face-detector."
         raise InputError(place, expected=f"the ONNX file of {name}", got="another file", todo=todo) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """OpenCV 5 warns of a target that its own YuNet asks for."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _out_of_package() -> bytes:

@@ -230,9 +230,8 @@ def _look(source: Source, wanted: Wanted, detector: Detector, check: Callable[[]
     found = watcher.finish()
     _, first_steps = np.unique(ending.shown, return_index=True)
     counts = np.array([len(faces) for faces in found], np.int64)
-    return Sightings(
-        ending.times_s[first_steps], counts, np.concatenate(found), np.stack(watcher.scenes), watcher.width
-    )
+    times_s, faces, scenes = ending.times_s[first_steps], np.concatenate(found), np.stack(watcher.scenes)
+    return Sightings(times_s, counts, faces, scenes, watcher.width)
 
 
 class _Watcher:

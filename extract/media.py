@@ -22,11 +22,11 @@ from .frames import Chunker, Frames, Layer, Timeline, load_crop, sane_aspect
 from .seek import KeyFrameSkip
 from .sound import MAX_BACK_S, Samples, Sound
 from .times import Mender, Timed
+from .watchdog import STALL_S
 from .whole import TOLERANCE_S, Promise
 
 DECODER = {"name": "pyav", "version": av.__version__}
 FACES = ("full", "crops")
-STALL_S = 120.0  # a demuxer that gives nothing for so long is given up
 _REENCODE = "Repair it or write it again, e.g. `ffmpeg -i IN OUT.mp4`."
 
 

@@ -129,7 +129,7 @@ class _Run:
             if self._options.overwrite or not self._store.has(source.clip_id, stream, medium.source_sha256)
         }
         known = self._failed_before.get(source.clip_id)
-        if known and known["source_sha256"] == medium.source_sha256 and set(needs.values()) <= set(known["streams"]):
+        if known and known["source_sha256"] == medium.source_sha256 and set(needs.values()) == set(known["streams"]):
             raise FailedBeforeError(known["reason"])
         return tuple(needs)
 

@@ -87,6 +87,7 @@ class _Drawer(Cropper):
 
 def _opened(out: Path) -> Any:
     try:
+        out.write_bytes(b"")  # PyAV would tell only when it has something to write
         return av.open(str(out), "w", format="mp4")
     except (OSError, ValueError) as error:
         todo = "Choose another place."

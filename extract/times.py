@@ -54,7 +54,7 @@ class Mender:
 
     def _release(self, num_frames: int) -> Iterator[Timed]:
         known = iter(sorted(pts for pts, *_ in self._held if pts is not None))
-        self._held = [(None if pts is None else next(known), *rest) for pts, *rest in self._held]
+        self._held = [(None if pts is None else next(known), ticks, frame) for pts, ticks, frame in self._held]
         times = self._filled([pts for pts, *_ in self._held])
         released, self._held = self._held[:num_frames], self._held[num_frames:]
         for time, (_, duration, frame) in zip(times, released, strict=False):

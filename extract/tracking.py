@@ -15,14 +15,17 @@ from .detectors import FACE_COLUMNS, Faces
 PERSONS = (*ONE_PERSON, "all")
 PERSON = (
     "largest: the largest sum over images of its box area; left, right: of the one seen longest and the one seen "
-    "longest beside it; number: in order of appearance among those seen for longer than 1 s; nobody is followed into another scene"
+    "longest beside it; number: in order of appearance among those seen for longer than 1 s; nobody is followed into "
+    "another scene"
 )
 GAP_S = 1.0  # a face that is away for no longer than this is the same person when it comes back
 LASTING_S = 1.0  # seen for longer than this is a person of `all`
 _REACH = 1.0  # centres this many face sizes apart may be one face: as far as a head moves, or jumps in a cut,
 _DRIFT = 0.5  # and so much more for each second of absence; people side by side are further apart
 SCENE_SIZE = (16, 9)  # width and height of the grey picture by which a scene is known again
-_SAME_SCENE = 0.6  # correlation: at real cuts below 0.58, in real scenes above 0.77 from image to image
+_SAME_SCENE = 0.6  # correlation: at real cuts below 0.58, in real scenes above 0.76 from one image to the next
+_SAME_SCENE_LATER = 0.3  # where images stand further apart than `_SOON_S` and the camera may have moved
+_SOON_S = 0.1
 _GREY_NOISE = 2.0  # grey levels
 _MAX_GROWTH = 2.0  # from one image to the next, of the box's side
 
@@ -90,7 +93,7 @@ def follow(seen: Sightings) -> list[Person]:
     """
     people: list[Person] = []
     active: list[Person] = []
-    shots = _shots(seen.scenes)
+    shots = _shots(seen)
     for number, faces in enumerate(seen.images()):
         now_s = seen.times_s[number]
         active = [
@@ -111,9 +114,10 @@ def follow(seen: Sightings) -> list[Person]:
     return people
 
 
-def _shots(scenes: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _shots(seen: Sightings) -> NDArray[np.int64]:
     """(T,) a number for each image that grows by 1 at a cut."""
-    return np.concatenate([[0], np.cumsum(_likeness(scenes[:-1], scenes[1:]) < _SAME_SCENE)])
+    enough = np.where(np.diff(seen.times_s) <= _SOON_S, _SAME_SCENE, _SAME_SCENE_LATER)
+    return np.concatenate([[0], np.cumsum(_likeness(seen.scenes[:-1], seen.scenes[1:]) < enough)])
 
 
 def _same_scene(scenes: NDArray[np.uint8], shots: NDArray[np.int64], before: int, now: int) -> bool:

@@ -131,7 +131,7 @@ def test_failed_imports_are_listed_with_exit_code_1(tmp_path: Path) -> None:
 TRAIN = "train {cache} --labels {labels} --out"
 ERRORS = {
     "cache info {tmp}/none.zarr": "none.zarr: expected a feature cache, got no such folder or not one.",
-    "cache ls {tmp}/none": "named *.zarr, got 'none'.",
+    "cache ls {tmp}/none": "expected a cache: *.zarr, *.h5, ",
     f"{TRAIN} {{tmp}}/r --set train.epoch=1": "Did you mean train.epochs?",
     f"{TRAIN} {{run}}": "expected a new folder, got one with files in it.",
     f"{TRAIN} {{tmp}}/r --device quantum": "expected a device of this machine",

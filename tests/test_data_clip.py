@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sage_va.data import Clip, FrameClock, InputError, Track
 
+VALUES = "values of shape (T, D), float16, bfloat16 or float32"
 gaps = st.lists(st.one_of(st.sampled_from([33, 33, 33, 34, 512]), st.integers(1, 10**6)), max_size=60)
 clocks = st.builds(
     lambda base, first, steps, some: FrameClock(
@@ -80,9 +81,12 @@ TODO = "Look at the code or file that made these features."
 @pytest.mark.parametrize(
     ("other", "text"),
     [
-        ({"values": np.ones(4, np.float16)}, "values of shape (T, D), float16 or float32, got (4,) float16"),
-        ({"values": np.ones((4, 2))}, "values of shape (T, D), float16 or float32, got (4, 2) float64"),
-        ({"values": np.ones((0, 2), np.float16)}, "values of shape (T, D), float16 or float32, got (0, 2) float16"),
+        ({"values": np.ones(4, np.float16)}, f"{VALUES}, got (4,) float16"),
+        ({"values": np.ones((4, 2))}, f"{VALUES}, got (4, 2) float64"),
+        (
+            {"values": np.ones((0, 2), np.float16)},
+            f"{VALUES}, got (0, 2) float16",
+        ),
         ({"times_s": np.arange(3.0)}, "times_s of shape (4,), float64, got (3,) float64"),
         ({"times_s": np.arange(4, dtype=np.float32)}, "times_s of shape (4,), float64, got (4,) float32"),
         ({"mask": np.ones(4, np.uint8)}, "mask of shape (4,), bool, got (4,) uint8"),

@@ -286,6 +286,7 @@ class TestOpening:
     def test_without_the_package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "icechunk", None)
         monkeypatch.delitem(sys.modules, "sage_va.data.store_icechunk")
+        monkeypatch.delitem(sys.modules, "sage_va.data.icechunk_place")
         text = r'expected the package icechunk, got none\. Run `pip install "sage-va\[icechunk\]"`\.'
         with pytest.raises(InputError, match=text):
             open_store(f"icechunk://{tmp_path}/x", "a")

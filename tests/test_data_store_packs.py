@@ -175,7 +175,9 @@ def test_other_zips_are_refused(tmp_path: Path) -> None:
 
 
 def flips(content: bytes, every: int) -> Iterator[tuple[int, bytes]]:
-    for at in sorted({*range(0, len(content), every), *range(len(content) - 900, len(content), 1 + every // 8)}):
+    for at in sorted(
+        {*range(0, len(content), every), *range(max(0, len(content) - 900), len(content), 1 + every // 8)}
+    ):
         yield at, content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :]
 
 

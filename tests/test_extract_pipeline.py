@@ -204,7 +204,7 @@ def test_a_bad_file_fails_alone_and_in_the_open(media, eyes, ears, tmp_path):
     assert "got Invalid data" in reasons["text.mp4"]
     assert "that its header promises" in reasons["torn.mkv"]
     assert "expected a video stream, got sound only" in reasons["voice.wav"]
-    journal = [json.loads(line) for line in (tmp_path / "a.zarr/journal.jsonl").read_text().splitlines()]
+    journal = [json.loads(line) for line in (tmp_path / "a.zarr/.sage-va/journal.jsonl").read_text().splitlines()]
     assert {entry["clip_id"] for entry in journal if entry["event"] == "failure"} == set(reasons)
     assert (seen[-1].num_done, seen[-1].num_failed, seen[-1].num_clips) == (1, 5, 6)
     assert extract(sources, store, audio=ears, options=OPTIONS).num_done == 1, (
@@ -297,7 +297,7 @@ def test_a_full_disk_stops_the_run_at_once(media, eyes, tmp_path, monkeypatch):
         written.append(key)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ZarrStore, "_save_stream", full)
+    monkeypatch.setattr(ZarrStore, "_save_entry", full)
     with pytest.raises(OSError, match="No space left"):
         extract(find_sources([str(media)]), open_store(tmp_path / "a.zarr", "a"), visual=eyes, options=OPTIONS)
     assert no_threads_left()
@@ -342,7 +342,7 @@ KILLED = """
     from sage_va.extract.pipeline import extract
 
     media, audio, cache, at = sys.argv[1:]
-    count, publish = 0, ZarrStore._save_stream
+    count, publish = 0, ZarrStore._save_entry
 
     def killed(self, *args, **options):
         global count
@@ -351,7 +351,7 @@ KILLED = """
             os.kill(os.getpid(), signal.SIGKILL)
         publish(self, *args, **options)
 
-    ZarrStore._save_stream = killed
+    ZarrStore._save_entry = killed
     eyes, ears = encoders_from(
         visual="{name}", visual_weights="random", audio=audio, audio_weights="random", device="cpu"
     )
@@ -380,7 +380,7 @@ def test_a_run_that_was_cut_between_two_streams_resumes_to_the_same_bytes(
     media, eyes, ears, whole, tmp_path, monkeypatch
 ):
     """The same without a process of its own: the second write fails."""
-    save, count = ZarrStore._save_stream, []
+    save, count = ZarrStore._save_entry, []
 
     def failing(self, *args):
         count.append(1)
@@ -390,7 +390,7 @@ def test_a_run_that_was_cut_between_two_streams_resumes_to_the_same_bytes(
 
     store, sources = open_store(tmp_path / "a.zarr", "a"), find_sources([str(media)])
     with monkeypatch.context() as patch:
-        patch.setattr(ZarrStore, "_save_stream", failing)
+        patch.setattr(ZarrStore, "_save_entry", failing)
         with pytest.raises(OSError, match="Input/output"):
             extract(sources, store, visual=eyes, audio=ears, options=OPTIONS)
     assert extract(sources, store, visual=eyes, audio=ears, options=OPTIONS).failures == []
@@ -464,3 +464,46 @@ def test_failures_read_as_one_line():
     assert Failure.of("b", error).reason == "a: expected x, got y. Do z."
     assert Failure.of("b", ValueError("one\ntwo")).reason == "ValueError: one"
     assert pipeline.AUDIO_BATCH_ON_GPU > 1
+
+
+def test_a_clip_that_failed_is_not_tried_again_until_asked(media, eyes, tmp_path):
+    bad = write_media(tmp_path / "m/bad.mkv", noisy_frames(75))
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2])
+    store, sources = open_store(tmp_path / "a.zarr", "a"), find_sources([str(tmp_path / "m")])
+    (first,) = extract(sources, store, visual=eyes, options=OPTIONS).failures
+    (again,) = (summary := extract(sources, store, visual=eyes, options=OPTIONS)).failures
+    assert again.reason == f"{first.reason} (as before; --retry-failed tries it again)"
+    assert summary.num_frames == 0
+    assert [line["reason"] for line in store.journal() if line["event"] == "failure"] == [first.reason]
+    retry = ExtractOptions(batch_size=8, num_workers=2, retry_failed=True)
+    assert extract(sources, store, visual=eyes, options=retry).failures == [first]
+    bad.write_bytes(whole)
+    assert extract(sources, store, visual=eyes, options=OPTIONS).num_done == 1
+    assert store.failures() == {}
+
+
+def test_too_many_failures_end_the_run(media, eyes, tmp_path):
+    for k in range(4):
+        (tmp_path / f"{k}.mp4").write_bytes(b"not a video" * 50)
+    options = ExtractOptions(num_workers=1, max_failures=1)
+    with pytest.raises(InputError, match=r"extract: expected at most 1 failures, got 2, the last 1\.mp4: .*Mend the"):
+        extract(find_sources([str(tmp_path)]), open_store(tmp_path / "a.zarr", "a"), visual=eyes, options=options)
+    assert no_threads_left()
+
+
+def test_asked_to_stop_it_finishes_what_it_began(media, eyes, ears, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead, "QUEUE_BYTES", 1)
+    store, sources, stop = open_store(tmp_path / "a.zarr", "a"), find_sources([str(media)]), threading.Event()
+    options = ExtractOptions(batch_size=8, num_workers=1)
+
+    def told(progress):
+        if progress.num_done:
+            stop.set()
+
+    summary = extract(sources, store, visual=eyes, audio=ears, options=options, progress=told, stop=stop)
+    assert 1 <= summary.num_done < 4
+    assert summary.failures == []
+    assert len(store.clip_ids()) == summary.num_done
+    extract(sources, store, visual=eyes, audio=ears, options=options)
+    assert store.content_sha256() == whole.content_sha256()

@@ -10,10 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from sage_va.data import InputError
+from sage_va.data import InputError, open_store
+from sage_va.data.manifest import Source
 from sage_va.extract import voice
+from sage_va.extract.identity import ExtractOptions, stream_of
+from sage_va.extract.pipeline import extract
+from sage_va.extract.speech import AudioEncoder
 from sage_va.extract.voice import VoiceDetector, voice_fingerprint, voice_weights
 from sage_va.extract.windows import Windower, WindowPlan, measure
+from sage_va.tests.encoders import write_wav2vec2
+from sage_va.tests.media import tone, write_media
 
 RAW = WindowPlan(16_000, 320 * 20 + 80, 320, 400, 200, 20, 3, padded=False)
 PADDED = WindowPlan(16_000, 320 * 20, 320, 400, 0, 20, 3, padded=True)
@@ -172,3 +178,18 @@ def test_what_a_windower_holds_does_not_grow_with_the_recording(silero):
             held = max(held, sum(piece.nbytes for piece in (*windower._pieces, *windower._voice._waiting)))
         most.append(held)
     assert most[1] <= 1.05 * most[0]
+
+
+def test_voice_reaches_the_cache_and_names_the_stream(silero, tmp_path):
+    folder = str(write_wav2vec2(tmp_path / "w2v"))
+    ears, plain = (AudioEncoder(folder, weights="random", device="cpu", vad=vad) for vad in (True, False))
+    path = write_media(tmp_path / "a.wav", sound=tone(1.0))
+    store = open_store(tmp_path / "a.zarr", "a")
+    assert extract([Source("a", path=path)], store, audio=ears).failures == []
+    track = store.read("a", stream_of(ears, ExtractOptions()))
+    assert track.quality_units["voice"] == "probability"
+    assert (track.quality[:, 2] < 0.5).all()  # a hum
+    asked, unasked = ears.fingerprint["preprocessing"], plain.fingerprint["preprocessing"]
+    assert asked["voice"] == voice_fingerprint(16_000)
+    assert {key: value for key, value in asked.items() if key != "voice"} == unasked
+    assert stream_of(ears, ExtractOptions()) != stream_of(plain, ExtractOptions())

