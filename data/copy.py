@@ -228,13 +228,14 @@ def _check_permission(source: Store, destination: str, permission: bool) -> None
     if scheme in READ_ONLY:
         todo = "Copy to a .packs folder, and put that behind the server by other means."
         raise InputError(destination, expected="a destination that can be written", got=f"{scheme}://", todo=todo)
-    local = "://" not in destination.removeprefix("icechunk://")
-    if source.root()["restricted"] and not local and not permission:
+    local = "://" not in destination.removeprefix("icechunk://").removeprefix("file://")
+    terms = source.root()
+    if terms["restricted"] and not local and not permission:
         raise InputError(
             destination,
-            expected="a place on this machine for a restricted cache",
-            got=f"one that is elsewhere, and {source.url} says RESTRICTED",
-            todo="If its terms allow you to put it there, say so with --i-have-permission.",
+            expected=f"a place on this machine for {source.url}, which is restricted",
+            got="one that is elsewhere",
+            todo=f"If its licence ({terms['licence'] or 'not stated'}) allows that, say so with --i-have-permission.",
         )
 
 

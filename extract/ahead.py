@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from time import perf_counter
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -137,14 +138,14 @@ class DecodeAhead:
     def _decode(self, clip: Assembly) -> None:
         start, waited_s = perf_counter(), 0.0
         self._at_work[clip] = threading.current_thread()
-        people: tuple[Source, ...] = ()
         try:
             for part in self._parts(clip):
-                people = part if isinstance(part, tuple) else ()
                 self._watchdog.rest(clip)
                 waited_s += self._queue.put((clip, part), part.num_bytes if isinstance(part, Frames | Window) else 0)
                 if clip.failed:
                     break
+                if isinstance(part, tuple):
+                    self._todo.extendleft(reversed(part))
                 self._watchdog.beat(clip)
         except (ClosedError, GivenUpError):
             raise
@@ -156,13 +157,11 @@ class DecodeAhead:
                 self._busy_s += perf_counter() - start - waited_s
             self._watchdog.rest(clip)
             del self._at_work[clip]
-        for person in people:
-            self._decode(Assembly(person, self._options.dtype))
 
     def _parts(self, clip: Assembly) -> Iterator[Part]:
         clip.medium = Medium.of(clip.source, self._hashes)
         if self._options.person == "all" and clip.source.person is None:
-            yield tuple(split(clip.source, self._sightings(clip.source, clip.medium)))
+            yield tuple(split(clip.source, self._sightings(clip, clip.medium)))
             return
         clip.needs = self._needs(clip.source, clip.medium)
         if not clip.needs:
@@ -171,15 +170,13 @@ class DecodeAhead:
         visual = self._visual if "visual" in clip.needs else None
         audio = self._audio if "audio" in clip.needs else None
         windower = Windower(audio.plan) if audio else None
-        wanted = Wanted(
+        wanted = replace(
+            self._wanted(clip),
             shrinker=visual.shrinker() if visual else None,
             sampling_rate=audio.sampling_rate if audio else None,
             faces=self._options.faces,
-            fps=self._options.fps,
-            num_threads=max(1, num_cores() // self._num_workers),
-            beat=lambda: self._watchdog.beat(clip),
         )
-        for part in self._decoded(clip.source, clip.medium, wanted, visual):
+        for part in self._decoded(clip, clip.medium, wanted, visual):
             if isinstance(part, np.ndarray):
                 yield from windower.push(part) if windower else ()
                 continue
@@ -188,24 +185,29 @@ class DecodeAhead:
             yield part
 
     def _decoded(
-        self, source: Source, medium: Medium, wanted: Wanted, visual: VisualEncoder | None
+        self, clip: Assembly, medium: Medium, wanted: Wanted, visual: VisualEncoder | None
     ) -> Iterator[Frames | Samples | Ending]:
-        finder = self._options.finder
+        source, finder = clip.source, self._options.finder
         if visual and self._options.faces == "full" and source.person not in (None, "largest"):
             todo = "Extract with --faces detect, or leave the person out of the manifest."
             raise InputError(source.clip_id, expected="the whole image", got=f"person {source.person}", todo=todo)
         if visual is None or finder is None:
             return decode(source, wanted)
-        seen = self._sightings(source, medium)
+        seen = self._sightings(clip, medium)
         return decode_person(source, wanted, seen, lambda face_of: visual.cropper(finder.margin, face_of))
 
-    def _sightings(self, source: Source, medium: Medium) -> Sightings:
+    def _sightings(self, clip: Assembly, medium: Medium) -> Sightings:
         assert self._options.finder is not None, "faces are detected"
-        num_threads = max(1, num_cores() // self._num_workers)
-        check = self._queue.check_open
-        return sightings(
-            source, medium.sha256, self._options.finder, self._options.fps, num_threads=num_threads, check=check
-        )
+        return sightings(clip.source, medium.sha256, self._options.finder, self._wanted(clip))
+
+    def _wanted(self, clip: Assembly) -> Wanted:
+        """How to decode; what is to be delivered comes on top."""
+
+        def beat() -> None:
+            self._queue.check_open()
+            self._watchdog.beat(clip)
+
+        return Wanted(fps=self._options.fps, num_threads=max(1, num_cores() // self._num_workers), beat=beat)
 
 
 def num_cores() -> int:

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class FaceFinder:
     @classmethod
     def of(cls, detector: str = "yunet", weights: str | None = None, *, margin: float = 0.2) -> FaceFinder:
         """The finder that options name; `weights` is a file, None = those that the detector gets by itself."""
-        return cls(lambda: open_detector(detector, Path(weights) if weights else None), margin=margin)
+        return cls(partial(open_detector, detector, Path(weights) if weights else None), margin=margin)
 
     @classmethod
     def of_fingerprint(cls, recorded: Mapping[str, Any], weights: str | None = None) -> FaceFinder:
@@ -79,6 +80,9 @@ class FaceFinder:
                 todo="Pass the file that was used for extraction by --face-weights.",
             )
         return finder
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(FaceFinder, margin=self.margin), (self._make,)  # detectors stay where they are
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -136,27 +140,23 @@ def sightings(
     source: Source,
     medium_sha256: str,
     finder: FaceFinder,
-    fps: float | None = None,
-    *,
-    num_threads: int = 1,
-    check: Callable[[], None] = lambda: None,
+    wanted: Wanted | None = None,
 ) -> Sightings:
     """All faces of a clip: found now, or in an earlier run by the same detector in the same bytes.
 
     Args:
         medium_sha256: of the recording.
-        fps: as of `Wanted`.
-        num_threads: of the video decoder.
-        check: called for each image; what it raises ends the work.
+        wanted: rate, threads and heartbeat of the decoder; nothing else of it counts.
 
     Raises:
         InputError: if anything about the medium is not as it should be.
     """
-    cut = {"medium": medium_sha256, "start_s": source.start_s, "end_s": source.end_s, "fps": fps}
+    wanted = wanted or Wanted()
+    cut = {"medium": medium_sha256, "start_s": source.start_s, "end_s": source.end_s, "fps": wanted.fps}
     path = user_cache() / "faces" / f"{json_sha256({**cut, 'decoder': DECODER, **finder.detection})}.npz"
     known = _load(path)
     if known is None:
-        known = _look(source, Wanted(fps=fps, num_threads=num_threads), finder.detector(), check)
+        known = _look(source, wanted, finder.detector())
         with contextlib.suppress(OSError):  # it is only a memory
             _save(path, known)
     return known
@@ -222,11 +222,10 @@ def _report(seen: Sightings, found_s: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def _look(source: Source, wanted: Wanted, detector: Detector, check: Callable[[], None]) -> Sightings:
-    watcher = _Watcher(detector, check)
-    (ending,) = (
-        part for part in decode(source, replace(wanted, shrinker=watcher, faces="full")) if isinstance(part, Ending)
-    )
+def _look(source: Source, wanted: Wanted, detector: Detector) -> Sightings:
+    watcher = _Watcher(detector)
+    images = replace(wanted, shrinker=watcher, sampling_rate=None, faces="full")
+    (ending,) = (part for part in decode(source, images) if isinstance(part, Ending))
     found = watcher.finish()
     _, first_steps = np.unique(ending.shown, return_index=True)
     counts = np.array([len(faces) for faces in found], np.int64)
@@ -239,8 +238,8 @@ class _Watcher:
 
     size = (1, 1)
 
-    def __init__(self, detector: Detector, check: Callable[[], None]) -> None:
-        self._detector, self._check, self._upright = detector, check, Upright()
+    def __init__(self, detector: Detector) -> None:
+        self._detector, self._upright = detector, Upright()
         self._found: list[Faces] = []
         self._waiting: list[tuple[Pixels, tuple[float, float]]] = []
         self.scenes: list[NDArray[np.uint8]] = []
@@ -248,7 +247,6 @@ class _Watcher:
 
     def __call__(self, image: VideoFrame, canvas: Pixels, aspect: Fraction = Fraction(1)) -> None:
         """Looks at it, or keeps it until there are enough."""
-        self._check()
         small = self._upright(image, aspect, DETECTION_SIZE)
         scene = cv2.resize(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), SCENE_SIZE, interpolation=cv2.INTER_AREA)
         self.scenes.append(np.asarray(scene, np.uint8).reshape(-1))

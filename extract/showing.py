@@ -46,7 +46,7 @@ def write_crops(
     if path is None or not path.is_file():
         got = f"none at {source.place}"
         raise InputError(source.clip_id, expected="a recording", got=got, todo="Correct the path.")
-    seen = sightings(source, file_sha256(path), finder, fps)
+    seen = sightings(source, file_sha256(path), finder, Wanted(fps=fps))
     times_s, number = seen.times_s - seen.times_s[0], 0
     with _opened(out) as container:
         stream = container.add_stream(_encoder(), time_base=_TIME_BASE)

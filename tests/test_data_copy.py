@@ -194,7 +194,7 @@ class TestTerms:
     def test_restricted_features_stay_unless_permitted(self, tmp_path: Path, url: str) -> None:
         source = fill(tmp_path / "s.zarr", 1, restricted=True)
         text = (
-            r"expected a place on this machine for a restricted cache, got one that is elsewhere.*--i-have-permission"
+            r"expected a place on this machine for .*, which is restricted, got one that is elsewhere.*--i-have-permission"
         )
         with pytest.raises(InputError, match=text):
             copy(source, url)

