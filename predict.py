@@ -37,8 +37,8 @@ def predict_to_csv(
         out: folder; clip `a/b.mp4` becomes `a/b.mp4.csv` in it.
         device: where to compute.
         progress: called as clips are done.
-        extraction: options of the extractor: visual_weights (a file), audio (a model directory), batch_size,
-            num_workers.
+        extraction: options of the extractor: visual_weights (a file), audio (a model directory), face_weights (a file),
+            batch_size, num_workers.
 
     Returns:
         `{"run", "streams", "random_weights", "out", "clips", "failures"}`, also written to `predictions.json` in `out`.
@@ -83,6 +83,7 @@ def _extract(
     *,
     visual_weights: str | None = None,
     audio: str | None = None,
+    face_weights: str | None = None,
     **options: Any,
 ) -> dict[str, str]:
     """Makes the run's streams, one after the other; returns why clips failed."""
@@ -95,7 +96,7 @@ def _extract(
     for stream in run.streams:
         weights = visual_weights if stream.modality == "visual" else audio
         encoder = encoder_from_fingerprint(stream.fingerprint, weights, device=device)
-        made = options_of(stream.fingerprint, **options)
+        made = options_of(stream.fingerprint, face_weights, **options)
         check_same(stream.fingerprint, encoder, made)
         jobs.append((encoder, made))
     for encoder, made in jobs:

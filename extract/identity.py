@@ -126,6 +126,7 @@ def encoders_from(
     audio: str | None = None,
     audio_weights: str = "hub",
     layer: str = "last",
+    vad: bool = False,
     device: str = "auto",
     precision: str = "auto",
 ) -> tuple[VisualEncoder | None, AudioEncoder | None]:
@@ -137,10 +138,10 @@ def encoders_from(
     if visual is None and audio is None:
         todo = "Pass --visual, --audio or both."
         raise InputError("extract", expected="an encoder", got="none", todo=todo)
-    return (
-        VisualEncoder(visual, weights=visual_weights, device=device, precision=precision) if visual else None,
-        AudioEncoder(audio, weights=audio_weights, layer=layer, device=device, precision=precision) if audio else None,
-    )
+    eyes = VisualEncoder(visual, weights=visual_weights, device=device, precision=precision) if visual else None
+    if audio is None:
+        return eyes, None
+    return eyes, AudioEncoder(audio, weights=audio_weights, layer=layer, vad=vad, device=device, precision=precision)
 
 
 def encoder_from_fingerprint(
@@ -166,7 +167,9 @@ def encoder_from_fingerprint(
     else:
         origin = "random" if random else "hub"
         place = weights or recorded["name"]
-        encoder = AudioEncoder(place, weights=origin, layer=recorded["layer"], device=device, precision=precision)
+        vad = "voice" in fingerprint["preprocessing"]
+        options = {"layer": recorded["layer"], "vad": vad, "device": device, "precision": precision}
+        encoder = AudioEncoder(place, weights=origin, **options)
     if encoder.weights_sha256 != recorded["weights_sha256"]:
         raise InputError(
             recorded["name"],

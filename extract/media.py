@@ -26,7 +26,6 @@ from .watchdog import STALL_S
 from .whole import TOLERANCE_S, Promise
 
 DECODER = {"name": "pyav", "version": av.__version__}
-FACES = ("full", "crops")
 _REENCODE = "Repair it or write it again, e.g. `ffmpeg -i IN OUT.mp4`."
 
 
