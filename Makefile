@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format clean
+.PHONY: demo test exhaustive lint format clean
 
 demo: $(READY)
 	$(BIN)/sage-va demo --out demo-out
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not exhaustive"
+
+exhaustive: $(READY)
+	$(BIN)/python -m pytest -n 2 -m exhaustive
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -195,15 +195,6 @@ class FolderStore(Store):
             with contextlib.suppress(FileNotFoundError):
                 old.rename(temporary / f"forgotten-{number}")
 
-    def _discard_empty(self, stream: str) -> None:
-        """Removes the folder of a stream without entries, unless somebody writes just now."""
-        with locked(self.path / STAGING / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-            if alone and not self.leftovers() and not self._places(stream):
-                aside = self.path / STAGING / f"{HOST}-{uuid.uuid4().hex}"
-                (self.path / stream).rename(aside)
-                sync((self.path / stream).parent)
-                shutil.rmtree(aside, ignore_errors=True)
-
     def _put_groups(self, folder: Path, temporary: Path) -> None:
         """Makes the folders down to an entry; each appears with its constant files in it."""
         for number, place in enumerate((folder.parent, folder)):
@@ -240,11 +231,18 @@ class FolderStore(Store):
             finally:
                 self._drop(temporary)
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Whether nobody else writes; while it is True, nobody can begin to."""
+        make_folder(self.path / STAGING)
+        with locked(self.path / STAGING / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            yield alone
+
     def _tidy(self) -> list[str]:
         """Clears what killed writers of this host left; other hosts may not see our locks, so theirs stay a week."""
         if not self.leftovers():
             return []
-        with locked(self.path / STAGING / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+        with self._alone() as alone:
             ours = [place for place in self.leftovers() if alone and self._is_ours(self.path / place)]
             for place in ours:
                 self._drop(self.path / place)
@@ -268,12 +266,9 @@ class FolderStore(Store):
 
     def sweep(self) -> list[str]:
         done = [f"removed {place}" for place in self._tidy()]
-        for stream in self._streams():
-            for key in self._unmarked(stream):
-                self._discard(stream, key)
-                done.append(f"removed {stream}/{key}, which has no record")
-            if not self._places(stream):
-                self._discard_empty(stream)
+        with self._alone() as alone:
+            for stream in self._streams() if alone else []:
+                done += self._clear(stream)
         for place in self._wrong_group_files():
             self._put_file(place, self._group_files()[place.name])
             done.append(f"restored {place.relative_to(self.path)}")
@@ -284,9 +279,28 @@ class FolderStore(Store):
                 done.append(f"removed {path.relative_to(self.path)}, which was damaged")
         return done
 
+    def _clear(self, stream: str) -> list[str]:
+        """Removes what has no record from a stream, and the stream if nothing is left; nobody else may write."""
+        unmarked = self._unmarked(stream)
+        for key in unmarked:
+            self._bury(self._place(stream, key))
+        if not self._places(stream) and not self.leftovers():
+            self._bury(self.path / stream)
+        return [f"removed {stream}/{key}, which has no record" for key in unmarked]
+
+    def _bury(self, place: Path) -> None:
+        """Removes a place in one step."""
+        aside = self.path / STAGING / f"{HOST}-{uuid.uuid4().hex}"
+        aside.mkdir()
+        place.rename(aside / "buried")
+        sync(place.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+
     def _unmarked(self, stream: str) -> list[str]:
+        """Keys of places without a record; those that a writer makes or replaces meanwhile are none."""
+        places = self._places(stream)
         marked = set(self._keys(stream))
-        return [key for key in self._places(stream) if key not in marked]
+        return [key for key in places if key not in marked and self._place(stream, key).exists()]
 
     def _wrong_group_files(self) -> list[Path]:
         """Constant files that are missing or changed."""

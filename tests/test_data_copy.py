@@ -193,7 +193,9 @@ class TestTerms:
     @pytest.mark.parametrize("url", ["s3://b/c", "hf://datasets/me/c", "gs://b/c", "icechunk://s3://b/c"])
     def test_restricted_features_stay_unless_permitted(self, tmp_path: Path, url: str) -> None:
         source = fill(tmp_path / "s.zarr", 1, restricted=True)
-        text = r"expected a place on this machine for .*, which is restricted, got one .* elsewhere.*--i-have-permission"
+        text = (
+            r"expected a place on this machine for .*, which is restricted, got one .* elsewhere.*--i-have-permission"
+        )
         with pytest.raises(InputError, match=text):
             copy(source, url)
 

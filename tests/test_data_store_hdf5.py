@@ -321,7 +321,7 @@ class TestHdf5File:
                 action()
         assert problems(file) == []
 
-    @pytest.mark.parametrize("every", [37, pytest.param(1, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("every", [37, pytest.param(1, marks=pytest.mark.exhaustive)])
     def test_every_byte(self, source: Store, path: Path, every: int) -> None:
         single(path, source)
         for flipped in flips(path.read_bytes(), every):

@@ -181,7 +181,7 @@ def flips(content: bytes, every: int) -> Iterator[tuple[int, bytes]]:
         yield at, content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :]
 
 
-@pytest.mark.parametrize("every", [131, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [131, pytest.param(1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_flipped_byte_is_named(small: Store, tmp_path: Path, form: str, every: int) -> None:
     copy(small, str(tmp_path / form))

@@ -98,7 +98,7 @@ WRITER = textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize(("rounds", "clips"), [(2, 4), pytest.param(20, 12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("rounds", "clips"), [(2, 4), pytest.param(20, 12, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("form", ["zarr", "h5"])
 def test_writers_lose_nothing(tmp_path: Path, form: str, rounds: int, clips: int) -> None:
     """2, 4 and 8 at once, left alone and killed: each cache ends as that of one writer who was never interrupted."""
