@@ -89,7 +89,7 @@ def repair(cache: str, jobs: int, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 @json_option
 def gc(cache: str, dry_run: bool, as_json: bool) -> None:
-    """Removes streams that no alias names, leftovers of killed writers, and training forms of no more use."""
+    """Removes streams whose alias means another now, leftovers of killed writers, and training forms of no more use."""
     from .data.maintain import collect_garbage, describe_garbage
 
     show(collect_garbage(cache, dry_run=dry_run), as_json, describe_garbage)
@@ -99,12 +99,13 @@ def gc(cache: str, dry_run: bool, as_json: bool) -> None:
 @click.argument("cache")
 @click.argument("alias")
 @click.argument("stream")
-def alias(cache: str, alias: str, stream: str) -> None:
+@json_option
+def alias(cache: str, alias: str, stream: str, as_json: bool) -> None:
     """Points ALIAS (visual/NAME or audio/NAME) to STREAM, for example to an older one beside the newest."""
+    full = open_store(cache).resolve(stream)
     store = open_store(cache, "a")
-    full = store.resolve(stream)
     store.point(full, alias)
-    click.echo(f"{alias} -> {full}")
+    show({"alias": alias, "stream": full}, as_json, lambda found: f"{found['alias']} -> {found['stream']}")
 
 
 @cache_group.command("tag")
@@ -115,8 +116,9 @@ def tag(cache: str, name: str | None, as_json: bool) -> None:
     """Names the present state of an Icechunk cache (read it as icechunk://PLACE@NAME); without NAME, its history."""
     from .data.store_icechunk import describe_history, icechunk_store
 
-    store = icechunk_store(cache, "a" if name else "r")
+    store = icechunk_store(cache, "r")
     if name:
+        store = icechunk_store(cache, "a")
         store.tag(name)
     rows = [{"snapshot": id_, "time": when.isoformat(), "message": said} for id_, when, said in store.history()]
     show({"url": cache, "history": rows}, as_json, describe_history)
@@ -168,6 +170,7 @@ def copy(source: str, destination: str, as_json: bool, **options: Any) -> None:
     "success masks rows, confidence becomes quality.",
 )
 @click.option("--key", help="Which array, where a file or a clip's group holds several.")
+@click.option("--overwrite", is_flag=True, help="Replace what the cache has of these clips under this stream.")
 @click.option(
     "--labels",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -183,8 +186,9 @@ def import_(
     SOURCE is a folder of CLIP.npy, .npz, .csv, .h5 or .safetensors (rows = frames), one such file, or one .npz, .h5
     or .safetensors of many clips.
     """
-    from .data.importer import import_features
+    from .data.importer import check_import, import_features
 
+    check_import(source, **{name: options[name] for name in ("stream", "hz", "key", "time_column", "columns")})
     store = open_store(cache, "a", licence=licence, restricted=restricted)
     name, done, failed = import_features(store, source, **options)
     store.finish()
@@ -208,6 +212,7 @@ def import_(
     help="npy: CLIP.npy and CLIP.frames.npy (time, mask, quality); csv: time_s, mask, quality, feat_0 …",
 )
 @click.option("--clip", "clips", multiple=True, metavar="ID", help="Only these clips.")
+@click.option("--i-have-permission", "permission", is_flag=True, help="Export a restricted cache.")
 @json_option
 def export(cache: str, as_json: bool, **options: Any) -> None:
     """Writes one stream as files that any program reads; the terms of use go with them in cache.json."""
@@ -215,8 +220,6 @@ def export(cache: str, as_json: bool, **options: Any) -> None:
     from .data.exporter import export as write_all
 
     found = write_all(open_store(cache), **options)
-    if found.notice:
-        click.echo(found.notice, err=True)
     show(asdict(found), as_json, describe_export)
     sys.exit(1 if found.failures else 0)
 

@@ -118,7 +118,7 @@ class _Job:
         for alias, stream in self.aliases.items():
             target.point(stream, alias, only_new=True)
         for entry in target.add(self._proven(missing)):
-            self._count(entry)
+            self._count(target.entry(entry.clip_id, entry.stream))  # as it lies there now
         target.finish()
 
     def into_file(self, module: str) -> None:
@@ -142,6 +142,8 @@ class _Job:
         for entry in import_module(f".{module}", __package__).write_single(path, root, aliases, entries()):
             if (entry.clip_id, entry.stream) in added:
                 self._count(entry)
+        for what in open_store(path)._form_problems():  # the file's seal proves what was written
+            raise DamagedError(path, expected="the bytes that were written", got=what, todo="Copy again.")
         self.done.objects = 1
 
     def into_packs(self) -> None:
@@ -269,8 +271,9 @@ def _open_packs(place: Remote) -> Store | None:
 
 def describe_copied(found: dict[str, Any]) -> str:
     """A `Copied`, as plain values, as text."""
+    objects = f" in {found['objects']} objects" if found["objects"] else ""
     lines = [
-        f"{found['copied']} entries copied ({found['bytes'] / 1e6:.1f} MB, {found['objects']} objects), "
+        f"{found['copied']} entries copied ({found['bytes'] / 1e6:.1f} MB{objects}), "
         f"{found['skipped']} there already, {len(found['failures'])} failed"
     ]
     if found["content_sha256"]:

@@ -14,8 +14,8 @@ class InputError(ValueError):
     """
 
     def __init__(self, place: object, *, expected: str, got: str, todo: str) -> None:
-        self.place, self.expected, self.got, self.todo = str(place), expected, got, todo
-        super().__init__(f"{place}: expected {expected}, got {got}. {todo}")
+        self.place, self.expected, self.got, self.todo = printable(str(place)), expected, got, todo
+        super().__init__(printable(f"{place}: expected {expected}, got {got}. {todo}"))
 
     def about(self, place: str) -> str:
         """The message for a reader who sees it beside the name of `place`."""
@@ -23,6 +23,11 @@ class InputError(ValueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.place, self.expected, self.got, self.todo)
+
+
+def printable(text: str) -> str:
+    """A text that any terminal and JSON can hold: names of files need not be UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class DamagedError(InputError):

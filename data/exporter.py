@@ -33,16 +33,16 @@ class Exported:
         stream: its full name.
         clips: the file of each exported clip, relative to the folder.
         failures: (clip_id, reason) of each clip that is damaged.
-        notice: what must be said to the user about the terms of use, if anything.
     """
 
     stream: str
     clips: dict[str, str]
     failures: list[tuple[str, str]]
-    notice: str | None
 
 
-def export(store: Store, out: Path, *, stream: str, form: Form, clips: Sequence[str] = ()) -> Exported:
+def export(
+    store: Store, out: Path, *, stream: str, form: Form, clips: Sequence[str] = (), permission: bool = False
+) -> Exported:
     """Writes one stream into a folder, a file per clip, which `import_features` reads again.
 
     - npy: `<clip_id>.npy`, (T, D) values, NaN outside the mask; and `<clip_id>.frames.npy`, a structured array (T,) of
@@ -57,14 +57,16 @@ def export(store: Store, out: Path, *, stream: str, form: Form, clips: Sequence[
     Args:
         stream: a full stream name or an alias.
         clips: ids of the clips to export; () = all that have the stream.
+        permission: that the terms of a restricted cache allow it.
 
     Raises:
         InputError: if `out` holds anything but an earlier, perhaps interrupted, run of the same export, or a clip
-            does not have the stream.
+            does not have the stream, or the cache is restricted.
     """
+    root = store.root()
+    _check_permission(root, store.url, permission)
     full = store.resolve(stream)
     records, failures = _records(store, full, clips)
-    root = store.root()
     facts = {
         "stream": full,
         "fingerprint": next(iter(records.values()))["fingerprint"] if records else None,
@@ -86,7 +88,7 @@ def export(store: Store, out: Path, *, stream: str, form: Form, clips: Sequence[
         for path, content in _files(out / place, track, form):
             _put(path, content)
         done[clip_id] = place
-    return Exported(full, done, failures, _notice(root))
+    return Exported(full, done, failures)
 
 
 def _records(
@@ -107,11 +109,15 @@ def _columns(records: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     return [list(pair) for pair in dict.fromkeys(tuple(pair) for r in records.values() for pair in r["columns"])]
 
 
-def _notice(root: Mapping[str, Any]) -> str | None:
-    if not root["restricted"]:
-        return None
-    licence = root["licence"] or "not stated"
-    return f"This cache is restricted (licence: {licence}); pass the exported files on only if its terms allow it."
+def _check_permission(root: Mapping[str, Any], url: str, permission: bool) -> None:
+    if root["restricted"] and not permission:
+        licence = root["licence"] or "not stated"
+        raise InputError(
+            url,
+            expected="a cache whose terms let files be passed on",
+            got=f"a restricted one (licence: {licence})",
+            todo="If its terms allow an export, say so with --i-have-permission.",
+        )
 
 
 def _file_name(clip_id: str) -> str:

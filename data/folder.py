@@ -21,7 +21,7 @@ from .clip import MODALITIES
 from .entry import Entry
 from .errors import DamagedError, InputError
 from .fingerprint import sealed, unsealed
-from .store import Mode, Store, check_root, check_terms, new_root
+from .store import Mode, Store, check_root, check_terms, is_outage, new_root
 
 SIDE = ".sage-va"  # all that is not of the tree itself
 STAGING = f"{SIDE}/staging"
@@ -154,6 +154,8 @@ class FolderStore(Store):
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if is_outage(error):
+                raise
             return {"unreadable": repr(error)}
 
     def _load_entry(self, stream: str, key: str, record: dict[str, Any]) -> Entry:
@@ -269,6 +271,7 @@ class FolderStore(Store):
         with self._alone() as alone:
             for stream in self._streams() if alone else []:
                 done += self._clear(stream)
+            done += self.restore_journal() if alone else []
         for place in self._wrong_group_files():
             self._put_file(place, self._group_files()[place.name])
             done.append(f"restored {place.relative_to(self.path)}")
@@ -335,7 +338,9 @@ class FolderStore(Store):
         if not damaged:
             return []
         kept = [line for number, line in enumerate(_raw_lines(path), 1) if number not in damaged]
-        self._put_file(path, b"\n".join(kept))
+        write(path.with_suffix(".new"), b"\n".join(kept))
+        path.with_suffix(".new").replace(path)
+        sync(path.parent)
         return [f"removed damaged lines from {JOURNAL}: {', '.join(map(str, sorted(damaged)))}"]
 
 

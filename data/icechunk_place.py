@@ -122,6 +122,7 @@ def create_folder(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     try:
+        aside.mkdir()  # where that is refused, Icechunk would panic
         Repository.create(icechunk.local_filesystem_storage(str(aside)))
         aside.rename(folder)
     finally:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .clip import MODALITIES, VALUE_DTYPES, Clip, FrameClock, Track
-from .errors import DamagedError, InputError
+from .errors import DamagedError, InputError, printable
 from .fingerprint import SCHEMA_VERSION, json_sha256, stream_name
 from .import_csv import Features, Rules
 from .import_files import Found, exported_facts, find_features
@@ -36,6 +36,7 @@ def import_features(
     time_column: str | None = None,
     columns: Sequence[str] = (),
     labels: Path | None = None,
+    overwrite: bool = False,
 ) -> tuple[str, list[str], list[tuple[str, str]]]:
     """Adds one stream to a cache from arrays of shape (T, D), one per clip.
 
@@ -55,6 +56,7 @@ def import_features(
         columns: patterns of the CSV columns to take; by default all that are numbers, except times, `segment_id`,
             `frame`, `face_id`, and OpenFace's `success` (a mask) and `confidence` (a quality signal).
         labels: a folder of label files; a clip whose length does not fit its labels fails.
+        overwrite: replace entries that were made from other files.
 
     Returns:
         The full stream name, the imported clip ids (those that were there already included), and (clip_id, reason)
@@ -63,18 +65,30 @@ def import_features(
     Raises:
         InputError: if an option is wrong, nothing is found, or the cache is not under the terms of an export.
     """
-    rules = Rules(key, time_column, tuple(columns))
-    modality, alias = _checked(stream)
-    _check_hz(hz, time_column)
-    found = find_features(source, rules)
-    if hz is None and all(one.needs_hz() for one in found):
-        raise _no_times(source)
+    found = check_import(source, stream=stream, hz=hz, key=key, time_column=time_column, columns=columns)
+    rules, (modality, alias) = Rules(key, time_column, tuple(columns)), _checked(stream)
     facts = exported_facts(source)
     check_terms(store.url, store.root(), facts.get("licence"), True if facts.get("restricted") else None)
     fingerprint = _fingerprint(modality, alias, hz, rules)
     full = stream_name(modality, alias, fingerprint)
     joined = join_labels(read_labels(labels), [one.clip_id for one in found])[0] if labels else {}
-    return full, *_Import(store, full, fingerprint, hz, rules, joined).run(found)
+    return full, *_Import(store, full, fingerprint, hz, rules, joined, overwrite).run(found)
+
+
+def check_import(
+    source: Path, *, stream: str, hz: float | None, key: str | None, time_column: str | None, columns: Sequence[str]
+) -> list[Found]:
+    """What `import_features` would import, asked before a cache is made for it.
+
+    Raises:
+        InputError: if an option is wrong or nothing is found.
+    """
+    _checked(stream)
+    _check_hz(hz, time_column)
+    found = find_features(source, Rules(key, time_column, tuple(columns)))
+    if hz is None and all(one.needs_hz() for one in found):
+        raise _no_times(source)
+    return found
 
 
 def _checked(stream: str) -> tuple[str, str]:
@@ -114,6 +128,7 @@ class _Import:
     hz: float | None
     rules: Rules
     labels: Mapping[str, Labels]
+    overwrite: bool
 
     def run(self, found: list[Found]) -> tuple[list[str], list[tuple[str, str]]]:
         """Imported clip ids and failures."""
@@ -125,8 +140,9 @@ class _Import:
                 self._import(one, clip_id)
                 done.append(clip_id)
             except InputError as error:
+                clip_id = printable(clip_id)
                 failures.append((clip_id, error.about(clip_id)))
-                self.store.log_failure(clip_id, error.about(clip_id))
+                self.store.log_failure(clip_id, error.about(clip_id), streams=[self.stream])
         return done, failures
 
     @cached_property
@@ -148,10 +164,10 @@ class _Import:
 
     def _import(self, found: Found, clip_id: str) -> None:
         early = found.sha256()
-        if early and self.store.has(clip_id, self.stream, early):
+        if early and not self.overwrite and self.store.has(clip_id, self.stream, early):
             return
         features = found.load(self.rules)
-        if self.store.has(clip_id, self.stream, features.sha256):
+        if not self.overwrite and self.store.has(clip_id, self.stream, features.sha256):
             return
         track = self._track(found, features)
         known = self._recording(clip_id)
@@ -165,7 +181,13 @@ class _Import:
             report["columns_sha256"] = json_sha256(features.names)
         self._check_alike(clip_id, track, report.get("columns_sha256"))
         self.store.commit(
-            clip, self.stream, track, fingerprint=self.fingerprint, source_sha256=features.sha256, report=report
+            clip,
+            self.stream,
+            track,
+            fingerprint=self.fingerprint,
+            source_sha256=features.sha256,
+            report=report,
+            overwrite=self.overwrite,
         )
 
     def _track(self, found: Found, features: Features) -> Track:

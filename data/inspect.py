@@ -42,7 +42,7 @@ def describe_info(found: dict[str, Any]) -> str:
         encoder = row["fingerprint"].get("encoder", {})
         note = "  RANDOM WEIGHTS" if encoder.get("weights") == "random" else ""
         valid = 100 * row["valid"] / row["frames"]
-        called = f"  <- {', '.join(row['aliases'])}" if row["aliases"] else "  (no alias: `cache gc` removes it)"
+        called = f"  <- {', '.join(row['aliases'])}" if row["aliases"] else "  (no alias)"
         size = f"{row['frames']} frames x {row['dim']} {row['dtype']}"
         lines.append(f"  {name}: {row['clips']} clips, {size}, {valid:.1f} % valid{note}{called}")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .entry import expected_bytes
 from .errors import DamagedError
-from .fingerprint import unsealed
+from .fingerprint import stream_alias, unsealed
 from .store import Store, in_subset, open_store
 from .training_form import Form, address_of, forms, stale_forms
 from .training_form import remove as remove_forms
@@ -53,19 +53,32 @@ def repair(url: str, progress: Tick | None = None, *, jobs: int = 4) -> dict[str
         InputError: if the form cannot be written, or the cache's own attributes are lost beyond repair.
     """
     done = [restored] if (restored := _restore_root(url)) else []
+    open_store(url)  # what is not there is refused, not made
     store = open_store(url, "a")
-    done += store.sweep()
-    requeued = []
+    done += store.sweep() + _restore_aliases(store)
+    requeued, beyond = [], []
     for clip_id, stream, problem in store.verify(jobs=jobs):
         if problem is not None and stream:
             store.discard(clip_id, stream)
             requeued.append({"clip_id": clip_id, "stream": stream, "what": problem.what})
         elif problem is not None:
-            raise DamagedError(url, expected="a form that can be repaired", got=problem.what, todo="Copy it anew.")
+            beyond.append(problem.what)
         if progress:
             progress(clip_id)
     store.finish()
+    if beyond:
+        raise DamagedError(url, expected="a form that can be repaired", got="; ".join(beyond), todo="Copy it anew.")
     return {"url": url, "done": done, "requeued": requeued}
+
+
+def _restore_aliases(store: Store) -> list[str]:
+    """Aliases that were lost, where only one stream can have been meant."""
+    aliases, streams = store.aliases(), store.streams()
+    lost = [s for s in streams if s not in aliases.values() and stream_alias(s) not in aliases]
+    alone = [s for s in lost if [stream_alias(other) for other in streams].count(stream_alias(s)) == 1]
+    for stream in alone:
+        store.point(stream)
+    return [f"pointed {stream_alias(stream)} to {stream}" for stream in alone]
 
 
 def _restore_root(url: str) -> str | None:
@@ -88,7 +101,7 @@ def describe_repaired(found: dict[str, Any]) -> str:
 
 
 def collect_garbage(url: str, *, dry_run: bool = False) -> dict[str, Any]:
-    """Removes streams that no alias names, leftovers of killed writers, and training forms of no more use.
+    """Removes streams whose alias means another now, leftovers of killed writers, and training forms of no more use.
 
     Args:
         dry_run: only tell.
@@ -96,17 +109,21 @@ def collect_garbage(url: str, *, dry_run: bool = False) -> dict[str, Any]:
     Returns:
         streams: name, clips and bytes of each; leftovers; forms: training forms with their bytes.
     """
-    store = open_store(url, "r" if dry_run else "a")
-    named = set(store.aliases().values())
-    streams = [_size_of(store, stream) for stream in store.streams() if stream not in named]
+    store = open_store(url)  # what is not there is refused, not made
+    leftovers = store.leftovers()
+    store = store if dry_run else open_store(url, "a")
+    aliases = store.aliases()
+    # A stream whose own alias is lost has no successor: nobody said that it may go.
+    replaced = [s for s in store.streams() if s not in aliases.values() and stream_alias(s) in aliases]
+    streams = [_size_of(store, stream) for stream in replaced]
     useless = _useless_forms(store, {row["stream"] for row in streams})
     rows = [{"path": str(form.path), "bytes": form.num_bytes} for form in useless]
-    found = {"url": url, "dry_run": dry_run, "streams": streams, "leftovers": store.leftovers(), "forms": rows}
+    found = {"url": url, "dry_run": dry_run, "streams": streams, "leftovers": leftovers, "forms": rows, "done": []}
     if not dry_run:
         for row in streams:
             for clip_id in store.clip_ids(row["stream"]):
                 store.discard(clip_id, row["stream"])
-        store.sweep()
+        found["done"] = store.sweep()
         remove_forms(useless)
         store.finish()
     return found
@@ -128,9 +145,10 @@ def describe_garbage(found: dict[str, Any]) -> str:
     """`collect_garbage` as text."""
     verb = "would remove" if found["dry_run"] else "removed"
     lines = [
-        f"{verb} {row['stream']}: {row['clips']} clips, {row['bytes'] / 1e6:.1f} MB, which no alias names"
+        f"{verb} {row['stream']}: {row['clips']} clips, {row['bytes'] / 1e6:.1f} MB, whose alias means another now"
         for row in found["streams"]
     ]
     lines += [f"{verb} {place}, left by an interrupted writer" for place in found["leftovers"]]
+    lines += found["done"]
     lines += [f"{verb} a training form of {form['bytes'] / 1e6:.1f} MB" for form in found["forms"]]
     return "\n".join(lines or ["nothing to remove"])

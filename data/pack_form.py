@@ -18,12 +18,11 @@ from .fingerprint import clip_key, sealed, unsealed
 from .folder import SIDE, json_file
 from .remote import PART_BYTES, Remote
 from .store import is_outage
-from .zarr_form import CHUNK, META, encode, group_attrs, group_file, record_of
+from .zarr_form import ENTRY_FILES, META, encode, group_attrs, group_file, record_of
 
 RECORDS, PACK_ALIASES = f"{SIDE}/records.jsonl", f"{SIDE}/aliases.json"
 TAIL_BYTES = 256 << 10  # fetched first: in most packs all of the directory and the records
 SEAL_BYTES = 64  # a pack's ZIP comment: SHA-256 (hex) of all the bytes before it
-ENTRY_FILES = {META, *(f"{name}/{file}" for name in ("values", "frames") for file in (META, CHUNK))}
 
 Member = tuple[str, int, int, int]  # name below the entry's place, first byte of its header, end, bytes of content
 
@@ -52,7 +51,7 @@ class Pack:
         for place, members in groupby(rows, lambda row: tuple(row[0].filename.split("/", 3)[:3])):
             stream, key = "/".join(place[:2]), place[2]
             found = [(i.filename.split("/", 3)[3], i.header_offset, stop, i.file_size) for i, stop in members]
-            if {name for name, *_ in found} != ENTRY_FILES or (stream, key) in self.entries:
+            if {name for name, *_ in found} != set(ENTRY_FILES) or (stream, key) in self.entries:
                 raise ValueError(f"{stream}/{key} is not one whole entry")
             self.entries[stream, key] = found
 

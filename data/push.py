@@ -66,11 +66,11 @@ class Push:
     def _send(self, pack: PackWriter) -> None:
         sha256 = pack.close()
         name = f"{FOLDER}/{sha256[:16]}.zip"
-        there = Path(name).name in self.packs and self.place.proves(name, pack.path, sha256)  # sent before
+        there = Path(name).name in self.packs and self.place.proves(name, sha256, pack.path)  # sent before
         if not there:  # what may lie under this name is no pack: its bytes are not what the name says
             self.place.put(name, pack.path)
             self.objects += 1
-        if not (there or self.place.local or self.place.proves(name, pack.path, sha256)):
+        if not (there or self.place.proves(name, sha256, pack.path if pack.path.exists() else None)):
             todo = "Delete that object and do the same again."
             where = f"{self.place.url}/{name}"
             raise InputError(where, expected="the pack of that name", got="other bytes", todo=todo)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import InputError
-from .folder import names, sync, write
+from .folder import make_folder, names, sync, write
 
 PAUSES_S = (0.3, 1.0, 3.0)  # between tries after a connection was cut
 PART_BYTES = 16 << 20  # of a multipart upload; also what is read at once
@@ -129,7 +129,7 @@ class Remote:
         """Puts a local file to a name, whole or not at all; a local place takes the file itself."""
         if self.local:
             place = Path(self._path(name))
-            place.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(place.parent)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             path.replace(place)
@@ -137,17 +137,20 @@ class Remote:
         more = {"chunksize": PART_BYTES} if self.scheme == "s3" else {}
         return self._writing(name, lambda: self.fs.put_file(str(path), self._path(name), **more))
 
-    def proves(self, name: str, path: Path, sha256: str) -> bool:
-        """Whether an object is the local file: by a checksum that the place itself keeps, else by reading it again.
+    def proves(self, name: str, sha256: str, path: Path | None) -> bool:
+        """Whether an object has this SHA-256: by a checksum that the place itself keeps, else by reading it again.
+
+        Args:
+            path: the file that was put there, None where the place took the file itself.
 
         Raises:
             FileNotFoundError: if there is no such object.
         """
         info = self.info(name)
-        if info["size"] != path.stat().st_size:
+        if path is not None and info["size"] != path.stat().st_size:
             return False
         stated = {str(info.get("ETag", "")).strip('"'), info.get("md5Hash"), getattr(info.get("lfs"), "sha256", None)}
-        if stated & {sha256, *_md5s(path)}:
+        if path is not None and stated & {sha256, *_md5s(path)}:
             return True
         found = hashlib.sha256()
         for chunk in self.chunks(name, info["size"]):

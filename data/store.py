@@ -220,7 +220,7 @@ class Store(ABC):
                 clip_id,
                 expected=f"the medium that {stream} was made from",
                 got="a file with other bytes",
-                todo="Give the new file a name of its own, or extract with --overwrite.",
+                todo="Give the new file a name of its own, or pass --overwrite.",
             )
         return True
 

@@ -19,12 +19,12 @@ from zarr.core.sync import sync
 
 from .clip import MODALITIES
 from .entry import Entry
-from .errors import InputError
+from .errors import DamagedError, InputError
 from .fingerprint import clip_id_of, clip_key, sealed, stream_alias, unsealed
 from .folder import locked
 from .icechunk_place import asked, create, is_outage, line_of, split, storage_of, version_of
 from .store import Mode, Store, check_terms, new_root
-from .zarr_form import META, decode, encode, form_problem, group_attrs, group_file, record_of
+from .zarr_form import ENTRY_FILES, META, decode, encode, form_problem, group_attrs, group_file, record_of
 
 from icechunk import ConflictDetector, ConflictError, IcechunkError, RebaseFailedError, Repository, Session  # isort: skip
 
@@ -34,7 +34,6 @@ JOURNAL = f"journal/{META}"
 BATCH_BYTES, BATCH_ENTRIES = 256_000_000, 500
 KEEP = timedelta(days=7)  # a writer may still be at work on younger objects that nothing refers to
 _TOLD = ("event", "count", "alias", "clip_id", "stream", "reason", "group")  # what a commit's message is made of
-_ENTRY_FILES = (META, *(f"{name}/{file}" for name in ("values", "frames") for file in (META, "c/0/0")))
 
 
 class Tree:
@@ -103,7 +102,7 @@ class Tree:
         place = f"{entry.stream}/{clip_key(entry.clip_id)}"
         self.delete(place)
         files = encode(entry)
-        for name in _ENTRY_FILES:
+        for name in ENTRY_FILES:
             self.write(f"{place}/{name}", files[name])
 
 
@@ -248,7 +247,7 @@ class IcechunkStore(Store):
         self._commit(lambda tree: tree.delete(f"{stream}/{key}"), about)
 
     def _entry_form_problem(self, stream: str, key: str) -> str | None:
-        return form_problem(_ENTRY_FILES, lambda name: self._read(f"{stream}/{key}/{name}"))
+        return form_problem(ENTRY_FILES, lambda name: self._read(f"{stream}/{key}/{name}"))
 
     def _form_problems(self) -> Iterator[str]:
         with asked(self.url):
@@ -259,6 +258,10 @@ class IcechunkStore(Store):
             for path in self._wrong_groups():
                 yield f"{path} is not what was written"
             yield from self._tag_problems()
+            try:
+                self.history()
+            except DamagedError as error:
+                yield f"the history cannot be read: {error.got}"
 
     def _wrong_groups(self) -> list[str]:
         """Files of groups between root and entries that were changed."""
@@ -296,8 +299,11 @@ class IcechunkStore(Store):
         if self._tree.aliases() is None:
             self._commit(lambda tree: tree.write(ALIASES, group_file(sealed({}))), {"event": "repair aliases"})
             done.append("removed the aliases, which were damaged")
-        with asked(self.url), self._alone():
-            swept = self.repository.garbage_collect(datetime.now(UTC) - KEEP)
+        try:
+            with asked(self.url), self._alone():
+                swept = self.repository.garbage_collect(datetime.now(UTC) - KEEP)
+        except DamagedError:  # somewhere in the history; what is read now is mended all the same
+            return done
         kinds = ("chunks", "manifests", "snapshots", "attributes", "transaction_logs")
         count = sum(getattr(swept, f"{kind}_deleted") for kind in kinds)
         return [*done, f"removed {count} objects that no snapshot needs"] if count else done

@@ -135,10 +135,15 @@ class PackStore(Store):
         return self._last.files
 
     def _form_problems(self) -> Iterator[str]:
+        there = {name.removeprefix(f"{FOLDER}/") for name in (*self.broken, *(pack.name for pack in self.packs))}
         for name in () if self.single else (ALIASES, INDEX):
             with suppress(FileNotFoundError):
-                if unsealed(json_attrs(self.place.read(name))) is None:
+                attrs = unsealed(json_attrs(self.place.read(name)))
+                if attrs is None:
                     yield f"{name} is not what was written"
+                for row in (attrs or {}).get("packs", ()):
+                    if row["name"] not in there:
+                        yield f"{FOLDER}/{row['name']} is missing: copy its clips again"
         for name, what in sorted(self.broken.items()):
             yield f"{name} cannot be read, {what}: delete it and copy its clips again"
         terms = [self.root()[name] for name in ("licence", "restricted")]

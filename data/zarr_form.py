@@ -14,6 +14,7 @@ from .fingerprint import sealed, unsealed
 
 META = "zarr.json"
 CHUNK = "c/0/0"
+ENTRY_FILES = (META, *(f"{name}/{file}" for name in ("values", "frames") for file in (META, CHUNK)))
 _DIMENSIONS = {"values": ("frame", "dimension"), "frames": ("frame", "column")}
 _BFLOAT16_NAN = 0x7FC0
 

@@ -26,8 +26,10 @@ class MediaHashes:
     def __init__(self, path: Path | None = None, *, rehash: bool = False) -> None:
         self._path = path or user_cache() / "media-hashes.jsonl"
         self._lock = threading.Lock()
-        lines = () if rehash else read_lines(self._path)
-        self._known = {line["key"]: line["sha256"] for line in lines if "key" in line}
+        self._known: dict[str, str] = {}
+        with contextlib.suppress(OSError):  # it is only a memory
+            lines = () if rehash else read_lines(self._path)
+            self._known = {line["key"]: line["sha256"] for line in lines if "key" in line}
 
     def of_file(self, path: Path) -> str:
         """SHA-256 (hex) of a file's bytes."""

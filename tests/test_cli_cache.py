@@ -125,16 +125,29 @@ def test_damage_at_the_source_is_listed(cache: Path, tmp_path: Path) -> None:
 
 
 def test_export_and_back(cache: Path, tmp_path: Path) -> None:
-    result = run("cache", "export", cache, "--stream", "visual", "--out", tmp_path / "out")
-    assert result.exit_code == 0, result.output
-    assert "EULA" in result.stderr
-    assert result.stdout.startswith("3 clips of visual/face-")
+    allowed = "--i-have-permission"
+    assert "EULA" in refused("cache", "export", cache, "--stream", "visual", "--out", tmp_path / "out")
+    text = ok("cache", "export", cache, "--stream", "visual", "--out", tmp_path / "out", allowed)
+    assert text.startswith("3 clips of visual/face-")
     assert np.array_equal(np.load(tmp_path / "out/bert.npy"), np.load(tmp_path / "face/bert.npy"))
     terms = json.loads((tmp_path / "out/cache.json").read_text())
     assert (terms["licence"], terms["restricted"]) == ("EULA", True)
-    ok("cache", "export", cache, "--stream", "audio", "--out", tmp_path / "csv", "--format", "csv", "--clip", "anna/1")
+    ok(
+        "cache",
+        "export",
+        cache,
+        "--stream",
+        "audio",
+        "--out",
+        tmp_path / "csv",
+        "--format",
+        "csv",
+        "--clip",
+        "anna/1",
+        allowed,
+    )
     assert (tmp_path / "csv/anna/1.csv").read_text().startswith("time_s,mask,feat_0")
-    assert "expected" in refused("cache", "export", cache, "--stream", "visual", "--out", tmp_path / "csv")
+    assert "expected" in refused("cache", "export", cache, "--stream", "visual", "--out", tmp_path / "csv", allowed)
 
 
 def test_tags(cache: Path, tmp_path: Path) -> None:

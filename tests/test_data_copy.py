@@ -291,11 +291,11 @@ def test_a_checksum_of_the_place_spares_reading_back(
     read_back: list[str] = []
     monkeypatch.setattr(Remote, "info", lambda self, name: {"size": 5, **stated[keeper]})
     monkeypatch.setattr(Remote, "chunks", lambda self, name, size: read_back.append(name) or [b"hel", b"lo"])
-    assert Remote(str(tmp_path)).proves("pack", path, sha256)
+    assert Remote(str(tmp_path)).proves("pack", sha256, path)
     assert read_back == (["pack"] if keeper == "nobody" else [])
     path.write_bytes(b"hallo")
     other = hashlib.sha256(b"hallo").hexdigest()
-    assert not Remote(str(tmp_path)).proves("pack", path, other)
+    assert not Remote(str(tmp_path)).proves("pack", other, path)
 
 
 def test_what_killed_writers_left_is_told_and_cleared(source: Store, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "c.zarr", "a")
 
 
-def run(store: Store, out: Path, form: Any = "npy", clips: Sequence[str] = ()) -> Exported:
-    return export(store, out, stream="visual/toy", form=form, clips=clips)
+def run(store: Store, out: Path, form: Any = "npy", clips: Sequence[str] = (), **more: Any) -> Exported:
+    return export(store, out, stream="visual/toy", form=form, clips=clips, **more)
 
 
 def again(place: Path, source: Path, **terms: Any) -> dict[str, Track]:
@@ -84,7 +84,7 @@ def test_npy_files_are_plain(store: Store, tmp_path: Path) -> None:
     put(store, "deep/a.mp4", track=make_track(3, num_frames=20))
     track = store.read("deep/a.mp4", VISUAL_NAME)
     done = run(store, tmp_path / "out")
-    assert (done.clips, done.failures, done.notice) == ({"deep/a.mp4": "deep/a.mp4.npy"}, [], None)
+    assert (done.clips, done.failures) == ({"deep/a.mp4": "deep/a.mp4.npy"}, [])
     values = np.load(tmp_path / "out/deep/a.mp4.npy", allow_pickle=False)
     assert np.array_equal(values, track.values, equal_nan=True)
     assert np.isnan(values[~track.mask]).all()
@@ -113,11 +113,11 @@ def test_facts_and_terms_travel(tmp_path: Path) -> None:
     store = open_store(tmp_path / "c.zarr", "a", licence="EULA", restricted=True)
     put(store, "a")
     put(store, "b")
-    done = run(store, tmp_path / "out", "csv", ["b"])
+    with pytest.raises(InputError, match=r"got a restricted one \(licence: EULA\)\. .* say so with --i-have-perm"):
+        run(store, tmp_path / "out", "csv", ["b"])
+    assert not (tmp_path / "out").exists()
+    done = run(store, tmp_path / "out", "csv", ["b"], permission=True)
     assert done.stream == VISUAL_NAME
-    assert done.notice == (
-        "This cache is restricted (licence: EULA); pass the exported files on only if its terms allow it."
-    )
     facts = json.loads((tmp_path / "out/cache.json").read_text())
     assert facts.pop("created_by").startswith("sage-va ")
     assert facts == {

@@ -1,5 +1,6 @@
 """verify, repair and gc: damage is named, taken out and made again; what nothing names goes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,37 @@ def test_gc_keeps_what_any_alias_names(store: Store) -> None:
     store.point(VISUAL_NAME, "visual/paper")
     assert collect_garbage(store.url)["streams"] == []
     assert len(store.streams()) == 3
+
+
+def test_a_lost_alias_condemns_nothing(store: Store) -> None:
+    flip(Path(store.url) / ".sage-va/aliases/visual/toy.json", 20)
+    assert collect_garbage(store.url, dry_run=True)["streams"] == []
+    assert f"pointed visual/toy to {VISUAL_NAME}" in repair(store.url)["done"]
+    assert store.aliases()["visual/toy"] == VISUAL_NAME
+    assert len(store.clip_ids(VISUAL_NAME)) == 3
+
+
+def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:
+    for verb in (repair, collect_garbage):
+        with pytest.raises(InputError, match=r"typo\.zarr: expected a feature cache, got no such folder"):
+            verb(str(tmp_path / "typo.zarr"))
+    assert not (tmp_path / "typo.zarr").exists()
+
+
+def test_repair_goes_on_behind_a_damaged_journal(store: Store) -> None:
+    flip(Path(store.url) / ".sage-va/journal.jsonl", 200)
+    flip(Path(store.url) / VISUAL_NAME / "a/values/c/0/0")
+    found = repair(store.url)
+    assert any("removed damaged lines from" in line for line in found["done"])
+    assert [row["clip_id"] for row in found["requeued"]] == ["a"]
+    assert problems(store) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_not_taken_for_damaged(store: Store) -> None:
+    place = Path(store.url) / VISUAL_NAME / "a/zarr.json"
+    place.chmod(0)
+    with pytest.raises(PermissionError):
+        repair(store.url)
+    place.chmod(0o644)
+    assert len(store.clip_ids(VISUAL_NAME)) == 3

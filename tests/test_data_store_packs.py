@@ -273,7 +273,8 @@ def test_a_pack_under_another_name_or_other_terms_is_named(small: Store, tmp_pat
     path = only_pack(tmp_path / "c.packs")
     path.rename(path.with_name("0123456789abcdef.zip"))
     assert problems(open_store(tmp_path / "c.packs")) == [
-        ("", "", "packs/0123456789abcdef.zip is not what was written")
+        ("", "", f"packs/{path.name} is missing: copy its clips again"),
+        ("", "", "packs/0123456789abcdef.zip is not what was written"),
     ]
     path.with_name("0123456789abcdef.zip").rename(path)
     root = json_file(sealed({**small.root(), "licence": "CC0"}))
