@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sage_va.data import InputError
-from sage_va.data.manifest import crop_numbers, find_sources
+from sage_va.data.manifest import Source, crop_numbers, find_sources, part_of
 
 
 def touch(*paths: Path) -> None:
@@ -142,3 +142,14 @@ def test_other_encodings_are_refused(tmp_path):
     (tmp_path / "m.csv").write_bytes("clip_id,path\nä,a.mp4\n".encode("latin-1"))
     with pytest.raises(InputError, match="expected UTF-8 text"):
         find_sources([str(tmp_path / "m.csv")])
+
+
+def test_shards_are_parts_of_the_whole() -> None:
+    sources = [Source(f"{k:02}", path=Path(f"{k}.mp4")) for k in range(11)]
+    parts = [part_of(sources, f"{k}/4") for k in (1, 2, 3, 4)]
+    assert sorted(source.clip_id for part in parts for source in part) == [source.clip_id for source in sources]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert part_of(sources, "1/1") == sources
+    for text in ("0/4", "5/4", "4", "1/0", "a/b", "-1/4"):
+        with pytest.raises(InputError, match=r"--shard: expected K/N with K from 1 to N, got .*SLURM_ARRAY_TASK_ID"):
+            part_of(sources, text)
