@@ -66,7 +66,10 @@ def extraction_options(command: Command) -> Command:
             device_option,
             click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames a batch."),
             click.option(
-                "--num-workers", type=click.IntRange(1), help="Decoder threads; default: by the number of cores."
+                "--decode-threads",
+                "num_workers",
+                type=click.IntRange(1),
+                help="Decoder threads of each process; default: by the number of cores.",
             ),
         ]
     ):
@@ -165,6 +168,22 @@ def face_options(command: Command) -> Command:
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed before, from the same bytes.")
 @click.option("--max-failures", type=click.IntRange(0), help="Give up when more clips than this have failed.")
 @click.option("--shard", metavar="K/N", help="Do the K-th of N equal parts of the clips, as in a SLURM array.")
+@click.option(
+    "--workers",
+    "num_processes",
+    type=click.IntRange(1),
+    help="Processes that share the clips; default: one for each GPU, or one.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the workers run: on this machine, or on a Ray cluster.",
+)
+@click.option(
+    "--ray-address", metavar="ADDRESS", help="Of the Ray cluster: auto, HOST:PORT …; default: found or started."
+)
 @click.option("--dry-run", is_flag=True, help="Count clips, frames, hours and bytes; estimate the time from a sample.")
 @json_option
 def extract(
@@ -184,6 +203,9 @@ def extract(
     licence: str | None,
     restricted: bool | None,
     shard: str | None,
+    num_processes: int | None,
+    engine: str,
+    ray_address: str | None,
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -194,33 +216,34 @@ def extract(
     resume: what is done is skipped. A clip that fails is listed with its reason; the others are done; exit code 1.
     """
     from .data.manifest import find_sources, part_of
-    from .extract.identity import ExtractOptions, encoders_from, stream_of
+    from .extract.cluster import extract_with, find_engine
+    from .extract.identity import ExtractOptions
     from .extract.pipeline import extract as extract_all
     from .extract.plan import plan
+    from .extract.workers import Recipe
 
     if not (visual or audio):
         raise click.UsageError("Name an encoder with --visual, --audio, or both.")
-    sources = part_of(find_sources(media), shard) if shard else find_sources(media)
+    listed = find_sources(media)
+    sources = part_of(listed, shard) if shard else listed
     finder = _finder(options["faces"], face_detector, face_weights, face_margin)
     made = ExtractOptions(**options, finder=finder)
-    eyes, ears = encoders_from(
-        visual=visual,
-        visual_weights=visual_weights,
-        audio=audio,
-        audio_weights=audio_weights,
-        layer=layer,
-        vad=vad,
-        device=_device(device),
-        precision=precision,
-    )
+    names = {"visual": visual, "visual_weights": visual_weights, "audio": audio, "audio_weights": audio_weights}
+    recipe = Recipe({**names, "layer": layer, "vad": vad, "precision": precision})
     if dry_run:
-        show(asdict(plan(sources, eyes, ears, made)), as_json, _describe_plan)
+        show(asdict(plan(sources, *recipe.make(_device(device)), made)), as_json, _describe_plan)
         return
+    one = _device(device) if engine == "local" else device
+    workers = find_engine(engine, device=device, num_workers=num_processes, address=ray_address)
+    eyes, ears = (None, None) if workers else recipe.make(one)
     store = open_store(cache, "a", licence=licence, restricted=restricted)
+    store.log("list", clips=len(listed))
     with Bar("clips") as bar, interruptible() as stop:
-        summary = extract_all(sources, store, visual=eyes, audio=ears, options=made, progress=bar, stop=stop)
-    streams = [stream_of(encoder, made) for encoder in (eyes, ears) if encoder is not None]
-    found = {**asdict(summary), "bottleneck": summary.bottleneck, "streams": streams, "interrupted": stop.is_set()}
+        if workers:
+            summary = extract_with(workers, sources, store, recipe, options=made, progress=bar, stop=stop)
+        else:
+            summary = extract_all(sources, store, visual=eyes, audio=ears, options=made, progress=bar, stop=stop)
+    found = {**asdict(summary), "bottleneck": summary.bottleneck, "interrupted": stop.is_set()}
     show(found, as_json, _describe_extraction)
     sys.exit(130 if stop.is_set() else 1 if summary.failures else 0)
 

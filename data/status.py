@@ -27,7 +27,10 @@ def status(store: Store) -> dict[str, Any]:
     recent = {line["clip_id"] for line in lines if line["event"] == "commit" and _age_s(line) < _RECENT_S}
     span_s = min(_RECENT_S, max(1.0, _age_s(last))) if last else _RECENT_S
     per_hour = 3600 * len(recent) / span_s
-    wanted = max((line["clips"] for line in starts if line["streams"] == streams), default=None)
+    listed = [line["clips"] for line in lines if line["event"] == "list"]
+    wanted = (
+        listed[-1] if listed else max((line["clips"] for line in starts if line["streams"] == streams), default=None)
+    )
     left = max(0, wanted - min(done.values(), default=0) - len(failures)) if wanted is not None else None
     return {
         "url": store.url,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 
@@ -38,6 +38,40 @@ Part: TypeAlias = Frames | Window | Ending | Failure | tuple[Source, ...] | None
 _Event: TypeAlias = tuple[Assembly, Part] | None  # None: a thread has ended
 
 
+class Backlog(Protocol):
+    """The clips that are still to be started; asked by several threads."""
+
+    def take(self) -> Source | None:
+        """The next clip, waiting for it if it must; None = there is no more."""
+        ...
+
+    def next(self, sources: Sequence[Source]) -> None:
+        """Clips that were found in another come before all others."""
+        ...
+
+    def stop(self) -> None:
+        """From now on there is no more, also for those who wait."""
+        ...
+
+
+class Listed:
+    """A backlog that is known from the start."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._todo = deque(sources)
+
+    def take(self) -> Source | None:
+        with contextlib.suppress(IndexError):
+            return self._todo.popleft()
+        return None
+
+    def next(self, sources: Sequence[Source]) -> None:
+        self._todo.extendleft(reversed(sources))
+
+    def stop(self) -> None:
+        self._todo.clear()
+
+
 class DecodeAhead:
     """Iterates over (clip, part) as decoder threads make them; leaving its `with` block stops and joins them.
 
@@ -46,7 +80,7 @@ class DecodeAhead:
     people found in it are clips of their own, which follow.
 
     Args:
-        sources: the clips, started in this order.
+        sources: the clips, started in this order; or a backlog that others fill.
         visual: encoder that images are made for.
         audio: encoder that windows are cut for.
         needs: modalities that a clip still needs; called in the threads.
@@ -54,7 +88,7 @@ class DecodeAhead:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[Source] | Backlog,
         visual: VisualEncoder | None,
         audio: AudioEncoder | None,
         options: ExtractOptions,
@@ -62,12 +96,12 @@ class DecodeAhead:
     ) -> None:
         self._visual, self._audio, self._options, self._needs = visual, audio, options, needs
         self._hashes = MediaHashes(rehash=options.rehash)
-        self._todo = deque(sources)
+        self._todo = Listed(sources) if isinstance(sources, Sequence) else sources
         self._queue: BytesQueue[_Event] = BytesQueue(QUEUE_BYTES)
         self._lock = threading.Lock()
         self._busy_s = 0.0
         wanted = options.num_workers or max(1, min(MAX_WORKERS, num_cores() // 2))
-        self._num_workers = max(1, min(wanted, len(sources)))
+        self._num_workers = max(1, min(wanted, len(sources))) if isinstance(sources, Sequence) else wanted
         self._watchdog: Watchdog[Assembly] = Watchdog(self._give_up)
         self._at_work: dict[Assembly, threading.Thread] = {}
         self._threads = [self._thread() for _ in range(self._num_workers)]
@@ -87,6 +121,7 @@ class DecodeAhead:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._queue.close()
+        self._todo.stop()
         self._watchdog.__exit__(kind, error, traceback)
         for thread in self._threads:
             if thread.ident is not None:
@@ -103,7 +138,7 @@ class DecodeAhead:
 
     def stop(self) -> None:
         """Starts no further clip; those in work go on."""
-        self._todo.clear()
+        self._todo.stop()
 
     def _thread(self) -> threading.Thread:
         return threading.Thread(target=self._work, name="decode", daemon=True)  # one that hangs must not keep us alive
@@ -125,11 +160,7 @@ class DecodeAhead:
 
     def _work(self) -> None:
         try:
-            while self._todo:
-                try:
-                    source = self._todo.popleft()
-                except IndexError:  # another thread was faster
-                    break
+            while (source := self._todo.take()) is not None:
                 self._decode(Assembly(source, self._options.dtype))
             self._queue.put(None)
         except (ClosedError, GivenUpError):
@@ -145,7 +176,7 @@ class DecodeAhead:
                 if clip.failed:
                     break
                 if isinstance(part, tuple):
-                    self._todo.extendleft(reversed(part))
+                    self._todo.next(part)
                 self._watchdog.beat(clip)
         except (ClosedError, GivenUpError):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -86,26 +87,49 @@ class Packer(Generic[T]):
 
     Args:
         batch_size: items per batch.
-        encode: (B, …) -> (B, …) float32.
+        encode: (B, …) -> (B, …) float32; called by the threads of `pool`.
+        pool: threads that encode, or None for the caller's own. Results come in the order of the items all the same.
+        num_at_once: batches that may be under way; one more than there are threads keeps these busy.
     """
 
     batch_size: int
     encode: Callable[[NDArray[Any]], Values]
+    pool: Executor | None = None
+    num_at_once: int = 1
     _rows: list[tuple[T, NDArray[Any]]] = field(default_factory=list[tuple[T, NDArray[Any]]])
+    _under_way: deque[tuple[list[T], Future[Values]]] = field(default_factory=deque[tuple[list[T], "Future[Values]"]])
 
     def push(self, owner: T, items: NDArray[Any]) -> Iterator[tuple[T, Values]]:
-        """Takes (N, …) items of one owner; yields (owner, result) for each item of the batches that are now full."""
+        """Takes (N, …) items of one owner; yields (owner, result) for each item that is done."""
         for item in items:
             self._rows.append((owner, item))
             if len(self._rows) == self.batch_size:
-                yield from self.flush()
+                yield from self._start()
+
+    def push_alone(self, owner: T, item: NDArray[Any]) -> Iterator[tuple[T, Values]]:
+        """Takes an item of a shape of its own, which is a batch; yields what is done."""
+        yield from self._submit([owner], item[None])
 
     def flush(self) -> Iterator[tuple[T, Values]]:
-        """Encodes what waits, however little it is."""
+        """Encodes what waits, however little it is, and yields all that is not yet done."""
+        yield from self._start()
+        yield from self._done(most=0)
+
+    def _start(self) -> Iterator[tuple[T, Values]]:
         rows, self._rows = self._rows, []
-        if not rows:
+        if rows:
+            filled = [item for _, item in rows] + [rows[-1][1]] * (self.batch_size - len(rows))
+            yield from self._submit([owner for owner, _ in rows], np.stack(filled))
+
+    def _submit(self, owners: list[T], batch: NDArray[Any]) -> Iterator[tuple[T, Values]]:
+        if self.pool is None:
+            yield from zip(owners, self.encode(batch), strict=False)
             return
-        filled = [item for _, item in rows] + [rows[-1][1]] * (self.batch_size - len(rows))
-        results = self.encode(np.stack(filled))
-        for (owner, _), result in zip(rows, results, strict=False):
-            yield owner, result
+        self._under_way.append((owners, self.pool.submit(self.encode, batch)))
+        yield from self._done(most=self.num_at_once)
+
+    def _done(self, most: int) -> Iterator[tuple[T, Values]]:
+        """Results from the front, waiting for them while more than `most` batches are under way."""
+        while self._under_way and (len(self._under_way) > most or self._under_way[0][1].done()):
+            owners, results = self._under_way.popleft()
+            yield from zip(owners, results.result(), strict=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,15 +13,18 @@ from ..data.clip import VALUE_DTYPES
 from ..data.errors import InputError
 from ..data.fingerprint import json_sha256, stream_name
 from ..data.manifest import Source, crop_numbers
+from .encoder import AudioEncoder, VisualEncoder
 from .faces import FaceFinder
 from .hashes import MediaHashes
 from .media import DECODER
-from .speech import AudioEncoder
+from .plugins import load_plugin, near_plugins
+from .speech import TransformersEncoder
 from .tracking import PERSONS
-from .visual import VisualEncoder
+from .visual import TimmEncoder
 
 STORE_DTYPES = VALUE_DTYPES
 FACES = ("full", "crops", "detect")
+_KINDS = ("timm", "transformers", "plug-in")
 Encoder = VisualEncoder | AudioEncoder
 
 
@@ -130,7 +133,7 @@ def encoders_from(
     device: str = "auto",
     precision: str = "auto",
 ) -> tuple[VisualEncoder | None, AudioEncoder | None]:
-    """The encoders that options name; either may be None.
+    """The encoders that options name; either may be None. An added one goes before a built-in one of its name.
 
     Raises:
         InputError: if there is none, or one of them cannot be had.
@@ -138,10 +141,27 @@ def encoders_from(
     if visual is None and audio is None:
         todo = "Pass --visual, --audio or both."
         raise InputError("extract", expected="an encoder", got="none", todo=todo)
-    eyes = VisualEncoder(visual, weights=visual_weights, device=device, precision=precision) if visual else None
-    if audio is None:
-        return eyes, None
-    return eyes, AudioEncoder(audio, weights=audio_weights, layer=layer, vad=vad, device=device, precision=precision)
+    usual = {"device": device, "precision": precision}
+    eyes = _visual(visual, {"weights": visual_weights, **usual}) if visual else None
+    ears = _audio(audio, {"weights": audio_weights, "layer": layer, **usual}, vad=vad) if audio else None
+    return eyes, ears
+
+
+def _visual(name: str, settings: Mapping[str, str]) -> VisualEncoder:
+    added = load_plugin(name, "visual", settings)
+    return cast(VisualEncoder, added) if added else TimmEncoder(name, **settings)
+
+
+def _audio(name: str, settings: Mapping[str, str], *, vad: bool) -> AudioEncoder:
+    added = load_plugin(name, "audio", settings, vad=vad)
+    if added:
+        return cast(AudioEncoder, added)
+    near = near_plugins(name)
+    if near and "/" not in name and not Path(name).is_dir():
+        expected = "a hub id, a model directory, or the name of an added encoder"
+        todo = f"Did you mean {', '.join(near)}?"
+        raise InputError("--audio", expected=expected, got=repr(name), todo=todo)
+    return TransformersEncoder(name, vad=vad, **settings)
 
 
 def encoder_from_fingerprint(
@@ -157,19 +177,21 @@ def encoder_from_fingerprint(
         InputError: if it cannot be had, or its weights are not those that the fingerprint names.
     """
     recorded = fingerprint["encoder"]
-    if recorded["kind"] not in ("timm", "transformers"):
+    if recorded["kind"] not in _KINDS:
         todo = "Import the new clips too (`sage-va cache import`), and name that cache."
         raise InputError(recorded["name"], expected="features that can be extracted", got="imported ones", todo=todo)
-    random, precision = recorded["weights"] == "random", fingerprint["compute_dtype"]
+    random = recorded["weights"] == "random"
+    settings = {"device": device, "precision": fingerprint["compute_dtype"]}
+    vad = "voice" in fingerprint["preprocessing"]
     if recorded["kind"] == "timm":
         origin = weights or ("random" if random else "hub")
-        encoder: Encoder = VisualEncoder(recorded["name"], weights=origin, device=device, precision=precision)
+        encoder: Encoder = TimmEncoder(recorded["name"], weights=origin, **settings)
+    elif recorded["kind"] == "transformers":
+        settings |= {"weights": "random" if random else "hub", "layer": recorded["layer"]}
+        encoder = TransformersEncoder(weights or recorded["name"], vad=vad, **settings)
     else:
-        origin = "random" if random else "hub"
-        place = weights or recorded["name"]
-        vad = "voice" in fingerprint["preprocessing"]
-        options = {"layer": recorded["layer"], "vad": vad, "device": device, "precision": precision}
-        encoder = AudioEncoder(place, weights=origin, **options)
+        settings |= {"weights": weights or ("random" if random else "hub"), "layer": recorded["layer"]}
+        encoder = _added_again(recorded, fingerprint["modality"], settings, vad=vad)
     if encoder.weights_sha256 != recorded["weights_sha256"]:
         raise InputError(
             recorded["name"],
@@ -179,6 +201,21 @@ def encoder_from_fingerprint(
         )
     encoder.name = recorded["name"]  # equal weights under another path are the same encoder
     return encoder
+
+
+def _added_again(recorded: Mapping[str, Any], modality: str, settings: Mapping[str, str], *, vad: bool) -> Encoder:
+    """The added encoder that made a stream."""
+    found = load_plugin(recorded["name"], modality, settings, vad=vad, rebuild=True)
+    todo = "Install the package and version that the features were made with, or extract and train again."
+    if found is None:
+        got = "none of that name"
+        raise InputError(recorded["name"], expected=f"the encoder of {recorded['package']}", got=got, todo=todo)
+    assert found.origin is not None, "an added one"
+    if found.origin["code_sha256"] != recorded["code_sha256"]:
+        got = f"other code, of {found.origin['package']}"
+        expected = f"the code of {recorded['package']} that the features were made with"
+        raise InputError(recorded["name"], expected=expected, got=got, todo=todo)
+    return cast(Encoder, found)
 
 
 def check_same(fingerprint: Mapping[str, Any], encoder: Encoder, options: ExtractOptions) -> None:

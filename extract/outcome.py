@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..data.errors import InputError
+from ..data.manifest import Source
 
 
 class FailedBeforeError(Exception):
@@ -31,6 +33,23 @@ class Failure:
         known = isinstance(error, InputError)
         reason = error.about(clip_id) if known else f"{type(error).__name__}: {error}".splitlines()[0]
         return cls(_plain(clip_id), _plain(reason), lasting=known)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a clip: it is done, unless something else is said.
+
+    Args:
+        skipped: the cache had it already.
+        without_face: no face was found in it.
+        people: the clips that take its place, one for each person.
+    """
+
+    clip_id: str
+    failure: Failure | None = None
+    skipped: bool = False
+    without_face: bool = False
+    people: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,7 @@ class Summary:
         num_skipped: clips that the cache had already.
         without_face: clips among `num_done` in which no face was found: all their frames are masked.
         failures: the others, sorted by clip_id.
+        streams: full names of the streams that it was to make.
         num_frames: images that were encoded.
         audio_s: seconds of sound that were encoded.
         wall_s: how long it took.
@@ -71,6 +91,7 @@ class Summary:
     num_skipped: int = 0
     without_face: list[str] = field(default_factory=list[str])
     failures: list[Failure] = field(default_factory=list[Failure])
+    streams: list[str] = field(default_factory=list[str])
     num_frames: int = 0
     audio_s: float = 0.0
     wall_s: float = 0.0
@@ -85,3 +106,15 @@ class Summary:
 def _plain(text: str) -> str:
     """Text that any terminal and file can take, whatever a file name holds."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def check_failures(failures: Sequence[Failure], most: int | None) -> None:
+    """Ends a run in which too many clips fail.
+
+    Raises:
+        InputError: if there are more failures than `most`.
+    """
+    if most is not None and len(failures) > most:
+        todo = "Mend the cause, or raise --max-failures; what is done stays."
+        got = f"{len(failures)}, the last {failures[-1].clip_id}: {failures[-1].reason}"
+        raise InputError("extract", expected=f"at most {most} failures", got=got, todo=todo)

@@ -20,13 +20,13 @@ from ..data.clip import Clip
 from ..data.errors import InputError
 from ..data.manifest import Source
 from ..data.store import Store
-from .ahead import DecodeAhead, Part, num_cores
+from .ahead import Backlog, DecodeAhead, Part, num_cores
 from .assemble import Assembly
 from .batch import Packer
 from .faces import name_people
 from .frames import Frames
 from .identity import Encoder, ExtractOptions, Medium, fingerprint_of, size_of, stream_of
-from .outcome import FailedBeforeError, Failure, Progress, Summary
+from .outcome import FailedBeforeError, Failure, Outcome, Progress, Summary, check_failures
 from .speech import AudioEncoder
 from .visual import VisualEncoder
 from .windows import Window
@@ -60,37 +60,78 @@ def extract(
         OSError: if the store cannot be written; what was committed before stays.
     """
     options = options or ExtractOptions()
-    sources = name_people(sources, options.person)
+    sources = work_list(sources, options)
     encoders: list[Encoder] = [encoder for encoder in (visual, audio) if encoder is not None]
     if not encoders:
         raise InputError("extract", expected="an encoder", got="none", todo="Pass --visual, --audio or both.")
-    if len({source.clip_id for source in sources}) != len(sources):
+    run = _Run(sources, store, encoders, options, progress, stop)
+    store.log("start", clips=len(sources), streams=run.streams)
+    summary = run.go()
+    store.finish()
+    return summary
+
+
+def extract_part(
+    backlog: Backlog,
+    store: Store,
+    *,
+    visual: VisualEncoder | None,
+    audio: AudioEncoder | None,
+    options: ExtractOptions,
+    progress: Callable[[Progress], None],
+    closed: Callable[[Outcome], None],
+) -> Summary:
+    """`extract` for one worker of several: the clips of a backlog that another process fills, from a `work_list`.
+
+    To say where the run begins and ends in the store, and to count failures, is left to that process.
+
+    Args:
+        progress: frames and seconds so far are right; of clips, only those that were closed are counted.
+        closed: told what became of each clip, once.
+
+    Raises:
+        InputError: if an encoder breaks down. OSError: if the store cannot be written.
+    """
+    encoders = [encoder for encoder in (visual, audio) if encoder is not None]
+    return _Run(backlog, store, encoders, replace(options, max_failures=None), progress, None, closed).go()
+
+
+def work_list(sources: Sequence[Source], options: ExtractOptions) -> list[Source]:
+    """The clips that options make of sources.
+
+    Raises:
+        InputError: if two share a clip_id.
+    """
+    named = name_people(sources, options.person)
+    if len({source.clip_id for source in named}) != len(named):
         todo = "Give each clip a name of its own."
         raise InputError("extract", expected="each clip_id once", got="one twice", todo=todo)
-    return _Run(sources, store, encoders, options, progress, stop or threading.Event()).go()
+    return named
 
 
 class _Run:
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[Source] | Backlog,
         store: Store,
         encoders: Sequence[Encoder],
         options: ExtractOptions,
         progress: Callable[[Progress], None] | None,
-        stop: threading.Event,
+        stop: threading.Event | None = None,
+        closed: Callable[[Outcome], None] | None = None,
     ) -> None:
         self._sources, self._store, self._options, self._progress = sources, store, options, progress
-        self._stop = stop
+        self._stop, self._closed = stop or threading.Event(), closed
         self._failed_before = {} if options.retry_failed or options.overwrite else store.failures()
         self._encoders = {encoder.modality: encoder for encoder in encoders}
         self._streams = {modality: stream_of(encoder, options) for modality, encoder in self._encoders.items()}
         self._prints = {modality: fingerprint_of(encoder, options) for modality, encoder in self._encoders.items()}
-        self._sizes = {source.clip_id: size_of(source.path) for source in sources}
+        listed = sources if isinstance(sources, Sequence) else ()
+        self._sizes = {source.clip_id: size_of(source.path) for source in listed}
         self._handled_bytes = self._skipped_bytes = 0
         self._writer = ThreadPoolExecutor(1, "sage-va-writer")
         self._writes: deque[tuple[Assembly, Future[Failure | None]]] = deque()
-        self._summary = Summary()
+        self._summary = Summary(streams=self.streams)
         self._start_s = self._told_s = perf_counter()
         self._images: Packer[Assembly] = Packer(options.batch_size, lambda items: self._encode("visual", items))
         self._visual = next((encoder for encoder in encoders if isinstance(encoder, VisualEncoder)), None)
@@ -98,9 +139,12 @@ class _Run:
         batch = AUDIO_BATCH_ON_GPU if self._audio and self._audio.device.type == "cuda" else 1
         self._windows: Packer[tuple[Assembly, Window]] = Packer(batch, lambda items: self._encode("audio", items))
 
+    @property
+    def streams(self) -> list[str]:
+        return sorted(self._streams.values())
+
     def go(self) -> Summary:
         summary = self._summary
-        self._store.log("start", clips=len(self._sources), streams=sorted(self._streams.values()))
         ahead = DecodeAhead(self._sources, self._visual, self._audio, self._options, self._needs)
         try:
             with _calm_threads(), ahead:
@@ -115,7 +159,6 @@ class _Run:
                     self._note_write(wait=True)
         finally:
             self._writer.shutdown(cancel_futures=True)
-        self._store.finish()
         summary.wall_s = perf_counter() - self._start_s
         summary.busy_s["decode"] = ahead.busy_s
         summary.failures.sort(key=lambda failure: failure.clip_id)
@@ -138,8 +181,8 @@ class _Run:
             return
         if part is None:
             self._summary.num_skipped += 1
-            self._skipped_bytes += self._sizes[clip.source.clip_id]
-            self._close(clip)
+            self._skipped_bytes += self._sizes.get(clip.source.clip_id, 0)
+            self._close(clip, Outcome(clip.source.clip_id, skipped=True))
         elif isinstance(part, Failure):
             self._fail(clip, part)
         elif isinstance(part, Frames):
@@ -149,8 +192,9 @@ class _Run:
         elif isinstance(part, Window):
             self._take_window(clip, part)
         elif isinstance(part, tuple):
-            size = self._sizes.pop(clip.source.clip_id)
+            size = self._sizes.pop(clip.source.clip_id, 0)
             self._sizes |= {person.clip_id: size // len(part) for person in part}
+            self._say(Outcome(clip.source.clip_id, people=part))
         else:
             clip.ending = part
             self._commit_if_whole(clip)
@@ -217,27 +261,30 @@ class _Run:
                 self._fail(clip, failure)
             else:
                 self._summary.num_done += 1
-                self._close(clip)
+                clip_id = clip.source.clip_id
+                self._close(clip, Outcome(clip_id, without_face=clip_id in self._summary.without_face))
             wait = False
 
     def _fail(self, clip: Assembly, failure: Failure) -> None:
         clip.failed = True
-        failures, most = self._summary.failures, self._options.max_failures
+        failures = self._summary.failures
         failures.append(failure)
         if not failure.repeated:
             source_sha256 = clip.medium.source_sha256 if clip.medium and failure.lasting else ""
             streams = [self._streams[modality] for modality in clip.needs]
             self._store.log_failure(failure.clip_id, failure.reason, source_sha256=source_sha256, streams=streams)
-        self._close(clip)
-        if most is not None and len(failures) > most:
-            todo = "Mend the cause, or raise --max-failures; what is done stays."
-            got = f"{len(failures)}, the last {failure.clip_id}: {failure.reason}"
-            raise InputError("extract", expected=f"at most {most} failures", got=got, todo=todo)
+        self._close(clip, Outcome(clip.source.clip_id, failure))
+        check_failures(failures, self._options.max_failures)
 
-    def _close(self, clip: Assembly) -> None:
+    def _close(self, clip: Assembly, outcome: Outcome) -> None:
         clip.forget()
-        self._handled_bytes += self._sizes[clip.source.clip_id]
+        self._handled_bytes += self._sizes.get(clip.source.clip_id, 0)
+        self._say(outcome)
         self._tell(always=True)
+
+    def _say(self, outcome: Outcome) -> None:
+        if self._closed:
+            self._closed(outcome)
 
     def _tell(self, *, always: bool = False) -> None:
         now = perf_counter()

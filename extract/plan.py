@@ -1,22 +1,28 @@
-"""What an extraction would make, estimated from the headers of the media."""
+"""What an extraction would make and how long it would take, estimated from headers and a sample of the media."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import av
 from av.error import FFmpegError
 
 from ..data.errors import InputError
 from ..data.manifest import Source, crop_numbers
+from ..data.store import open_store
+from .align import FACE_QUALITY_UNITS
+from .encoder import AudioEncoder, VisualEncoder
 from .frames import VISUAL_QUALITY_UNITS
-from .identity import ExtractOptions
+from .identity import Encoder, ExtractOptions
 from .media import opened, video_stream
-from .speech import AudioEncoder
-from .visual import VisualEncoder
+from .pipeline import extract
 
-_TIME_AND_MASK_BYTES = 9
+SAMPLE_CLIPS = 3
+SAMPLE_S = 4.0  # of images; of sound, a window if that is longer
+_FRAME_NUMBERS_BYTES = 8  # each of time, mask and quality is a float64
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Plan:
         num_frames: images that the recordings hold, at the wanted rate.
         media_s: length of all recordings, in seconds.
         cache_bytes: what the features will take on disk.
+        estimated_s: how long it would take on this machine, judged by the first seconds of a few clips, really
+            extracted; None where nothing was asked for or none of these clips could be extracted.
     """
 
     num_clips: int
@@ -36,6 +44,7 @@ class Plan:
     num_frames: int
     media_s: float
     cache_bytes: int
+    estimated_s: float | None = None
 
 
 def plan(
@@ -44,30 +53,75 @@ def plan(
     audio: AudioEncoder | None = None,
     options: ExtractOptions | None = None,
 ) -> Plan:
-    """Estimates a run from the headers of its media, without decoding; what the cache already has is counted too."""
+    """Estimates a run from the headers of its media and a sample; what the cache already has is counted too."""
     options = options or ExtractOptions()
-    num_clips = num_unreadable = num_frames = cache_bytes = 0
+    num_clips = num_frames = cache_bytes = 0
     media_s = 0.0
+    readable: list[tuple[Source, float]] = []
     for source in sources:
         num_clips += 1
         try:
             clip_frames, clip_s = _estimate(source, options.fps)
         except (InputError, FFmpegError, OSError):
-            num_unreadable += 1
             continue
+        readable.append((source, clip_s))
         media_s += clip_s
-        value_bytes = options.dtype.itemsize
         num_frames += clip_frames
         if visual:
-            cache_bytes += clip_frames * _row_bytes(visual.dim, value_bytes, len(VISUAL_QUALITY_UNITS))
+            signals = VISUAL_QUALITY_UNITS if options.finder is None else FACE_QUALITY_UNITS
+            cache_bytes += clip_frames * _row_bytes(visual, len(signals), options)
         if audio:
             num_steps = audio.plan.absent_steps(clip_s)
-            cache_bytes += num_steps * _row_bytes(audio.dim, value_bytes, len(audio.plan.quality_units))
-    return Plan(num_clips, num_unreadable, num_frames, media_s, cache_bytes)
+            cache_bytes += num_steps * _row_bytes(audio, len(audio.plan.quality_units), options)
+    costs = [_cost(readable, encoder, options) for encoder in (visual, audio) if encoder is not None]
+    measured = [cost for cost in costs if cost is not None]
+    estimated_s = media_s * sum(measured) if costs and len(measured) == len(costs) else None
+    return Plan(num_clips, num_clips - len(readable), num_frames, media_s, cache_bytes, estimated_s)
 
 
-def _row_bytes(dim: int, value_bytes: int, num_signals: int) -> int:
-    return dim * value_bytes + num_signals * 4 + _TIME_AND_MASK_BYTES
+def _row_bytes(encoder: Encoder, num_signals: int, options: ExtractOptions) -> int:
+    return encoder.dim * options.dtype.itemsize + (2 + num_signals) * _FRAME_NUMBERS_BYTES
+
+
+def _cost(readable: Sequence[tuple[Source, float]], encoder: Encoder, options: ExtractOptions) -> float | None:
+    """Seconds of work for a second of media, by extracting the first seconds of a few clips; None if all fail.
+
+    Each encoder is measured alone, since they need samples of different lengths.
+    """
+    sample_s = SAMPLE_S
+    if isinstance(encoder, AudioEncoder):
+        sample_s = max(sample_s, encoder.plan.window / encoder.plan.sampling_rate)
+    spread = max(1, len(readable) // SAMPLE_CLIPS)
+    chosen = [(source, clip_s) for source, clip_s in readable[::spread] if clip_s > 0][:SAMPLE_CLIPS]
+    parts = {source.clip_id: (_first(source, sample_s), _part_s(source, clip_s, sample_s)) for source, clip_s in chosen}
+    with tempfile.TemporaryDirectory(prefix="sage-va-") as folder:
+        store = open_store(Path(folder) / "sample.zarr", "a")
+        made = replace(options, max_failures=None)
+        sample = [source for source, _ in parts.values()]
+        if isinstance(encoder, AudioEncoder):
+            summary = extract(sample, store, audio=encoder, options=made)
+        else:
+            summary = extract(sample, store, visual=encoder, options=made)
+    failed = {failure.clip_id for failure in summary.failures}  # perhaps `clip#person`
+    sampled_s = sum(
+        part_s
+        for clip_id, (_, part_s) in parts.items()
+        if not any(name == clip_id or name.startswith(f"{clip_id}#") for name in failed)
+    )
+    return summary.wall_s / sampled_s if sampled_s else None
+
+
+def _part_s(source: Source, clip_s: float, sample_s: float) -> float:
+    return clip_s if source.path is None else min(clip_s, sample_s)
+
+
+def _first(source: Source, sample_s: float) -> Source:
+    """The start of a clip; crops without a recording have no times to be cut by."""
+    if source.path is None:
+        return source
+    start_s = source.start_s or 0.0
+    end_s = start_s + sample_s
+    return replace(source, end_s=end_s if source.end_s is None else min(source.end_s, end_s))
 
 
 def _estimate(source: Source, fps: float | None) -> tuple[int, float]:

@@ -9,26 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data.errors import InputError
-from ..data.fingerprint import SCHEMA_VERSION
-from .sound import RESAMPLER, Samples
+from .encoder import AudioEncoder, plan_of
+from .sound import Samples
 from .voice import voice_fingerprint
-from .weights import compute_dtype, dtype_name, find_device, fixed_seed, no_hub, weights_sha256
+from .weights import compute_dtype, find_device, fixed_seed, no_hub, weights_sha256
 from .windows import WindowPlan
 
 RAW_MODELS = ("wav2vec2", "hubert", "wavlm")
 WHISPER = "whisper"
-_WINDOW_S, _CONTEXT_S = 20.0, 1.0
+_CONTEXT_S = 1.0
 _MAY_BE_MISSING = ("masked_spec_embed",)  # used in training only
 
 
-class AudioEncoder:
+class TransformersEncoder(AudioEncoder):
     """wav2vec2, HuBERT or WavLM on the raw waveform, or the encoder of Whisper on log-mel windows of 30 s.
 
     Args:
@@ -43,7 +41,7 @@ class AudioEncoder:
         InputError: if the model, layer, device or precision is unknown, or the weights cannot be had or do not fit.
     """
 
-    modality = "audio"
+    kind = "transformers"
 
     def __init__(
         self,
@@ -76,12 +74,7 @@ class AudioEncoder:
         self._model = model.to(self.device)
         plan = _whisper_plan(config, self._features) if self._whisper else _raw_plan(config, self._features)
         self.plan = replace(plan, voice=voice_fingerprint(plan.sampling_rate)) if vad else plan
-        self.dim: int = config.d_model if self._whisper else config.hidden_size
-
-    @property
-    def sampling_rate(self) -> int:
-        """Of the sound that it wants."""
-        return self.plan.sampling_rate
+        self.dim = config.d_model if self._whisper else config.hidden_size
 
     @property
     def alias(self) -> str:
@@ -90,46 +83,33 @@ class AudioEncoder:
         return "-".join(part for part in (*parts, "random" if self.weights == "random" else "") if part)
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
-        """What decides the features, as far as the encoder knows; the pipeline adds its part."""
+    def preprocessing(self) -> dict[str, Any]:
+        """How sound is cut, and what the model's own feature extractor does to it."""
         return {
-            "schema_version": SCHEMA_VERSION,
-            "modality": self.modality,
-            "encoder": {
-                "kind": "transformers",
-                "name": self.name,
-                "weights": "random" if self.weights == "random" else "pretrained",
-                "weights_sha256": self.weights_sha256,
-                "layer": self.layer,
-            },
-            "preprocessing": {
-                **self.plan.to_json(),
-                "normalise": bool(getattr(self._features, "do_normalize", False)),
-                "features": "log-mel" if self._whisper else "waveform",
-                "resampler": RESAMPLER,
-                "mix": "mean of channels",
-            },
-            "compute_dtype": dtype_name(self.dtype),
+            **super().preprocessing,
+            "normalise": bool(getattr(self._features, "do_normalize", False)),
+            "features": "log-mel" if self._whisper else "waveform",
         }
 
-    @torch.inference_mode()
-    def encode(self, windows: Samples) -> NDArray[np.float32]:
-        """(B, N) samples, all of one length -> (B, T, D) float32."""
-        inputs = torch.stack([self._prepared(window) for window in windows]).to(self.device)
+    def embed(self, items: Samples) -> Tensor:
+        """(B, N) samples, all of one length -> (B, T, D)."""
+        inputs = self._prepared(items)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             found = self._model(inputs, output_hidden_states=self._layers is not None)
         if self._layers is None:
-            chosen: Tensor = found.last_hidden_state.float()
-        else:
-            first, last = self._layers
-            chosen = torch.stack([state.float() for state in found.hidden_states[first : last + 1]]).mean(dim=0)
-        return chosen.cpu().numpy()
+            return found.last_hidden_state
+        first, last = self._layers
+        return torch.stack([state.float() for state in found.hidden_states[first : last + 1]]).mean(dim=0)
 
-    def _prepared(self, window: Samples) -> Tensor:
-        """One window at a time, so that none depends on its company."""
+    def _prepared(self, windows: Samples) -> Tensor:
+        """One window at a time, so that none depends on its company; the spectra of Whisper on the device."""
         options: dict[str, Any] = {"device": str(self.device)} if self._whisper else {}
-        found = self._features(window, sampling_rate=self.sampling_rate, return_tensors="pt", **options)
-        return found["input_features" if self._whisper else "input_values"][0]
+        key = "input_features" if self._whisper else "input_values"
+        found = [
+            self._features(window, sampling_rate=self.sampling_rate, return_tensors="pt", **options)[key][0]
+            for window in windows
+        ]
+        return self.sent(torch.stack(found).numpy())
 
 
 def _layers_of(layer: str, num_layers: int) -> tuple[int, int] | None:
@@ -197,22 +177,10 @@ def _check_loaded(name: str, report: dict[str, Any], *, encoder_only: bool) -> N
 
 
 def _raw_plan(config: Any, features: Any) -> WindowPlan:
-    step = math.prod(config.conv_stride)
     hears = 1
     for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
         hears = (hears - 1) * stride + kernel
-    rate = int(features.sampling_rate)
-    window_steps = round(_WINDOW_S * rate / step)
-    return WindowPlan(
-        sampling_rate=rate,
-        window=step * window_steps + hears - step,
-        step=step,
-        hears=hears,
-        first_centre=hears // 2,
-        window_steps=window_steps,
-        context_steps=round(_CONTEXT_S * rate / step),
-        padded=False,
-    )
+    return plan_of(int(features.sampling_rate), step=math.prod(config.conv_stride), hears=hears, context_s=_CONTEXT_S)
 
 
 def _whisper_plan(config: Any, features: Any) -> WindowPlan:
@@ -228,3 +196,6 @@ def _whisper_plan(config: Any, features: Any) -> WindowPlan:
         context_steps=round(_CONTEXT_S * rate / (window // window_steps)),
         padded=True,
     )
+
+
+AudioEncoder = TransformersEncoder  # its former name, until the last user has moved

@@ -10,17 +10,15 @@ from typing import Any, cast
 import numpy as np
 import timm
 import torch
-from numpy.typing import NDArray
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from ..data.errors import InputError
-from ..data.fingerprint import SCHEMA_VERSION
-from .align import Cropper, FaceOf
-from .frames import FIT, INTERPOLATION, Shrinker
+from .encoder import VisualEncoder
+from .frames import Pixels
+from .plugins import plugin_names
 from .weights import (
     compute_dtype,
-    dtype_name,
     find_device,
     fixed_seed,
     load_into,
@@ -30,7 +28,7 @@ from .weights import (
 )
 
 
-class VisualEncoder:
+class TimmEncoder(VisualEncoder):
     """A timm model without its classifier: pooled features before the logits.
 
     Args:
@@ -43,7 +41,8 @@ class VisualEncoder:
         InputError: if the model, device or precision is unknown, or the weights cannot be had or do not fit.
     """
 
-    modality = "visual"
+    kind = "timm"
+    layer = "pooled"
 
     def __init__(self, name: str, *, weights: str = "hub", device: str = "auto", precision: str = "auto") -> None:
         self.name, self.weights = name, weights
@@ -53,77 +52,28 @@ class VisualEncoder:
         self.weights_sha256 = weights_sha256(model.state_dict())
         config = resolve_model_data_config(model)
         _, height, width = config["input_size"]
-        self.size: tuple[int, int] = (int(height), int(width))
+        self.size = (int(height), int(width))
         self.mean = tuple(float(value) for value in config["mean"])
         self.std = tuple(float(value) for value in config["std"])
         self._model = model.to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._mean = torch.tensor(self.mean, device=self.device)
         self._std = torch.tensor(self.std, device=self.device)
-        self.dim = self._probe()
+        self.dim = self._width()
 
-    @property
-    def alias(self) -> str:
-        """What people call the stream; random weights say so."""
-        return f"{self.name}-random" if self.weights == "random" else self.name
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """What decides the features, as far as the encoder knows; the pipeline adds its part."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "modality": self.modality,
-            "encoder": {
-                "kind": "timm",
-                "name": self.name,
-                "weights": "random" if self.weights == "random" else "pretrained",
-                "weights_sha256": self.weights_sha256,
-                "layer": "pooled",
-            },
-            "preprocessing": {
-                "size": list(self.size),
-                "fit": FIT,
-                "interpolation": INTERPOLATION,
-                "mean": list(self.mean),
-                "std": list(self.std),
-            },
-            "compute_dtype": dtype_name(self.dtype),
-        }
-
-    def shrinker(self) -> Shrinker:
-        """What lays images into this encoder's input; one for each thread."""
-        return Shrinker(self.size, self._pad)
-
-    def cropper(self, margin: float, face_of: FaceOf) -> Cropper:
-        """What lays aligned faces into this encoder's input; one for each clip."""
-        return Cropper(self.size, self._pad, margin, face_of)
-
-    @property
-    def _pad(self) -> tuple[int, int, int]:
-        red, green, blue = (round(value * 255) for value in self.mean)
-        return red, green, blue
+    def embed(self, items: Pixels) -> Tensor:
+        """(B, H, W, 3) uint8 RGB of this size -> (B, D). It travels as uint8; channels_last costs nothing then."""
+        normal = ((self.sent(items).float() / 255 - self._mean) / self._std).permute(0, 3, 1, 2)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return cast(Tensor, self._model(normal))
 
     @torch.inference_mode()
-    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(B, H, W, 3) uint8 RGB of this encoder's size -> (B, D) float32."""
-        images = torch.from_numpy(pixels)
-        if self.device.type == "cuda":
-            images = images.pin_memory().to(self.device, non_blocking=True)
-        normal = ((images.float() / 255 - self._mean) / self._std).permute(0, 3, 1, 2)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            features = cast(Tensor, self._model(normal))
-        return features.float().cpu().numpy()
-
-    def _probe(self) -> int:
-        features = self.encode(np.zeros((1, *self.size, 3), np.uint8))
-        if features.ndim != 2:
-            todo = "Choose a model whose features are pooled."
-            raise InputError(self.name, expected="one vector per image", got=f"shape {features.shape}", todo=todo)
-        return features.shape[1]
+    def _width(self) -> int:
+        return self.embed(np.zeros((1, *self.size, 3), np.uint8)).shape[-1]
 
 
 def _create(name: str, weights: str) -> nn.Module:
     if not name.startswith(("hf-hub:", "hf_hub:")) and not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        near = difflib.get_close_matches(name, [*plugin_names(), *timm.list_models()], n=3)
         todo = f"Did you mean {', '.join(near)}?" if near else "See timm.list_models()."
         raise InputError("--visual", expected="the name of a timm model", got=repr(name), todo=todo)
     if weights == "hub":
@@ -164,3 +114,6 @@ def _without_classifier(state: Mapping[str, Tensor], model: nn.Module) -> dict[s
         for name, value in state.items()
         if name in wanted or not any(name.startswith(f"{head}.") for head in names)
     }
+
+
+VisualEncoder = TimmEncoder  # its former name, until the last user has moved

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from sage_va.data import InputError, stream_name
 from sage_va.extract.identity import ExtractOptions, encoder_from_fingerprint, encoders_from, fingerprint_of, stream_of
-from sage_va.extract.speech import AudioEncoder
-from sage_va.extract.visual import VisualEncoder
+from sage_va.extract.speech import TransformersEncoder
+from sage_va.extract.visual import TimmEncoder
 from sage_va.extract.windows import Windower
 from sage_va.tests.encoders import TINY_CONVNET, TINY_VIT, write_wav2vec2, write_whisper
 from sage_va.tests.media import RATE, tone
@@ -26,17 +26,17 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vit():
-    return VisualEncoder(TINY_VIT, weights="random", device="cpu")
+    return TimmEncoder(TINY_VIT, weights="random", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def wav2vec2(folder):
-    return AudioEncoder(str(write_wav2vec2(folder / "w2v-tiny")), weights="random", device="cpu")
+    return TransformersEncoder(str(write_wav2vec2(folder / "w2v-tiny")), weights="random", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def whisper(folder):
-    return AudioEncoder(str(write_whisper(folder / "whisper-tiny")), weights="random", device="cpu")
+    return TransformersEncoder(str(write_whisper(folder / "whisper-tiny")), weights="random", device="cpu")
 
 
 def images(num, size, seed=0):
@@ -66,7 +66,7 @@ def test_padding_normalises_to_about_zero(vit):
 
 @pytest.mark.parametrize("name", [TINY_VIT, TINY_CONVNET])
 def test_an_image_is_the_same_bits_at_every_place_and_in_every_company(name):
-    encoder = VisualEncoder(name, weights="random", device="cpu")
+    encoder = TimmEncoder(name, weights="random", device="cpu")
     some, others = images(8, encoder.size), images(8, encoder.size, seed=1)
     alone = encoder.encode(some)
     for place in range(8):
@@ -82,14 +82,14 @@ def test_weights_name_the_stream(folder, vit):
         model = timm.create_model(TINY_VIT, pretrained=False, num_classes=10)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     save_file(state, file)
-    loaded = VisualEncoder(TINY_VIT, weights=str(file), device="cpu")
+    loaded = TimmEncoder(TINY_VIT, weights=str(file), device="cpu")
     torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, folder / "tiny.pth")
-    again = VisualEncoder(TINY_VIT, weights=str(folder / "tiny.pth"), device="cpu")
+    again = TimmEncoder(TINY_VIT, weights=str(folder / "tiny.pth"), device="cpu")
     assert stream_of(loaded, OPTIONS) == stream_of(again, OPTIONS)
     assert stream_of(vit, OPTIONS) != stream_of(loaded, OPTIONS)
     assert stream_of(vit, OPTIONS).startswith("visual/test-vit.r160-in1k-random-")
     assert "random" not in stream_of(loaded, OPTIONS)
-    assert VisualEncoder(TINY_VIT, weights="random", device="cpu").weights_sha256 == vit.weights_sha256
+    assert TimmEncoder(TINY_VIT, weights="random", device="cpu").weights_sha256 == vit.weights_sha256
     fingerprint = fingerprint_of(loaded, OPTIONS)
     assert encoder_from_fingerprint(fingerprint, str(file), device="cpu").fingerprint == loaded.fingerprint
     with pytest.raises(InputError, match=r"expected the weights \w{12}… that the features were made with, got"):
@@ -116,7 +116,7 @@ def test_a_pickle_of_code_is_refused(folder):
     torch.save({"state_dict": Payload()}, folder / "bad2.pth")
     for name in ("bad.pth", "bad2.pth"):
         with pytest.raises(InputError, match=rf"{name}: expected tensors, got a pickle of more than tensors"):
-            VisualEncoder(TINY_VIT, weights=str(folder / name), device="cpu")
+            TimmEncoder(TINY_VIT, weights=str(folder / name), device="cpu")
     assert not (folder / "ran").exists()
 
 
@@ -124,36 +124,36 @@ def test_weights_that_do_not_fit_are_refused(folder, vit):
     state = {name: value.clone().contiguous() for name, value in vit._model.state_dict().items()}
     save_file({name: value for name, value in state.items() if name != "cls_token"}, folder / "short.safetensors")
     with pytest.raises(InputError, match=r"expected the \d+ weights of the model, got 1 missing \(e\.g\. cls_token\)"):
-        VisualEncoder(TINY_VIT, weights=str(folder / "short.safetensors"), device="cpu")
+        TimmEncoder(TINY_VIT, weights=str(folder / "short.safetensors"), device="cpu")
     save_file(state | {"more": torch.zeros(1)}, folder / "more.safetensors")
     with pytest.raises(InputError, match=r"got 1 left over \(e\.g\. more\)"):
-        VisualEncoder(TINY_VIT, weights=str(folder / "more.safetensors"), device="cpu")
+        TimmEncoder(TINY_VIT, weights=str(folder / "more.safetensors"), device="cpu")
     with pytest.raises(InputError, match="expected a weights file, got no such file"):
-        VisualEncoder(TINY_VIT, weights=str(folder / "absent.pth"), device="cpu")
+        TimmEncoder(TINY_VIT, weights=str(folder / "absent.pth"), device="cpu")
     (folder / "torn.safetensors").write_bytes((folder / "more.safetensors").read_bytes()[:200])
     with pytest.raises(InputError, match=r"torn\.safetensors: expected tensors, got"):
-        VisualEncoder(TINY_VIT, weights=str(folder / "torn.safetensors"), device="cpu")
+        TimmEncoder(TINY_VIT, weights=str(folder / "torn.safetensors"), device="cpu")
 
 
 def test_unknown_names_are_refused(folder):
     with pytest.raises(
         InputError, match=r"--visual: expected the name of a timm model, got 'test_vitt'\. Did you mean test_vit"
     ):
-        VisualEncoder("test_vitt", weights="random", device="cpu")
+        TimmEncoder("test_vitt", weights="random", device="cpu")
     with pytest.raises(InputError, match="--visual: expected a timm model and its tag"):
-        VisualEncoder("test_vit.nonsense", device="cpu")
+        TimmEncoder("test_vit.nonsense", device="cpu")
     with pytest.raises(InputError, match="--device: expected a device of this machine, got 'cuda:99'"):
-        VisualEncoder(TINY_VIT, weights="random", device="cuda:99")
+        TimmEncoder(TINY_VIT, weights="random", device="cuda:99")
     with pytest.raises(InputError, match="--precision: expected auto"):
-        VisualEncoder(TINY_VIT, weights="random", device="cpu", precision="int3")
+        TimmEncoder(TINY_VIT, weights="random", device="cpu", precision="int3")
     with pytest.raises(InputError, match="expected an encoder, got none"):
         encoders_from()
     with pytest.raises(InputError, match="--audio-weights: expected hub or random"):
-        AudioEncoder("x", weights="x.pth")
+        TransformersEncoder("x", weights="x.pth")
     (folder / "bert").mkdir()
     (folder / "bert/config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(InputError, match="expected wav2vec2, hubert, wavlm or whisper, got model type 'bert'"):
-        AudioEncoder(str(folder / "bert"), weights="random")
+        TransformersEncoder(str(folder / "bert"), weights="random")
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
@@ -161,13 +161,13 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
     with pytest.raises(
         InputError, match=r"expected weights from the model hub, got .* pass --visual-weights with a local path"
     ):
-        VisualEncoder(TINY_VIT, device="cpu")
+        TimmEncoder(TINY_VIT, device="cpu")
     with pytest.raises(InputError, match=r"expected weights from the model hub, got .* pass --audio with a local path"):
-        AudioEncoder("facebook/no-such-model-here", device="cpu")
+        TransformersEncoder("facebook/no-such-model-here", device="cpu")
 
 
 def test_precision_is_part_of_the_name(vit):
-    half = VisualEncoder(TINY_VIT, weights="random", device="cpu", precision="bfloat16")
+    half = TimmEncoder(TINY_VIT, weights="random", device="cpu", precision="bfloat16")
     assert vit.fingerprint["compute_dtype"] == "float32"
     assert half.fingerprint["compute_dtype"] == "bfloat16"
     pixels = images(2, vit.size)
@@ -177,7 +177,7 @@ def test_precision_is_part_of_the_name(vit):
 
 @pytest.mark.parametrize("kind", ["Wav2Vec2", "Hubert", "WavLM"])
 def test_raw_encoders_keep_their_clock(folder, kind):
-    encoder = AudioEncoder(str(write_wav2vec2(folder / kind, kind=kind)), weights="random", device="cpu")
+    encoder = TransformersEncoder(str(write_wav2vec2(folder / kind, kind=kind)), weights="random", device="cpu")
     plan = encoder.plan
     assert (plan.sampling_rate, plan.step, plan.hears, plan.first_centre) == (16_000, 320, 400, 200)
     assert plan.window == 320 * 1000 + 80
@@ -196,7 +196,9 @@ def stitched(encoder, samples):
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_windows_stitch_to_what_one_long_pass_gives(folder, norm):
     """Not to the bit: attention, and with group norm the statistics, see 20 s and not the whole. Cosine > .99."""
-    encoder = AudioEncoder(str(write_wav2vec2(folder / f"long-{norm}", norm=norm)), weights="random", device="cpu")
+    encoder = TransformersEncoder(
+        str(write_wav2vec2(folder / f"long-{norm}", norm=norm)), weights="random", device="cpu"
+    )
     samples = tone(47.3)
     mine, windows = stitched(encoder, samples)
     assert [len(window.samples) for window in windows] == [encoder.plan.window] * 3
@@ -244,7 +246,7 @@ def test_whisper_hears_a_click_where_it_is(whisper):
 
 def test_wav2vec2_hears_a_click_where_it_is(folder):
     place = write_wav2vec2(folder / "click", norm="layer", num_conv_pos_embeddings=2)
-    encoder = AudioEncoder(str(place), weights="random", device="cpu", layer="0")
+    encoder = TransformersEncoder(str(place), weights="random", device="cpu", layer="0")
     noise = tone(2.0, level=0.0)
     click = noise.copy()
     click[RATE : RATE + 40] += 0.9
@@ -256,7 +258,8 @@ def test_wav2vec2_hears_a_click_where_it_is(folder):
 def test_layers(folder, family):
     place = str(family(folder / f"layers-{family.__name__}"))
     make = {
-        layer: AudioEncoder(place, weights="random", layer=layer, device="cpu") for layer in ("last", "0", "1", "0-1")
+        layer: TransformersEncoder(place, weights="random", layer=layer, device="cpu")
+        for layer in ("last", "0", "1", "0-1")
     }
     samples = tone(1.0)[None]
     found = {layer: encoder.encode(samples) for layer, encoder in make.items()}
@@ -266,13 +269,13 @@ def test_layers(folder, family):
     assert "layer0-1" in make["0-1"].alias
     for layer in ("-1", "9", "1-0", "0-9", "first", ""):
         with pytest.raises(InputError, match=r"--layer: expected last, 0 to \d, or a range"):
-            AudioEncoder(place, weights="random", layer=layer, device="cpu")
+            TransformersEncoder(place, weights="random", layer=layer, device="cpu")
 
 
 def test_a_model_directory_brings_its_weights(folder):
     place = write_wav2vec2(folder / "real", weights=True)
-    loaded = AudioEncoder(str(place), device="cpu")
-    random = AudioEncoder(str(place), weights="random", device="cpu")
+    loaded = TransformersEncoder(str(place), device="cpu")
+    random = TransformersEncoder(str(place), weights="random", device="cpu")
     assert loaded.weights_sha256 != random.weights_sha256
     assert loaded.alias == "real"
     assert str(folder) not in str(fingerprint_of(loaded, OPTIONS))
@@ -284,20 +287,20 @@ def test_a_model_directory_brings_its_weights(folder):
 
 def test_whisper_is_named_by_its_encoder_alone(folder):
     place = write_whisper(folder / "whisper-real", weights=True)
-    encoder = AudioEncoder(str(place), device="cpu")
+    encoder = TransformersEncoder(str(place), device="cpu")
     assert not any("decoder" in name for name in encoder._model.state_dict())
 
 
 def test_a_directory_without_its_parts_is_refused(folder):
     place = write_wav2vec2(folder / "bare")
     with pytest.raises(InputError, match="expected a directory of a transformers model, got"):
-        AudioEncoder(str(place), device="cpu")
+        TransformersEncoder(str(place), device="cpu")
     real = write_wav2vec2(folder / "deeper", weights=True)
     text = (real / "config.json").read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
     (real / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"expected all weights of the model, got \d+ missing"):
-        AudioEncoder(str(real), device="cpu")
+        TransformersEncoder(str(real), device="cpu")
     empty = folder / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="expected a directory of a transformers model"):
-        AudioEncoder(str(empty), weights="random", device="cpu")
+        TransformersEncoder(str(empty), weights="random", device="cpu")

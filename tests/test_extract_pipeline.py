@@ -167,10 +167,7 @@ def test_changed_bytes_are_a_failure_until_overwritten(eyes, tmp_path):
     write_media(path, grey_frames(6))
     (failure,) = extract(sources, store, visual=eyes, options=OPTIONS).failures
     assert failure.clip_id == "a"
-    assert (
-        "got a file with other bytes. Give the new file a name of its own, or extract with --overwrite"
-        in failure.reason
-    )
+    assert "got a file with other bytes. Give the new file a name of its own, or pass --overwrite" in failure.reason
     over = ExtractOptions(batch_size=8, overwrite=True)
     assert extract(sources, store, visual=eyes, options=over).num_done == 1
     assert store.read("a", stream_of(eyes, over)).num_frames == 6

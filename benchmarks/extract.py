@@ -1,0 +1,233 @@
+"""How near an extraction comes to what its parts alone can do, and what memory a longer clip takes.
+
+    python benchmarks/extract.py [--encoder NAME] [--seconds 600] [--all] [--arithmetic]
+
+For drawn videos: the encoder alone (images ready in memory), decoding alone, the whole pipeline, and
+
+    efficiency = (CPU time of the encoder alone + CPU time of decoding alone) / (cores x wall time of the whole)
+
+Then the peak memory of a clip and of one ten times as long, each in a process of its own. `--arithmetic` compares ways
+to compute instead: cosine to plain float32, and speed. RANDOM WEIGHTS throughout: speed does not depend on them. Run
+it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from time import perf_counter, process_time
+
+import av
+import numpy as np
+import torch
+
+from sage_va.data import open_store
+from sage_va.data.manifest import Source, find_sources
+from sage_va.extract.ahead import num_cores
+from sage_va.extract.frames import Frames
+from sage_va.extract.identity import ExtractOptions
+from sage_va.extract.media import Wanted, decode
+from sage_va.extract.pipeline import extract
+from sage_va.extract.visual import TimmEncoder
+
+FPS = 25
+SIZES = {"360p": (640, 360), "720p": (1280, 720)}
+SHORT_CLIPS, SHORT_S, LONG_CLIPS = 100, 3, 3
+ROUNDS = 5
+MEMORY_S = 20
+
+
+@dataclass
+class Spent:
+    """Seconds of wall and of CPU time."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+@contextmanager
+def spent() -> Iterator[Spent]:
+    found, wall, cpu = Spent(), perf_counter(), process_time()
+    yield found
+    found.wall_s, found.cpu_s = perf_counter() - wall, process_time() - cpu
+
+
+def draw(path: Path, seconds: float, size: tuple[int, int]) -> Path:
+    """A video of blocks that wander over a noisy ground."""
+    width, height = size
+    noise = np.random.default_rng(0).integers(0, 255, (height + 64, width + 64, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, FPS)
+        if stream.codec_context.name == "libx264":
+            stream.options = {"preset": "veryfast", "crf": "28"}
+        ground = np.kron(noise[::16, ::16], np.ones((16, 16, 1), np.uint8))
+        for number in range(round(seconds * FPS)):
+            top, left = number % 48, (number // 2) % 48
+            image = np.ascontiguousarray(ground[top : top + height, left : left + width])
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def workload(folder: Path, num: int, seconds: float, size: tuple[int, int]) -> list[Source]:
+    folder.mkdir()
+    first = draw(folder / "000.mp4", seconds, size)
+    for number in range(1, num):
+        shutil.copy(first, folder / f"{number:03}.mp4")
+    return find_sources([str(folder)])
+
+
+def encoder_alone(encoder: TimmEncoder, batch_size: int) -> tuple[float, float]:
+    """Images a second, and CPU seconds an image, with as many batches at once as the pipeline has."""
+    batch = np.random.default_rng(0).integers(0, 255, (batch_size, *encoder.size, 3), dtype=np.uint8)
+    cores = num_cores()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(encoder.encode, [batch] * cores))
+        num = ROUNDS * cores
+        with spent() as took:
+            list(pool.map(encoder.encode, [batch] * num))
+    torch.set_num_threads(before)
+    return num * batch_size / took.wall_s, took.cpu_s / (num * batch_size)
+
+
+def decode_alone(sources: list[Source], encoder: TimmEncoder) -> tuple[int, Spent]:
+    """Images, and what it took to decode and shrink them, with all cores."""
+
+    def one(source: Source) -> int:
+        parts = decode(source, Wanted(encoder.shrinker(), num_threads=1))
+        return sum(len(part.pixels) for part in parts if isinstance(part, Frames))
+
+    with spent() as took, ThreadPoolExecutor(num_cores()) as pool:
+        num_images = sum(pool.map(one, sources))
+    return num_images, took
+
+
+def whole(sources: list[Source], encoder: TimmEncoder, batch_size: int, folder: Path) -> tuple[str, Spent]:
+    store = open_store(folder / "cache.zarr", "a")
+    with spent() as took:
+        summary = extract(sources, store, visual=encoder, options=ExtractOptions(batch_size=batch_size))
+    assert not summary.failures, summary.failures
+    return ", ".join(f"{part} {busy_s:.1f} s" for part, busy_s in summary.busy_s.items()), took
+
+
+def measure(title: str, sources: list[Source], encoder: TimmEncoder, batch_size: int) -> None:
+    rate, cpu_each_s = encoder_alone(encoder, batch_size)
+    num_images, decoding = decode_alone(sources, encoder)
+    with tempfile.TemporaryDirectory() as folder:
+        busy, took = whole(sources, encoder, batch_size, Path(folder))
+    efficiency = (cpu_each_s * num_images + decoding.cpu_s) / (num_cores() * took.wall_s)
+    print(f"\n{title}: {num_images} images")
+    print(f"  encoder alone   {rate:8.1f} images/s  {1000 * cpu_each_s:7.2f} CPU ms an image")
+    each_ms = 1000 * decoding.cpu_s / num_images
+    print(f"  decoding alone  {num_images / decoding.wall_s:8.1f} images/s  {each_ms:7.2f} CPU ms an image")
+    print(f"  whole           {num_images / took.wall_s:8.1f} images/s  wall {took.wall_s:.1f} s ({busy})")
+    print(f"  efficiency      {efficiency:8.3f}", flush=True)
+
+
+def peak_mb(clip: Path, name: str, batch_size: int) -> float:
+    """Of an extraction of a clip in a process of its own."""
+    arguments = [sys.executable, __file__, "--encoder", name, "--batch-size", str(batch_size), "--peak-of", str(clip)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env={**os.environ})
+    return float(done.stdout.split()[-1])
+
+
+def print_peak(clip: Path, encoder: TimmEncoder, batch_size: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        whole(find_sources([str(clip)]), encoder, batch_size, Path(folder))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def print_memory(name: str, batch_size: int, folder: Path) -> None:
+    peaks = [
+        peak_mb(draw(folder / f"{seconds}.mp4", seconds, SIZES["360p"]), name, batch_size)
+        for seconds in (MEMORY_S, 10 * MEMORY_S)
+    ]
+    ratio = peaks[1] / peaks[0]
+    print(f"\npeak memory: {MEMORY_S} s {peaks[0]:.0f} MB, {10 * MEMORY_S} s {peaks[1]:.0f} MB: x {ratio:.3f}")
+
+
+def print_arithmetic(name: str, batch_size: int) -> None:
+    """Eager float32 as the extractor has it, and other ways, one thread."""
+    torch.set_num_threads(1)
+    encoder = TimmEncoder(name, weights="random", device="cpu", precision="float32")
+    half = TimmEncoder(name, weights="random", device="cpu", precision="bfloat16")
+    plain = TimmEncoder(name, weights="random", device="cpu", precision="float32")
+    plain._model = plain._model.to(memory_format=torch.contiguous_format)
+    fast = TimmEncoder(name, weights="random", device="cpu", precision="float32")
+    fast._model = torch.compile(fast._model)
+    images = np.random.default_rng(0).integers(0, 255, (batch_size, *encoder.size, 3), dtype=np.uint8)
+    expected, base_s = encoder.encode(images), 0.0
+    print(f"\n{name}, batch {batch_size}, one thread")
+    for title, way in {
+        "float32": encoder,
+        "weights not channels_last": plain,
+        "bfloat16": half,
+        "compiled": fast,
+    }.items():
+        with spent() as first:
+            found = way.encode(images)
+        took_s = min(timed(way.encode, images) for _ in range(3))
+        base_s = base_s or took_s
+        cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+        same = "same bits" if np.array_equal(found, expected) else f"cosine {cosine.min():.6f}"
+        each_ms = 1000 * took_s / batch_size
+        print(
+            f"  {title:28}{each_ms:8.2f} ms an image  x {base_s / took_s:.2f}  {same}, first {first.wall_s:.1f} s",
+            flush=True,
+        )
+
+
+def timed(call: Callable[[np.ndarray], object], images: np.ndarray) -> float:
+    with spent() as took:
+        call(images)
+    return took.wall_s
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="resnet18.a1_in1k", help="a model of timm")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=60, help="length of the long clips")
+    parser.add_argument("--all", action="store_true", help="short and long clips in both sizes")
+    parser.add_argument("--arithmetic", action="store_true")
+    parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    name, batch_size = options.encoder, options.batch_size
+    if options.arithmetic:
+        print_arithmetic(name, batch_size)
+        return
+    encoder = TimmEncoder(name, weights="random", device="cpu")
+    if options.peak_of:
+        print_peak(options.peak_of, encoder, batch_size)
+        return
+    print(f"{name}, RANDOM WEIGHTS, {num_cores()} cores, batches of {batch_size}")
+    with tempfile.TemporaryDirectory() as place:
+        for kind, num, seconds, usual in (
+            ("short", SHORT_CLIPS, SHORT_S, "360p"),
+            ("long", LONG_CLIPS, options.seconds, "720p"),
+        ):
+            for size in SIZES if options.all else (usual,):
+                sources = workload(Path(place, f"{kind}-{size}"), num, seconds, SIZES[size])
+                measure(f"{num} {kind} clips of {seconds:g} s, {size}", sources, encoder, batch_size)
+        print_memory(name, batch_size, Path(place))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""`--dry-run`: bytes and time by what a sample really takes, and nothing said where nothing was measured."""
+
+import time
+
+import pytest
+
+from sage_va.data.manifest import Source, find_sources
+from sage_va.extract.faces import FaceFinder
+from sage_va.extract.frames import VISUAL_QUALITY_UNITS
+from sage_va.extract.identity import ExtractOptions
+from sage_va.extract.plan import plan
+from sage_va.extract.visual import TimmEncoder
+from sage_va.tests.encoders import TINY_VIT
+from sage_va.tests.media import noisy_frames, tone, write_media
+
+
+class Slow(TimmEncoder):
+    """A tenth of a second for each batch."""
+
+    def embed(self, items):
+        time.sleep(0.1)
+        self.num_batches = getattr(self, "num_batches", 0) + 1
+        return super().embed(items)
+
+
+@pytest.fixture(scope="module")
+def slow():
+    return Slow(TINY_VIT, weights="random", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("media")
+    for number in range(4):
+        write_media(folder / f"{number}.mp4", noisy_frames(20, seed=number), fps=2)
+    return folder
+
+
+def test_time_is_scaled_from_the_first_seconds_of_three_clips(media, slow, monkeypatch):
+    monkeypatch.setattr("sage_va.extract.pipeline.num_cores", lambda: 1)
+    slow.num_batches = 0
+    options = ExtractOptions(batch_size=1, num_workers=1)
+    found = plan(find_sources([str(media)]), slow, options=options)
+    assert found.media_s == pytest.approx(40, abs=2)
+    assert slow.num_batches == 3 * 8  # 4 s of 2 images a second
+    assert found.estimated_s > 40 * 2 * 0.1
+    assert found.estimated_s < 3 * 40 * 2 * 0.1
+
+
+def test_what_cannot_be_extracted_is_not_measured(tmp_path, slow):
+    (tmp_path / "bad.mp4").write_bytes(b"no")
+    assert plan([Source("bad", path=tmp_path / "bad.mp4")], slow).estimated_s is None
+    assert plan([], slow).estimated_s is None
+    sound = write_media(tmp_path / "a.wav", sound=tone(1.0))
+    found = plan([Source("a", path=sound)], slow)
+    assert (found.num_unreadable, found.estimated_s) == (0, None)
+    assert plan([Source("a", path=sound)]).estimated_s is None
+
+
+def test_faces_have_more_signals(media, slow, monkeypatch):
+    monkeypatch.setattr("sage_va.extract.plan._cost", lambda *_: None)
+    finder = object.__new__(FaceFinder)
+    sources = find_sources([str(media)])
+    whole = plan(sources, slow, options=ExtractOptions())
+    faces = plan(sources, slow, options=ExtractOptions(faces="detect", finder=finder))
+    assert whole.cache_bytes == whole.num_frames * (slow.dim * 2 + (2 + len(VISUAL_QUALITY_UNITS)) * 8)
+    assert faces.cache_bytes - whole.cache_bytes == whole.num_frames * (6 - 2) * 8
