@@ -115,8 +115,16 @@ def face_options(command: Command) -> Command:
 @main.command()
 @click.argument("media", nargs=-1, required=True)
 @click.option("--out", "cache", required=True, help="The cache: *.zarr, *.h5 or icechunk://PLACE; made or added to.")
-@click.option("--visual", metavar="NAME", help="A timm model, e.g. vit_small_patch14_dinov2.lvd142m.")
-@click.option("--audio", metavar="NAME", help="A wav2vec2, HuBERT, WavLM or Whisper model: hub id or local directory.")
+@click.option(
+    "--visual",
+    metavar="NAME",
+    help="A timm model, e.g. vit_small_patch14_dinov2.lvd142m, or an encoder that a package adds.",
+)
+@click.option(
+    "--audio",
+    metavar="NAME",
+    help="A wav2vec2, HuBERT, WavLM or Whisper model (hub id or directory), or an encoder that a package adds.",
+)
 @click.option(
     "--visual-weights",
     default="hub",
@@ -443,9 +451,11 @@ def _device(name: str) -> str:
 
 def _describe_plan(found: dict[str, Any]) -> str:
     unreadable = f", {found['num_unreadable']} of them unreadable" if found["num_unreadable"] else ""
+    minutes = found["estimated_s"] / 60 if found["estimated_s"] is not None else None
     return (
         f"{found['num_clips']} clips{unreadable}; by their headers about {found['num_frames']} frames, "
         f"{found['media_s'] / 3600:.2f} h, {found['cache_bytes'] / 1e6:.1f} MB of features"
+        + (f"; about {minutes:.1f} min here, by a sample" if minutes is not None else "")
     )
 
 

@@ -88,9 +88,9 @@ def _extract(
 ) -> dict[str, str]:
     """Makes the run's streams, one after the other; returns why clips failed."""
     from .data.manifest import find_sources
+    from .extract.encoder import VisualEncoder
     from .extract.identity import check_same, encoder_from_fingerprint, options_of
     from .extract.pipeline import extract
-    from .extract.visual import VisualEncoder
 
     sources, failures, jobs = find_sources(media), {}, []
     for stream in run.streams:

@@ -21,7 +21,7 @@ from sage_va.data import open_store
 from sage_va.data.manifest import find_sources
 from sage_va.extract.cluster import extract_with
 from sage_va.extract.identity import ExtractOptions
-from sage_va.extract.visual import VisualEncoder
+from sage_va.extract.visual import TimmEncoder
 from sage_va.extract.workers import Engine, LocalEngine, Recipe
 from sage_va.tests.encoders import TINY_VIT
 from sage_va.tests.media import grey_frames, write_media
@@ -30,7 +30,7 @@ BATCH = 32
 _LATE_S = 300.0
 
 
-class Sleeper(VisualEncoder):
+class Sleeper(TimmEncoder):
     """A device that needs `batch_s` for each batch and no core of this machine."""
 
     batch_s = 0.0

@@ -18,6 +18,7 @@ from ..data.errors import InputError
 from ..data.manifest import Source
 from .assemble import Assembly
 from .batch import BytesQueue, ClosedError
+from .encoder import AudioEncoder, VisualEncoder
 from .faces import decode_person, sightings, split
 from .frames import Frames
 from .hashes import MediaHashes
@@ -25,13 +26,11 @@ from .identity import ExtractOptions, Medium
 from .media import Ending, Wanted, decode
 from .outcome import Failure
 from .sound import Samples
-from .speech import AudioEncoder
 from .tracking import Sightings
-from .visual import VisualEncoder
 from .watchdog import STALL_S, GivenUpError, Watchdog
 from .windows import Window, Windower
 
-QUEUE_BYTES = 256 << 20
+QUEUE_BYTES = 64 << 20
 MAX_WORKERS = 8
 
 Part: TypeAlias = Frames | Window | Ending | Failure | tuple[Source, ...] | None

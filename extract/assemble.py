@@ -12,11 +12,11 @@ from ..data.clip import Clip, Track
 from ..data.errors import InputError
 from ..data.manifest import Source
 from .align import FACE_QUALITY_UNITS
+from .encoder import AudioEncoder
 from .faces import PersonEnding
 from .frames import VISUAL_QUALITY_UNITS, Frames
 from .identity import Encoder, Medium
 from .media import Ending
-from .speech import AudioEncoder
 from .windows import Window
 
 Floats = NDArray[np.floating[Any]]

@@ -15,7 +15,7 @@ import torch
 from ..data.errors import InputError
 from ..data.manifest import Source
 from ..data.store import Store
-from .ahead import MAX_WORKERS, num_cores
+from .ahead import MAX_WORKERS
 from .identity import ExtractOptions, size_of
 from .outcome import Failure, Outcome, Progress, Summary, check_failures
 from .pipeline import work_list
@@ -75,10 +75,9 @@ def extract_with(
         OSError: if the store cannot be written; what was committed before stays.
     """
     options = options or ExtractOptions()
-    num_threads = min(torch.get_num_threads(), max(1, num_cores() - 1))
     if options.num_workers is None and engine.cores_each is not None:
         options = replace(options, num_workers=max(1, min(MAX_WORKERS, engine.cores_each // 2)))
-    job = Job(store.url, Path.cwd(), recipe, options, num_threads)
+    job = Job(store.url, Path.cwd(), recipe, options)
     return _Run(engine, pickle.dumps(job), work_list(sources, options), store, options, progress, stop).go()
 
 

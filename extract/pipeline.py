@@ -23,15 +23,15 @@ from ..data.store import Store
 from .ahead import Backlog, DecodeAhead, Part, num_cores
 from .assemble import Assembly
 from .batch import Packer
+from .encoder import AudioEncoder, VisualEncoder
 from .faces import name_people
 from .frames import Frames
 from .identity import Encoder, ExtractOptions, Medium, fingerprint_of, size_of, stream_of
 from .outcome import FailedBeforeError, Failure, Outcome, Progress, Summary, check_failures
-from .speech import AudioEncoder
-from .visual import VisualEncoder
 from .windows import Window
 
 AUDIO_BATCH_ON_GPU = 8  # windows; on a CPU one at a time is the fastest
+ENCODERS_ON_GPU = 2  # threads: one prepares a batch while the other waits for its own
 _PENDING_WRITES = 4
 _PROGRESS_EVERY_S = 0.2
 
@@ -133,11 +133,18 @@ class _Run:
         self._writes: deque[tuple[Assembly, Future[Failure | None]]] = deque()
         self._summary = Summary(streams=self.streams)
         self._start_s = self._told_s = perf_counter()
-        self._images: Packer[Assembly] = Packer(options.batch_size, lambda items: self._encode("visual", items))
+        self._lock = threading.Lock()
         self._visual = next((encoder for encoder in encoders if isinstance(encoder, VisualEncoder)), None)
         self._audio = next((encoder for encoder in encoders if isinstance(encoder, AudioEncoder)), None)
+        on_gpu = any(encoder.device.type != "cpu" for encoder in encoders)
+        self._num_encoders = ENCODERS_ON_GPU if on_gpu else num_cores()
+        self._pool = ThreadPoolExecutor(self._num_encoders, "sage-va-encoder", _one_thread)
         batch = AUDIO_BATCH_ON_GPU if self._audio and self._audio.device.type == "cuda" else 1
-        self._windows: Packer[tuple[Assembly, Window]] = Packer(batch, lambda items: self._encode("audio", items))
+        self._images: Packer[Assembly] = self._packer(options.batch_size, "visual")
+        self._windows: Packer[tuple[Assembly, Window]] = self._packer(batch, "audio")
+
+    def _packer(self, batch_size: int, modality: str) -> Packer[Any]:
+        return Packer(batch_size, lambda items: self._encode(modality, items), self._pool, self._num_encoders + 1)
 
     @property
     def streams(self) -> list[str]:
@@ -158,6 +165,7 @@ class _Run:
                 while self._writes:
                     self._note_write(wait=True)
         finally:
+            self._pool.shutdown(cancel_futures=True)
             self._writer.shutdown(cancel_futures=True)
         summary.wall_s = perf_counter() - self._start_s
         summary.busy_s["decode"] = ahead.busy_s
@@ -209,9 +217,10 @@ class _Run:
         assert self._audio is not None, "windows are cut for it"
         clip.num_windows += 1
         if len(window.samples) != self._audio.plan.window:  # a short recording runs alone
-            self._place_window(clip, window, self._encode("audio", window.samples[None])[0])
-            return
-        for (owner, piece), steps in self._windows.push((clip, window), window.samples[None]):
+            done = self._windows.push_alone((clip, window), window.samples)
+        else:
+            done = self._windows.push((clip, window), window.samples[None])
+        for (owner, piece), steps in done:
             self._place_window(owner, piece, steps)
 
     def _encode(self, modality: str, items: NDArray[Any]) -> NDArray[np.float32]:
@@ -224,7 +233,8 @@ class _Run:
             place = f"encoder {self._encoders[modality].name}"
             raise InputError(place, expected="features", got=got, todo=todo) from error
         finally:
-            self._summary.busy_s["encode"] += perf_counter() - start
+            with self._lock:
+                self._summary.busy_s["encode"] += (perf_counter() - start) / self._num_encoders
 
     def _place_image(self, clip: Assembly, row: NDArray[np.floating[Any]]) -> None:
         self._summary.num_frames += 1
@@ -343,14 +353,18 @@ class _Run:
 
 @contextmanager
 def _calm_threads() -> Iterator[None]:
-    """Leaves a core to the decoders: torch's threads wait for each other spinning, and one that is kept off its core
-    makes encoding five times slower. The number does not depend on the workers, so neither do the features.
+    """One thread for each operation, on every machine: as many batches are encoded at once as there are cores, which
+    needs no threads that wait for each other, and features do not depend on the number of cores.
     """
     before = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(min(before[0], max(1, num_cores() - 1)))
+    _one_thread()
     cv2.setNumThreads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
         cv2.setNumThreads(before[1])
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # of the thread that calls it, and of those that begin later

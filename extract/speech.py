@@ -196,6 +196,3 @@ def _whisper_plan(config: Any, features: Any) -> WindowPlan:
         context_steps=round(_CONTEXT_S * rate / (window // window_steps)),
         padded=True,
     )
-
-
-AudioEncoder = TransformersEncoder  # its former name, until the last user has moved

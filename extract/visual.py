@@ -114,6 +114,3 @@ def _without_classifier(state: Mapping[str, Tensor], model: nn.Module) -> dict[s
         for name, value in state.items()
         if name in wanted or not any(name.startswith(f"{head}.") for head in names)
     }
-
-
-VisualEncoder = TimmEncoder  # its former name, until the last user has moved

@@ -48,14 +48,12 @@ class Job:
 
     Args:
         folder: what relative paths begin at.
-        num_threads: torch's threads on a CPU. It decides last bits of some encoders, so that all have the same.
     """
 
     url: str
     folder: Path
     recipe: Recipe
     options: ExtractOptions
-    num_threads: int
 
 
 @dataclass(frozen=True)
@@ -192,14 +190,10 @@ def _enter(folder: Path) -> None:
 
 
 def _extract(work: Job, device: str, inbox: Inbox, tell: Callable[[Event], None]) -> None:
-    import torch
-
     from ..data.store import open_store
     from .identity import stream_of
     from .pipeline import extract_part
 
-    if device == "cpu":
-        torch.set_num_threads(work.num_threads)
     open_store(work.url)  # to add to a cache would make a new one where this machine does not see it
     store = open_store(work.url, "a")
     visual, audio = work.recipe.make(device)

@@ -21,7 +21,7 @@ from sage_va.extract.cluster import extract_with, find_engine
 from sage_va.extract.identity import ExtractOptions
 from sage_va.extract.outcome import Failure, Outcome, Summary
 from sage_va.extract.pipeline import extract
-from sage_va.extract.visual import VisualEncoder
+from sage_va.extract.visual import TimmEncoder
 from sage_va.extract.workers import Ask, Died, Halt, Handed, Inbox, LocalEngine, Ready, Recipe
 from sage_va.tests.encoders import TINY_VIT
 from sage_va.tests.media import noisy_frames, write_media
@@ -31,7 +31,7 @@ HERE = "sage_va.tests.test_extract_cluster"
 STREAMS = ("visual/toy-00000000",)
 
 
-class Mortal(VisualEncoder):
+class Mortal(TimmEncoder):
     """Kills its process when it sees a white image, and, once in all processes, at its third batch."""
 
     def __init__(self, device, flag=None):
@@ -72,7 +72,7 @@ def media(tmp_path_factory):
 def whole(media, tmp_path_factory):
     """One process, uninterrupted."""
     store = open_store(tmp_path_factory.mktemp("whole") / "whole.zarr", "a")
-    eyes = VisualEncoder(TINY_VIT, weights="random", device="cpu")
+    eyes = TimmEncoder(TINY_VIT, weights="random", device="cpu")
     summary = extract(find_sources([str(media)]), store, visual=eyes, options=OPTIONS)
     assert (summary.num_done, len(summary.failures)) == (9, 1)
     return store, summary
@@ -350,9 +350,9 @@ def test_without_ray_the_engine_says_how_to_get_it(monkeypatch):
 def test_a_worker_in_another_folder_or_without_the_cache_is_refused(tmp_path):
     told = []
     options = ExtractOptions()
-    job = workers.Job(str(tmp_path / "no.zarr"), tmp_path / "gone", Recipe({}), options, 1)
+    job = workers.Job(str(tmp_path / "no.zarr"), tmp_path / "gone", Recipe({}), options)
     workers.serve(workers.pickle.dumps(job), "cpu", Inbox(told.append), told.append)
-    job = workers.Job(str(tmp_path / "no.zarr"), Path.cwd(), Recipe({}), options, 1)
+    job = workers.Job(str(tmp_path / "no.zarr"), Path.cwd(), Recipe({}), options)
     workers.serve(workers.pickle.dumps(job), "cpu", Inbox(told.append), told.append)
     elsewhere, nowhere = told
     assert "expected the folder of the run, got No such file" in str(elsewhere)

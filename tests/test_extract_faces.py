@@ -23,9 +23,9 @@ from sage_va.extract.identity import ExtractOptions, fingerprint_of, options_of,
 from sage_va.extract.media import Wanted
 from sage_va.extract.pipeline import extract
 from sage_va.extract.showing import write_crops
-from sage_va.extract.speech import AudioEncoder
+from sage_va.extract.speech import TransformersEncoder
 from sage_va.extract.tracking import Sightings, choose, follow
-from sage_va.extract.visual import VisualEncoder
+from sage_va.extract.visual import TimmEncoder
 from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
 from sage_va.tests.media import tone, write_media
 
@@ -227,7 +227,7 @@ def finder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def eyes():
-    return VisualEncoder(TINY_VIT, weights="random", device="cpu")
+    return TimmEncoder(TINY_VIT, weights="random", device="cpu")
 
 
 def run(media, store, eyes, finder, person="largest", **options):
@@ -289,7 +289,7 @@ class TestExtracting:
         boxes = drawn(lambda k: [(100, 40, 24)] if k < 10 else [(100, 40, 24), (20, 30, 32)], 45)
         write_media(tmp_path / "m/a.mov", boxes, sound=tone(1.8))
         store = open_store(tmp_path / "a.zarr", "a")
-        ears = AudioEncoder(str(write_wav2vec2(tmp_path / "w2v")), weights="random", device="cpu")
+        ears = TransformersEncoder(str(write_wav2vec2(tmp_path / "w2v")), weights="random", device="cpu")
         sources, seen = find_sources([str(tmp_path / "m")]), []
         summary, stream = run(sources, store, eyes, finder, "all", audio=ears, progress=seen.append)
         assert (summary.num_done, summary.failures, seen[-1].num_clips) == (2, [], 2)

@@ -11,8 +11,8 @@ from sage_va.data import open_store
 from sage_va.data.manifest import Source
 from sage_va.extract.identity import ExtractOptions, stream_of
 from sage_va.extract.pipeline import extract
-from sage_va.extract.speech import AudioEncoder
-from sage_va.extract.visual import VisualEncoder
+from sage_va.extract.speech import TransformersEncoder
+from sage_va.extract.visual import TimmEncoder
 from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
 
 pytestmark = pytest.mark.shared
@@ -112,13 +112,13 @@ VOICE_ALONE = {
 
 @pytest.fixture(scope="module")
 def eyes():
-    return VisualEncoder(TINY_VIT, weights="random", device="cpu")
+    return TimmEncoder(TINY_VIT, weights="random", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def ears(tmp_path_factory):
     folder = write_wav2vec2(tmp_path_factory.mktemp("encoder") / "w2v")
-    return AudioEncoder(str(folder), weights="random", device="cpu")
+    return TransformersEncoder(str(folder), weights="random", device="cpu")
 
 
 def outcomes(folder, store, eyes, ears):

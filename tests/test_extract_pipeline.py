@@ -21,8 +21,8 @@ from sage_va.extract.identity import ExtractOptions, stream_of
 from sage_va.extract.outcome import Failure
 from sage_va.extract.pipeline import extract
 from sage_va.extract.plan import plan
-from sage_va.extract.speech import AudioEncoder
-from sage_va.extract.visual import VisualEncoder
+from sage_va.extract.speech import TransformersEncoder
+from sage_va.extract.visual import TimmEncoder
 from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
 from sage_va.tests.media import grey_frames, noisy_frames, tone, write_crops, write_media
 
@@ -46,12 +46,12 @@ def audio_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def eyes():
-    return VisualEncoder(TINY_VIT, weights="random", device="cpu")
+    return TimmEncoder(TINY_VIT, weights="random", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def ears(audio_folder):
-    return AudioEncoder(audio_folder, weights="random", device="cpu")
+    return TransformersEncoder(audio_folder, weights="random", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -402,7 +402,7 @@ def test_the_plan_counts_before_the_work(media, eyes, ears, tmp_path):
     assert (found.num_clips, found.num_unreadable) == (6, 1)
     assert found.num_frames == 30 + 21 + 13 + 9 + 50
     assert found.media_s == pytest.approx(1.2 + 1.3 + 0.55 + 1.0 + 2.0, abs=0.1)
-    rows = found.num_frames * (eyes.dim * 2 + 17) + found.media_s * 50 * (ears.dim * 2 + 17)
+    rows = found.num_frames * (eyes.dim * 2 + 32) + found.media_s * 50 * (ears.dim * 2 + 32)
     assert found.cache_bytes == pytest.approx(rows, rel=0.05)
     slower = plan(sources, eyes, None, ExtractOptions(fps=5.0))
     assert slower.num_frames < found.num_frames
@@ -491,6 +491,7 @@ def test_too_many_failures_end_the_run(media, eyes, tmp_path):
 
 def test_asked_to_stop_it_finishes_what_it_began(media, eyes, ears, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(ahead, "QUEUE_BYTES", 1)
+    monkeypatch.setattr(pipeline, "num_cores", lambda: 1)
     store, sources, stop = open_store(tmp_path / "a.zarr", "a"), find_sources([str(media)]), threading.Event()
     options = ExtractOptions(batch_size=8, num_workers=1)
 

@@ -15,7 +15,7 @@ from sage_va.data.manifest import Source
 from sage_va.extract import voice
 from sage_va.extract.identity import ExtractOptions, stream_of
 from sage_va.extract.pipeline import extract
-from sage_va.extract.speech import AudioEncoder
+from sage_va.extract.speech import TransformersEncoder
 from sage_va.extract.voice import VoiceDetector, voice_fingerprint, voice_weights
 from sage_va.extract.windows import Windower, WindowPlan, measure
 from sage_va.tests.encoders import write_wav2vec2
@@ -182,7 +182,7 @@ def test_what_a_windower_holds_does_not_grow_with_the_recording(silero):
 
 def test_voice_reaches_the_cache_and_names_the_stream(silero, tmp_path):
     folder = str(write_wav2vec2(tmp_path / "w2v"))
-    ears, plain = (AudioEncoder(folder, weights="random", device="cpu", vad=vad) for vad in (True, False))
+    ears, plain = (TransformersEncoder(folder, weights="random", device="cpu", vad=vad) for vad in (True, False))
     path = write_media(tmp_path / "a.wav", sound=tone(1.0))
     store = open_store(tmp_path / "a.zarr", "a")
     assert extract([Source("a", path=path)], store, audio=ears).failures == []
