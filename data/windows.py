@@ -318,8 +318,9 @@ def _slicer(rows: Tensor, steps: Tensor, num_steps: int) -> Callable[[Tensor], T
 
 
 def _select(windows: Tensor, starts: Tensor) -> Tensor:
-    """`windows[starts]`; where that is large by numpy, which asks the system for huge pages to write to."""
+    """`windows[starts]`; where that is large, into memory from numpy, which asks the system for huge pages."""
     if len(starts) * windows.element_size() * windows[:1].numel() < HUGE_BYTES:
         return windows.index_select(0, starts)
     plain = windows.view(torch.int16) if windows.dtype == torch.bfloat16 else windows
-    return torch.from_numpy(plain.numpy()[starts.numpy()]).view(windows.dtype)
+    found = torch.from_numpy(np.empty((len(starts), *windows.shape[1:]), plain[:0].numpy().dtype))
+    return torch.index_select(plain, 0, starts, out=found).view(windows.dtype)
