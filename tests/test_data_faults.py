@@ -231,7 +231,7 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_waiting_for_the_disk")
-@pytest.mark.parametrize("every", [24, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize("every", [24, pytest.param(1, marks=pytest.mark.exhaustive)], ids=["some", "all"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", WORKS)
 @pytest.mark.parametrize("form", FORMS)

@@ -34,7 +34,7 @@ from sage_va.tests.stores import (
 )
 
 LONG = "long/" + "x" * 300
-SAMPLED = pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+SAMPLED = pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.exhaustive)], ids=["some", "all"])
 
 
 @pytest.fixture(autouse=True)

@@ -117,7 +117,7 @@ class TestHdf5Folder(StoreContract):
             assert len(entry.attrs["record"]) > 100_000
             assert FrameClock.from_json(json.loads(entry.attrs["record"])["clip"]["clock"]).pts[-1] == clock.pts[-1]
 
-    @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.exhaustive)])
     def test_every_byte_of_an_entry(self, store: Store, tmp_path: Path, every: int) -> None:
         put(store, "a")
         put(store, "b")

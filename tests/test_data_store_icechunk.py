@@ -409,7 +409,7 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["many", "one"]
 
 
-@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.exhaustive)])
 def test_killed_writers_resume(tmp_path: Path, rounds: int) -> None:
     """SIGKILL at random moments, again and again; then the work ends as in an uninterrupted run."""
     code = """
