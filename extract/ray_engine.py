@@ -112,6 +112,7 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     """Ray, and whether it was connected here and now."""
     try:
         import ray  # pyright: ignore[reportMissingImports]
+        import ray.exceptions  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         todo = 'Install it with: pip install "sage-va[ray]".'
         raise InputError("--engine ray", expected="Ray", got="none installed", todo=todo) from error
@@ -120,7 +121,7 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         got = f"{error}".splitlines()[0]
         todo = "Start one with `ray start --head`, or leave the address out."
         raise InputError("--ray-address", expected="a Ray cluster", got=got, todo=todo) from error
