@@ -230,7 +230,7 @@ def _check_permission(source: Store, destination: str, permission: bool) -> None
     if scheme in READ_ONLY:
         todo = "Copy to a .packs folder, and put that behind the server by other means."
         raise InputError(destination, expected="a destination that can be written", got=f"{scheme}://", todo=todo)
-    local = "://" not in destination.removeprefix("icechunk://").removeprefix("file://")
+    local = "://" not in destination.removeprefix("icechunk://")
     terms = source.root()
     if terms["restricted"] and not local and not permission:
         raise InputError(

@@ -30,6 +30,11 @@ def printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def first_line(error: BaseException) -> str:
+    """The kind of an exception and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 class DamagedError(InputError):
     """A cache entry whose bytes are not those that were committed."""
 

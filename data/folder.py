@@ -27,6 +27,7 @@ SIDE = ".sage-va"  # all that is not of the tree itself
 STAGING = f"{SIDE}/staging"
 JOURNAL = f"{SIDE}/journal.jsonl"
 ALIASES = f"{SIDE}/aliases"
+WEEK_S = 7 * 24 * 3600  # what another host has left for so long, nobody works on
 HOST = re.sub(r"\W", "_", platform.node())
 _LENGTH = re.compile(rb'\{"bytes": "(\d{8})", ')
 
@@ -226,12 +227,17 @@ class FolderStore(Store):
         assert self.mode == "a", "a cache that was opened to read"
         (self.path / STAGING).mkdir(parents=True, exist_ok=True)
         with locked(self.path / STAGING / "lock", fcntl.LOCK_SH):
-            temporary = self.path / STAGING / f"{HOST}-{uuid.uuid4().hex}"
-            temporary.mkdir()
+            temporary = self._aside()
             try:
                 yield temporary
             finally:
                 self._drop(temporary)
+
+    def _aside(self) -> Path:
+        """A new folder that says by its name whose it is."""
+        aside = self.path / STAGING / f"{HOST}-{uuid.uuid4().hex}"
+        aside.mkdir()
+        return aside
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
@@ -252,7 +258,7 @@ class FolderStore(Store):
 
     @staticmethod
     def _is_ours(place: Path) -> bool:
-        return place.name.startswith(f"{HOST}-") or time.time() - place.stat().st_mtime > 7 * 24 * 3600
+        return place.name.startswith(f"{HOST}-") or time.time() - place.stat().st_mtime > WEEK_S
 
     def _drop(self, temporary: Path) -> None:
         """Removes a writer's folder; an entry that was set aside, and has no successor yet, goes back first."""
@@ -293,8 +299,7 @@ class FolderStore(Store):
 
     def _bury(self, place: Path) -> None:
         """Removes a place in one step."""
-        aside = self.path / STAGING / f"{HOST}-{uuid.uuid4().hex}"
-        aside.mkdir()
+        aside = self._aside()
         place.rename(aside / "buried")
         sync(place.parent)
         shutil.rmtree(aside, ignore_errors=True)

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import InputError
-from .folder import make_folder, names, sync, write
+from .errors import InputError, first_line
+from .folder import STAGING, make_folder, names, sync, write
 
 PAUSES_S = (0.3, 1.0, 3.0)  # between tries after a connection was cut
 PART_BYTES = 16 << 20  # of a multipart upload; also what is read at once
@@ -123,7 +123,7 @@ class Remote:
     @property
     def staging(self) -> Path:
         """Where files are made before they get their names, in a local folder."""
-        return Path(self.base) / ".sage-va" / "staging"
+        return Path(self.base) / STAGING
 
     def put(self, name: str, path: Path) -> None:
         """Puts a local file to a name, whole or not at all; a local place takes the file itself."""
@@ -230,7 +230,7 @@ def _status(error: Exception) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return (f"{type(error).__name__}: {error}".splitlines()[0]).rstrip(".: ")
+    return first_line(error).rstrip(".: ")
 
 
 def _md5s(path: Path) -> set[str]:

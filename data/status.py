@@ -6,7 +6,7 @@ import calendar
 import time
 from typing import Any
 
-from .store import Store
+from .store import Store, failures_in
 
 _RECENT_S = 600
 
@@ -23,7 +23,7 @@ def status(store: Store) -> dict[str, Any]:
     last = starts[-1] if starts else None
     streams = last["streams"] if last else store.streams()
     done = {stream: len(store.clip_ids(stream)) for stream in streams}
-    failures = store.failures()
+    failures = failures_in(lines)
     recent = {line["clip_id"] for line in lines if line["event"] == "commit" and _age_s(line) < _RECENT_S}
     span_s = min(_RECENT_S, max(1.0, _age_s(last))) if last else _RECENT_S
     per_hour = 3600 * len(recent) / span_s

@@ -14,7 +14,7 @@ from typing import Any, Literal, final
 
 from .clip import Clip, Track
 from .entry import Entry, check_name, damaged, is_record
-from .errors import DamagedError, InputError
+from .errors import DamagedError, InputError, first_line
 from .fingerprint import SCHEMA_VERSION, clip_id_of, clip_key, json_sha256, sealed, stream_alias, unsealed
 
 Mode = Literal["r", "a"]
@@ -115,9 +115,12 @@ class Store(ABC):
 
     def add(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Puts entries that another store has proven, their records untouched; yields each when it is safe."""
+        named = set[str]()
         for entry in entries:
             self._save_entry(clip_key(entry.clip_id), entry, False)
-            self.point(entry.stream, only_new=True)
+            if entry.stream not in named:
+                self.point(entry.stream, only_new=True)
+                named.add(entry.stream)
             self._log({"event": "add", "clip_id": entry.clip_id, "stream": entry.stream})
             yield entry
 
@@ -250,13 +253,12 @@ class Store(ABC):
             InputError: if the entry exists and was made from another medium, and `overwrite` is False.
         """
         entry = Entry.of(clip, stream, track, fingerprint=fingerprint, source_sha256=source_sha256, report=report)
-        key = clip_key(clip.clip_id)
         if not overwrite and self.has(clip.clip_id, stream, source_sha256):
             return
         if stream not in self._pointed:
             self.point(stream)
             self._pointed |= {stream}
-        self._save_entry(key, entry, overwrite)
+        self._save_entry(clip_key(clip.clip_id), entry, overwrite)
         self._log({"event": "commit", "clip_id": clip.clip_id, "stream": stream})
 
     @final
@@ -271,16 +273,9 @@ class Store(ABC):
         self._log({"event": "failure", "clip_id": clip_id, "reason": reason, **made_from})
 
     @final
-    def failures(self) -> dict[str, dict[str, Any]]:
+    def failures(self) -> dict[str, Mapping[str, Any]]:
         """The last failure of each clip whose streams have not been made since, as its journal line."""
-        found: dict[str, dict[str, Any]] = {}
-        for line in self.journal():
-            clip_id = line.get("clip_id", "")
-            if line["event"] == "failure":
-                found[clip_id] = line
-            elif line["event"] == "commit" and line["stream"] in found.get(clip_id, {}).get("streams", ()):
-                del found[clip_id]
-        return found
+        return failures_in(self.journal())
 
     @final
     def record(self, clip_id: str, stream: str) -> dict[str, Any]:
@@ -321,7 +316,7 @@ class Store(ABC):
         except Exception as error:  # reading may fail in any way on damaged bytes
             if is_outage(error):
                 raise
-            got = f"{type(error).__name__}: {error}".splitlines()[0]
+            got = first_line(error)
             raise damaged((clip_id, stream), "two readable arrays", got) from error
         entry.check()
         return entry
@@ -384,6 +379,18 @@ class Store(ABC):
             return whole
         record = unsealed(self._load_record(stream, key))
         return record["clip"]["clip_id"] if record and is_record(record) else key
+
+
+def failures_in(journal: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """`Store.failures` of the lines of a journal."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for line in journal:
+        clip_id = line.get("clip_id", "")
+        if line["event"] == "failure":
+            found[clip_id] = line
+        elif line["event"] == "commit" and line["stream"] in found.get(clip_id, {}).get("streams", ()):
+            del found[clip_id]
+    return found
 
 
 def is_outage(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ import h5py
 
 from .clip import MODALITIES
 from .entry import Entry
-from .errors import DamagedError, InputError
+from .errors import DamagedError, InputError, first_line
 from .fingerprint import clip_key, unsealed
 from .folder import Files, FolderStore, json_file, locked, restore_root, sync
 from .hdf5_form import (
@@ -151,7 +151,7 @@ class Hdf5File(Store):
             raise InputError(self.url, expected="a feature cache", got=got, todo="Check the path.") from error
 
     def _damaged(self, error: Exception) -> DamagedError:
-        got = f"{type(error).__name__}: {error}".splitlines()[0]
+        got = first_line(error)
         todo = "Take it again from where it came from."
         return DamagedError(self.url, expected="the HDF5 file that was written", got=got, todo=todo)
 

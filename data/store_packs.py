@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .entry import Entry
-from .errors import DamagedError, InputError
+from .errors import DamagedError, InputError, first_line
 from .fingerprint import unsealed
 from .folder import SIDE, folders, locked, sync
 from .pack_form import Pack, PackWriter, json_attrs
@@ -81,7 +81,7 @@ class PackStore(Store):
         except Exception as error:  # a damaged directory may fail in any way
             if is_outage(error):
                 raise
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            what = first_line(error)
             if self.single:
                 todo = "Copy it again from where it came."
                 raise DamagedError(self.url, expected="a pack that can be read", got=what, todo=todo) from error

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .fingerprint import json_sha256, sealed, unsealed
-from .folder import HOST, folders, json_file, locked, move, sync_folders, write
+from .folder import HOST, WEEK_S, folders, json_file, locked, move, sync_folders, write
 from .home import user_cache
 from .lay import Laid
 from .store import Store
@@ -30,7 +30,6 @@ from .timebase import Grid
 VERSION = 1  # of the files' layout, and of how tracks are put on a grid
 META = "meta.json"
 BUILDING = "building"
-WEEK_S = 7 * 24 * 3600
 UNUSED_S = 30 * 24 * 3600
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # named since Python 3.12
 

@@ -8,7 +8,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 
 import torch
 
@@ -17,7 +16,7 @@ from ..data.manifest import Source
 from ..data.store import Store
 from .ahead import MAX_WORKERS
 from .identity import ExtractOptions, size_of
-from .outcome import Failure, Outcome, Progress, Summary, check_failures
+from .outcome import Failure, Outcome, Progress, Summary, Tally, check_failures
 from .pipeline import work_list
 from .workers import Ask, Died, Engine, Event, Halt, Handed, Job, LocalEngine, Ready, Recipe
 
@@ -94,8 +93,8 @@ class _Run:
     ) -> None:
         self._engine, self._job, self._store, self._options = engine, job, store, options
         self._progress, self._stop = progress, stop or threading.Event()
-        self._sizes = {source.clip_id: size_of(source.path) for source in sources}
-        self._pending = deque(sorted(sources, key=lambda source: -self._sizes[source.clip_id]))
+        self._tally = Tally({source.clip_id: size_of(source.path) for source in sources})
+        self._pending = deque(sorted(sources, key=lambda source: -self._tally.sizes[source.clip_id]))
         self._suspects: deque[Source] = deque()  # one of them has killed its worker
         self._deaths: Counter[str] = Counter()
         self._starting: set[int] = set()
@@ -106,8 +105,6 @@ class _Run:
         self._halted = False
         self._summary = Summary()
         self._closed: set[str] = set()
-        self._handled_bytes = self._skipped_bytes = 0
-        self._start_s = perf_counter()
 
     def go(self) -> Summary:
         try:
@@ -122,7 +119,7 @@ class _Run:
         finally:
             self._engine.close()
         self._store.finish()
-        self._summary.wall_s = perf_counter() - self._start_s
+        self._summary.wall_s = self._tally.elapsed_s
         self._summary.failures.sort(key=lambda failure: failure.clip_id)
         return self._summary
 
@@ -152,7 +149,7 @@ class _Run:
         self._false_starts, streams = 0, list(ready.streams)
         if not self._summary.streams:
             self._summary.streams = streams
-            self._store.log("start", clips=len(self._sizes), streams=streams)
+            self._store.log("start", clips=len(self._tally.sizes), streams=streams)
         if streams != self._summary.streams:
             todo = "Give all machines the same packages and like devices, or name the --precision."
             expected = f"the streams of the others, {', '.join(self._summary.streams)}"
@@ -184,17 +181,14 @@ class _Run:
         hand.pop(clip_id, None)
         if outcome.people:
             hand |= {person.clip_id: person for person in outcome.people}
-            size = self._sizes.pop(clip_id, 0)
-            self._sizes |= {person.clip_id: size // len(outcome.people) for person in outcome.people}
+            self._tally.split(clip_id, outcome.people)
             return
-        size = self._sizes[clip_id]
         self._closed.add(clip_id)
-        self._handled_bytes += size
+        self._tally.close(clip_id, skipped=outcome.skipped)
         if outcome.failure:
             summary.failures.append(outcome.failure)
             check_failures(summary.failures, self._options.max_failures)
         elif outcome.skipped:
-            self._skipped_bytes += size
             summary.num_skipped += 1
         else:
             summary.num_done += 1
@@ -254,17 +248,4 @@ class _Run:
     def _tell(self) -> None:
         if self._progress is None:
             return
-        elapsed_s, summary, parts = perf_counter() - self._start_s, self._summary, self._parts.values()
-        worked, total = self._handled_bytes - self._skipped_bytes, sum(self._sizes.values())
-        self._progress(
-            Progress(
-                num_clips=len(self._sizes),
-                num_done=summary.num_done,
-                num_skipped=summary.num_skipped,
-                num_failed=len(summary.failures),
-                num_frames=summary.num_frames + sum(part.num_frames for part in parts),
-                audio_s=summary.audio_s + sum(part.audio_s for part in parts),
-                elapsed_s=elapsed_s,
-                eta_s=elapsed_s * (total - self._handled_bytes) / worked if worked else None,
-            )
-        )
+        self._progress(self._tally.progress(self._summary, self._parts.values()))

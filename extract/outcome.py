@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 
-from ..data.errors import InputError
+from ..data.errors import InputError, first_line, printable
 from ..data.manifest import Source
 
 
@@ -31,8 +32,8 @@ class Failure:
         if isinstance(error, FailedBeforeError):
             return cls(clip_id, f"{error} (as before; --retry-failed tries it again)", lasting=True, repeated=True)
         known = isinstance(error, InputError)
-        reason = error.about(clip_id) if known else f"{type(error).__name__}: {error}".splitlines()[0]
-        return cls(_plain(clip_id), _plain(reason), lasting=known)
+        reason = error.about(clip_id) if known else first_line(error)
+        return cls(printable(clip_id), printable(reason), lasting=known)
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,49 @@ class Summary:
         return max(self.busy_s, key=lambda part: self.busy_s[part])
 
 
-def _plain(text: str) -> str:
-    """Text that any terminal and file can take, whatever a file name holds."""
-    return text.encode("utf-8", "backslashreplace").decode()
+@dataclass
+class Tally:
+    """How much of a work list is behind a run, by the bytes of its media, from which the time left is told.
+
+    Args:
+        sizes: bytes of the medium of each clip.
+    """
+
+    sizes: dict[str, int]
+    _handled_bytes: int = 0
+    _skipped_bytes: int = 0
+    _start_s: float = field(default_factory=perf_counter)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began."""
+        return perf_counter() - self._start_s
+
+    def split(self, clip_id: str, people: Sequence[Source]) -> None:
+        """The clips of its people take the place of a clip."""
+        size = self.sizes.pop(clip_id, 0)
+        self.sizes |= {person.clip_id: size // len(people) for person in people}
+
+    def close(self, clip_id: str, *, skipped: bool = False) -> None:
+        """Nothing is left to do for a clip."""
+        size = self.sizes.get(clip_id, 0)
+        self._handled_bytes += size
+        self._skipped_bytes += size if skipped else 0
+
+    def progress(self, summary: Summary, parts: Iterable[Progress] = ()) -> Progress:
+        """How far the run is; `parts` is what workers have encoded that the summary does not count yet."""
+        found, elapsed_s = list(parts), self.elapsed_s
+        worked, left = self._handled_bytes - self._skipped_bytes, sum(self.sizes.values()) - self._handled_bytes
+        return Progress(
+            num_clips=len(self.sizes),
+            num_done=summary.num_done,
+            num_skipped=summary.num_skipped,
+            num_failed=len(summary.failures),
+            num_frames=summary.num_frames + sum(part.num_frames for part in found),
+            audio_s=summary.audio_s + sum(part.audio_s for part in found),
+            elapsed_s=elapsed_s,
+            eta_s=elapsed_s * left / worked if worked else None,
+        )
 
 
 def check_failures(failures: Sequence[Failure], most: int | None) -> None:

@@ -27,7 +27,7 @@ from .encoder import AudioEncoder, VisualEncoder
 from .faces import name_people
 from .frames import Frames
 from .identity import Encoder, ExtractOptions, Medium, fingerprint_of, size_of, stream_of
-from .outcome import FailedBeforeError, Failure, Outcome, Progress, Summary, check_failures
+from .outcome import FailedBeforeError, Failure, Outcome, Progress, Summary, Tally, check_failures
 from .windows import Window
 
 AUDIO_BATCH_ON_GPU = 8  # windows; on a CPU one at a time is the fastest
@@ -127,12 +127,11 @@ class _Run:
         self._streams = {modality: stream_of(encoder, options) for modality, encoder in self._encoders.items()}
         self._prints = {modality: fingerprint_of(encoder, options) for modality, encoder in self._encoders.items()}
         listed = sources if isinstance(sources, Sequence) else ()
-        self._sizes = {source.clip_id: size_of(source.path) for source in listed}
-        self._handled_bytes = self._skipped_bytes = 0
+        self._tally = Tally({source.clip_id: size_of(source.path) for source in listed})
         self._writer = ThreadPoolExecutor(1, "sage-va-writer")
         self._writes: deque[tuple[Assembly, Future[Failure | None]]] = deque()
         self._summary = Summary(streams=self.streams)
-        self._start_s = self._told_s = perf_counter()
+        self._told_s = perf_counter()
         self._lock = threading.Lock()
         self._visual = next((encoder for encoder in encoders if isinstance(encoder, VisualEncoder)), None)
         self._audio = next((encoder for encoder in encoders if isinstance(encoder, AudioEncoder)), None)
@@ -167,7 +166,7 @@ class _Run:
         finally:
             self._pool.shutdown(cancel_futures=True)
             self._writer.shutdown(cancel_futures=True)
-        summary.wall_s = perf_counter() - self._start_s
+        summary.wall_s = self._tally.elapsed_s
         summary.busy_s["decode"] = ahead.busy_s
         summary.failures.sort(key=lambda failure: failure.clip_id)
         self._tell(always=True)
@@ -189,7 +188,6 @@ class _Run:
             return
         if part is None:
             self._summary.num_skipped += 1
-            self._skipped_bytes += self._sizes.get(clip.source.clip_id, 0)
             self._close(clip, Outcome(clip.source.clip_id, skipped=True))
         elif isinstance(part, Failure):
             self._fail(clip, part)
@@ -200,8 +198,7 @@ class _Run:
         elif isinstance(part, Window):
             self._take_window(clip, part)
         elif isinstance(part, tuple):
-            size = self._sizes.pop(clip.source.clip_id, 0)
-            self._sizes |= {person.clip_id: size // len(part) for person in part}
+            self._tally.split(clip.source.clip_id, part)
             self._say(Outcome(clip.source.clip_id, people=part))
         else:
             clip.ending = part
@@ -288,7 +285,7 @@ class _Run:
 
     def _close(self, clip: Assembly, outcome: Outcome) -> None:
         clip.forget()
-        self._handled_bytes += self._sizes.get(clip.source.clip_id, 0)
+        self._tally.close(clip.source.clip_id, skipped=outcome.skipped)
         self._say(outcome)
         self._tell(always=True)
 
@@ -300,21 +297,8 @@ class _Run:
         now = perf_counter()
         if self._progress is None or (not always and now - self._told_s < _PROGRESS_EVERY_S):
             return
-        self._told_s, elapsed_s = now, now - self._start_s
-        worked, total = self._handled_bytes - self._skipped_bytes, sum(self._sizes.values())
-        summary = self._summary
-        self._progress(
-            Progress(
-                num_clips=len(self._sizes),
-                num_done=summary.num_done,
-                num_skipped=summary.num_skipped,
-                num_failed=len(summary.failures),
-                num_frames=summary.num_frames,
-                audio_s=summary.audio_s,
-                elapsed_s=elapsed_s,
-                eta_s=elapsed_s * (total - self._handled_bytes) / worked if worked else None,
-            )
-        )
+        self._told_s = now
+        self._progress(self._tally.progress(self._summary))
 
     def _commit(self, clip: Assembly) -> Failure | None:
         start = perf_counter()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.errors import InputError
+from ..data.errors import InputError, first_line
 from ..data.fingerprint import file_sha256
 from .encoder import AudioEncoder, Encoder, VisualEncoder
 from .voice import voice_fingerprint
@@ -124,4 +124,4 @@ def _package(point: EntryPoint) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return first_line(error)[:200]
