@@ -35,6 +35,17 @@ _OUTAGE = re.compile(
 
 
 @contextlib.contextmanager
+def calm() -> Iterator[None]:
+    """Icechunk panics on some damaged files; that is told like its other errors."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # which has no address in Python
+            raise
+        raise IcechunkError(str(error)) from error
+
+
+@contextlib.contextmanager
 def asked(url: str) -> Iterator[None]:
     """Tells what Icechunk itself could not do as one line about the cache.
 
@@ -42,7 +53,8 @@ def asked(url: str) -> Iterator[None]:
         InputError: if the storage does not answer or has no space. DamagedError: if the repository is damaged.
     """
     try:
-        yield
+        with calm():
+            yield
     except IcechunkError as error:
         if is_outage(error):
             todo = "Look at address, network, credentials, rights and space."

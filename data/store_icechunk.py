@@ -22,7 +22,7 @@ from .entry import Entry
 from .errors import DamagedError, InputError
 from .fingerprint import clip_id_of, clip_key, sealed, stream_alias, unsealed
 from .folder import locked
-from .icechunk_place import asked, create, is_outage, line_of, split, storage_of, version_of
+from .icechunk_place import asked, calm, create, is_outage, line_of, split, storage_of, version_of
 from .store import Mode, Store, check_terms, new_root
 from .zarr_form import ENTRY_FILES, META, decode, encode, form_problem, group_attrs, group_file, record_of
 
@@ -45,7 +45,8 @@ class Tree:
 
     def read(self, path: str) -> bytes:
         """The content of a file; raises FileNotFoundError where there is none, IcechunkError where it is damaged."""
-        found = sync(self._store.get(path, default_buffer_prototype()))
+        with calm():
+            found = sync(self._store.get(path, default_buffer_prototype()))
         if found is None:
             raise FileNotFoundError(path)
         return found.to_bytes()
@@ -267,12 +268,19 @@ class IcechunkStore(Store):
         """Files of groups between root and entries that were changed."""
         streams = self._streams()
         paths = [f"{folder}/{META}" for folder in sorted({*streams, *(name.split("/")[0] for name in streams)})]
-        return [path for path in paths if self._read(path) != group_file({})]
+        return [path for path in paths if not self._is_group(path)]
+
+    def _is_group(self, path: str) -> bool:
+        try:
+            return self._read(path) == group_file({})
+        except (FileNotFoundError, ValueError):  # what lists it is damaged
+            return False
 
     def _tag_problems(self) -> Iterator[str]:
         for tag in sorted(self.repository.list_tags()):
             try:
-                Tree(self.repository.readonly_session(tag=tag)).read(META)
+                with calm():
+                    Tree(self.repository.readonly_session(tag=tag)).read(META)
             except (IcechunkError, FileNotFoundError) as error:
                 yield f"tag {tag} cannot be read: {line_of(error)}"
 
@@ -293,7 +301,7 @@ class IcechunkStore(Store):
     def sweep(self) -> list[str]:
         """Restores groups and aliases, and removes objects that no snapshot has needed for a week."""
         done = []
-        for path in self._wrong_groups():
+        for path in filter(self._tree.exists, self._wrong_groups()):
             self._commit(lambda tree, path=path: tree.write(path, group_file({})), {"event": "restore", "group": path})
             done.append(f"restored {path}")
         if self._tree.aliases() is None:

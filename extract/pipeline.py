@@ -130,6 +130,7 @@ class _Run:
         self._tally = Tally({source.clip_id: size_of(source.path) for source in listed})
         self._writer = ThreadPoolExecutor(1, "sage-va-writer")
         self._writes: deque[tuple[Assembly, Future[Failure | None]]] = deque()
+        self._broken: OSError | None = None
         self._summary = Summary(streams=self.streams)
         self._told_s = perf_counter()
         self._lock = threading.Lock()
@@ -301,6 +302,8 @@ class _Run:
         self._progress(self._tally.progress(self._summary))
 
     def _commit(self, clip: Assembly) -> Failure | None:
+        if self._broken:  # after the first write that failed, none of those that wait is tried
+            raise self._broken
         start = perf_counter()
         try:
             made = self._describe(clip)
@@ -320,6 +323,9 @@ class _Run:
                     self._summary.without_face.append(made.clip_id)
         except InputError as error:
             return Failure.of(clip.source.clip_id, error)
+        except OSError as error:
+            self._broken = error
+            raise
         finally:
             self._summary.busy_s["write"] += perf_counter() - start
         return None
