@@ -19,7 +19,7 @@ from ..data.errors import InputError
 from ..data.splits import Role, read_split
 from ..data.windows import Stream
 from .config import Config, check_config
-from .model import FusionModel
+from .model import VAModel
 from .variants import build_model
 
 MODEL, CONFIG, RESOLVED, SPLIT, METRICS = (
@@ -41,7 +41,7 @@ class Run:
     """
 
     path: Path
-    model: FusionModel
+    model: VAModel
     config: Config
     streams: list[Stream]
     roles: Mapping[str, Role]
@@ -79,7 +79,7 @@ def start_run(out: Path, config: Config, roles: Mapping[str, Role]) -> None:
         csv.writer(file).writerows([("clip_id", "split"), *sorted(roles.items())])
 
 
-def finish_run(out: Path, model: FusionModel, config: Config, origin: Mapping[str, Any]) -> None:
+def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, Any]) -> None:
     """Writes the weights, then `config.json`, which marks the run as finished."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, out / f"{MODEL}.part")

@@ -78,7 +78,7 @@ class SplitConfig(Part):
 class ModelConfig(Part):
     """Sizes and switches of the network; names as in docs/model.md."""
 
-    variant: Literal["sage", "concat", "visual", "audio"] = "sage"
+    variant: str = "sage"
     dim: Count = 256
     tcn_blocks: Annotated[int, Field(ge=0)] = 4
     tcn_kernel: Count = 5
@@ -87,8 +87,9 @@ class ModelConfig(Part):
     heads: Count = 4
     dropout: Share = 0.1
     input_dropout: Share = 0.0
-    stage: Literal["none", "latent"] = "latent"
+    stage: Literal["none", "latent", "given", "depth"] = "latent"
     num_stages: Count = 3
+    separate_heads: bool = False
     separate: bool = True
     calibrated: bool = True
     floor: Annotated[float, Field(ge=0, lt=0.5)] = 0.02

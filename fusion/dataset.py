@@ -13,7 +13,7 @@ from ..data.splits import Role, read_split, split_folds, split_groups
 from ..data.store import Store
 from ..data.windows import Corpus, choose_streams, load_corpus
 from .config import Config, SplitConfig
-from .variants import ONE_MODALITY, variant_streams
+from .variants import find_variant, variant_streams
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def load_labelled(store: Store, labels: Path, config: Config) -> Labelled:
         InputError: if nothing matches, or a labelled clip lacks a stream. DamagedError: if bytes changed.
     """
     variant = config.model.variant
-    names = config.data.streams or ((variant,) if variant in ONE_MODALITY else _modalities(store))
+    only = find_variant(variant).modality
+    names = config.data.streams or ((only,) if only else _modalities(store))
     streams = variant_streams(variant, choose_streams(store, names))
     found, unlabelled, unused = join_labels(read_labels(labels), store.clip_ids())
     if not found:

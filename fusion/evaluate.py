@@ -16,7 +16,7 @@ from ..data.timebase import Grid
 from ..data.windows import Corpus, cut, plan_windows
 from .ccc import ccc_of_moments, moments
 from .config import DataConfig
-from .model import FusionModel
+from .model import VAModel
 
 TARGETS = ("valence", "arousal")
 SMOOTHING_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -28,7 +28,7 @@ class Prediction:
     """A model's estimate for one clip, on its grid of T steps.
 
     times_s (T,); va (T, 2); mask (T, M) which streams were valid; reliability and weights (T, M) and stage (T, K),
-    each None where the variant has no gate.
+    each None where the variant has no gate. unimodal (T, M, 2): the estimate of each stream by itself.
     """
 
     clip_id: str
@@ -38,11 +38,12 @@ class Prediction:
     reliability: Floats | None
     weights: Floats | None
     stage: Floats | None
+    unimodal: Floats
 
 
 @torch.inference_mode()
 def predict(
-    model: FusionModel, corpus: Corpus, clips: Sequence[int], data: DataConfig, batch_size: int = 64
+    model: VAModel, corpus: Corpus, clips: Sequence[int], data: DataConfig, batch_size: int = 64
 ) -> list[Prediction]:
     """Estimates for clips of a corpus; where windows overlap, their average."""
     was_training = model.training
@@ -56,7 +57,13 @@ def predict(
         steps = windows.steps[windows.inside].cpu()
         count.index_add_(0, steps, torch.ones(len(steps), dtype=torch.float64))
         fused = output.fused
-        parts = {"va": output.va, "reliability": fused.reliability, "weights": fused.weights, "stage": fused.stage}
+        parts = {
+            "va": output.va,
+            "reliability": fused.reliability,
+            "weights": fused.weights,
+            "stage": fused.stage,
+            "unimodal": output.unimodal.flatten(-2),
+        }
         for name, part in parts.items():
             if part is not None:
                 total = sums.setdefault(name, torch.zeros(corpus.num_steps, part.shape[-1], dtype=torch.float64))
@@ -70,7 +77,9 @@ def _of_clip(corpus: Corpus, index: int, found: dict[str, Floats]) -> Prediction
     steps = corpus.steps(index)
     part = {name: found[name][steps] if name in found else None for name in ("reliability", "weights", "stage")}
     mask = corpus.mask[steps].cpu().numpy()
-    return Prediction(corpus.clips[index].clip_id, corpus.grids[index].times_s, found["va"][steps], mask, **part)
+    alone = found["unimodal"][steps].reshape(*mask.shape, len(TARGETS))
+    clip, times_s = corpus.clips[index], corpus.grids[index].times_s
+    return Prediction(clip.clip_id, times_s, found["va"][steps], mask, **part, unimodal=alone)
 
 
 def smooth(va: Floats, width_steps: int) -> Floats:

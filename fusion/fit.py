@@ -19,13 +19,13 @@ from ..data.windows import Corpus, Windows, cut, plan_windows
 from .config import Config, TrainConfig
 from .evaluate import predict, score
 from .losses import total_loss
-from .model import FusionModel
+from .model import VAModel
 
 Log = Callable[[dict[str, Any]], None]
 
 
 def fit(
-    model: FusionModel,
+    model: VAModel,
     corpus: Corpus,
     training: Sequence[int],
     validation: Sequence[int],
@@ -68,7 +68,7 @@ class Trainer:
     """
 
     def __init__(
-        self, model: FusionModel, corpus: Corpus, training: Sequence[int], config: Config, errors: Tensor | None
+        self, model: VAModel, corpus: Corpus, training: Sequence[int], config: Config, errors: Tensor | None
     ) -> None:
         self.model, self.corpus, self.training, self.config = model, corpus, training, config
         model.fit_normalisation(corpus, training)

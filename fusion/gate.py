@@ -10,7 +10,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import CrossAttention
+from .config import ModelConfig
+
 MIN_TEMPERATURE = 0.05
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a fusion is given of M streams in B windows of L steps.
+
+    h: M × (B, L, d) features, which at steps where the stream is not valid tell only of what is near. quality:
+    M × (B, L, Q) standardised signals. mask (B, L, M) where each stream is valid, which is nowhere outside the clip.
+    active (B, L, M) where it is valid and, if a voice detector has listened, holds speech.
+    """
+
+    h: list[Tensor]
+    quality: list[Tensor]
+    mask: Tensor
+    active: Tensor
 
 
 @dataclass(frozen=True)
@@ -44,94 +62,107 @@ def floored_weights(reliability: Tensor, mask: Tensor, floor: float) -> Tensor:
     return torch.where(mask, floor + (1 - floor * num_valid) * share, 0)
 
 
+def given_stage(active: Tensor) -> Tensor:
+    """Stages from the data: (B, L, M) which streams are active -> (B, L, 2^M) one for each set of them.
+
+    With face and voice: neither, face alone (listening), voice alone (speaking, turned away), both.
+    """
+    powers = 2 ** torch.arange(active.shape[-1], device=active.device)
+    return F.one_hot((active * powers).sum(-1), 2 ** active.shape[-1])
+
+
 class ReliabilityGate(nn.Module):
     """Equations (4) to (7): reliability per stream and step, as a mixture over stages.
 
     Args:
-        dim: width d of each stream's features.
         num_quality: Q of each of the M streams.
+        config: width, stages and switches. `separate` stops gradients from the gate into the features, so that
+            estimating trust cannot bend them; `calibrated` learns an offset and temperature per stream.
         num_stages: K; 1 is the plain gate.
-        separate: stop gradients from the gate into the features, so that estimating trust cannot bend them.
-        calibrated: learn an offset and temperature per stream; otherwise a plain sigmoid.
         hidden: width inside.
     """
 
-    def __init__(
-        self, dim: int, num_quality: list[int], num_stages: int, separate: bool, calibrated: bool, hidden: int = 64
-    ) -> None:
+    def __init__(self, num_quality: list[int], config: ModelConfig, num_stages: int, hidden: int = 64) -> None:
         super().__init__()
-        num_streams = len(num_quality)
+        num_streams, dim = len(num_quality), config.dim
         context_dim = dim * (num_streams + num_streams * (num_streams - 1))
-        self.separate = separate
+        self.separate = config.separate
         self.summary = nn.Sequential(nn.LayerNorm(context_dim), nn.Linear(context_dim, hidden), nn.GELU())
         self.stage = nn.Linear(hidden, num_stages)
         self.score = nn.ModuleList(
             nn.Sequential(nn.Linear(dim + hidden + q + num_streams, hidden), nn.GELU(), nn.Linear(hidden, num_stages))
             for q in num_quality
         )
-        self.offset = nn.Parameter(torch.zeros(num_streams), requires_grad=calibrated)
+        self.offset = nn.Parameter(torch.zeros(num_streams), requires_grad=config.calibrated)
         start = math.log(math.expm1(1 - MIN_TEMPERATURE))
-        self.raw_temperature = nn.Parameter(torch.full((num_streams,), start), requires_grad=calibrated)
+        self.raw_temperature = nn.Parameter(torch.full((num_streams,), start), requires_grad=config.calibrated)
 
     @property
     def temperature(self) -> Tensor:
         """(M,) tau_m, 1 at first."""
         return F.softplus(self.raw_temperature) + MIN_TEMPERATURE
 
-    def forward(self, h: list[Tensor], quality: list[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
-        """h M × (B, L, d), quality M × (B, L, Q), mask (B, L, M) -> reliability (B, L, M) and stage (B, L, K)."""
-        seen = [x.detach() for x in h] if self.separate else h
+    def forward(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
+        """Encoded -> reliability at each stage (B, L, M, K) and stage (B, L, K)."""
+        seen = [x.detach() for x in encoded.h] if self.separate else encoded.h
         summary = self.summary(context(seen))
         stage = self.stage(summary).softmax(-1)  # (4)
-        present = mask.to(summary.dtype)
+        present = encoded.mask.to(summary.dtype)
         scores = [  # (5)
             score(torch.cat([x, summary, q.to(x.dtype), present], dim=-1))
-            for score, x, q in zip(self.score, seen, quality, strict=True)
+            for score, x, q in zip(self.score, seen, encoded.quality, strict=True)
         ]
         logits = (torch.stack(scores, dim=-2) - self.offset[:, None]) / self.temperature[:, None]
-        return (logits.sigmoid() * stage[..., None, :]).sum(-1), stage  # (6), (7)
+        return logits.sigmoid(), stage  # (6)
 
 
 class ReliabilityFusion(nn.Module):
-    """Equations (4) to (9): weighs each stream's features by its reliability and sums them."""
+    """Equations (4) to (9): weighs each stream's features by its reliability and sums them.
 
-    def __init__(
-        self,
-        dim: int,
-        num_quality: list[int],
-        *,
-        num_stages: int,
-        separate: bool = True,
-        calibrated: bool = True,
-        floor: float = 0.02,
-    ) -> None:
+    Args:
+        num_quality: Q of each of the M streams.
+        config: `stage` says what stages are: one ("none"), soft phases that are learnt ("latent"), which streams are
+            active ("given"), or how often streams have attended to each other ("depth").
+    """
+
+    learns_trust = True
+
+    def __init__(self, num_quality: list[int], config: ModelConfig) -> None:
         super().__init__()
-        self.floor = floor
-        self.gate = ReliabilityGate(dim, num_quality, num_stages, separate, calibrated)
+        num_streams, dim = len(num_quality), config.dim
+        self.floor, self.kind = config.floor, config.stage
+        num_stages = {"none": 1, "given": 2**num_streams}.get(config.stage, config.num_stages)
+        self.gate = ReliabilityGate(num_quality, config, num_stages)
+        self.interact = (
+            CrossAttention(num_streams, dim, config.heads, config.causal) if config.stage == "depth" else None
+        )
         self.project = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in num_quality)
-        self.together = nn.Linear(dim * len(num_quality), dim)
+        self.together = nn.Linear(dim * num_streams, dim)
         self.null = nn.Parameter(torch.zeros(dim))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, h: list[Tensor], quality: list[Tensor], mask: Tensor) -> Fused:
-        """h M × (B, L, d), quality M × (B, L, Q), mask (B, L, M) -> Fused."""
-        reliability, stage = self.gate(h, quality, mask)
-        weights = floored_weights(reliability, mask, self.floor)  # (8)
-        weighted = [x * weights[..., m, None] for m, x in enumerate(h)]
-        own = torch.stack([u(x) for u, x in zip(self.project, weighted, strict=True)]).sum(0)
-        mixed = own + self.together(torch.cat(weighted, dim=-1))
+    def forward(self, encoded: Encoded) -> Fused:
+        """Encoded -> Fused, with reliability, weights and stages."""
+        mask = encoded.mask
+        each, stage = self.gate(encoded)
+        if self.kind == "given":
+            stage = given_stage(encoded.active).to(each.dtype)
+        reliability = (each * stage[..., None, :]).sum(-1)  # (7)
+        if self.interact is None:
+            weights = floored_weights(reliability, mask, self.floor)  # (8)
+            mixed = self._mix(encoded.h, weights)
+        else:
+            depths = floored_weights(each.movedim(-1, 0), mask, self.floor)  # (8) at each depth
+            shares = stage.movedim(-1, 0)[..., None]
+            weights, h, parts = (shares * depths).sum(0), encoded.h, []
+            for depth, share in zip(depths, shares, strict=True):
+                parts.append(share * self._mix(h, depth))
+                h = self.interact(h, mask)
+            mixed = torch.stack(parts).sum(0)
         mixed = torch.where(mask.any(-1, keepdim=True), mixed, self.null.to(mixed.dtype))
         return Fused(self.norm(mixed), weights, reliability, stage)  # (9)
 
-
-class ConcatFusion(nn.Module):
-    """Streams side by side through one linear layer: the usual baseline."""
-
-    def __init__(self, dim: int, num_streams: int) -> None:
-        super().__init__()
-        self.together = nn.Linear(dim * num_streams, dim)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, h: list[Tensor], quality: list[Tensor], mask: Tensor) -> Fused:
-        """h M × (B, L, d) -> Fused without weights."""
-        return Fused(self.norm(self.together(torch.cat(h, dim=-1))))
+    def _mix(self, h: list[Tensor], weights: Tensor) -> Tensor:
+        weighted = [x * weights[..., m, None] for m, x in enumerate(h)]
+        own = torch.stack([u(x) for u, x in zip(self.project, weighted, strict=True)]).sum(0)
+        return own + self.together(torch.cat(weighted, dim=-1))

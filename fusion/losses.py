@@ -35,10 +35,11 @@ def total_loss(output: Output, windows: Windows, error: Tensor, sigma: Tensor, c
         streams = range(windows.mask.shape[-1])
         each = [ccc_loss(output.unimodal[..., m, :], windows.va, counted[..., m], weights) for m in streams]
         terms["unimodal"] = config.unimodal * torch.stack(each).mean()  # (14)
-    if output.fused.reliability is not None and config.calibration:
-        terms["calibration"] = config.calibration * calibration_loss(output.fused.reliability, error, sigma, windows)
-    if output.fused.weights is not None and config.ordinal:
-        terms["ordinal"] = config.ordinal * ordinal_loss(output.fused.weights, error, sigma, windows)
+    reliability, shares = output.fused.reliability, output.fused.weights
+    if reliability is not None and config.calibration:
+        terms["calibration"] = config.calibration * calibration_loss(reliability, error, sigma, windows)  # (15)
+    if reliability is not None and shares is not None and config.ordinal:
+        terms["ordinal"] = config.ordinal * ordinal_loss(shares, error, sigma, windows)  # (15)
     terms |= _optional(output, windows, config)  # (16)
     return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 

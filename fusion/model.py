@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from ..data.windows import Corpus, Stream, Windows
 from .config import ModelConfig
-from .gate import Fused, ReliabilityFusion
+from .gate import Encoded, Fused
 from .tcn import TCN
+
+VOICE = "voice"  # the quality signal of a voice detector: how likely a step holds speech
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,93 @@ class Output:
     fused: Fused
 
 
-class StreamEncoder(nn.Module):
-    """Equations (1) and (2): standardise by training clips, project, replace invalid frames by a token, convolve."""
+class Standardise(nn.Module):
+    """Features by the mean and standard deviation of the training clips."""
 
-    def __init__(self, stream: Stream, config: ModelConfig) -> None:
+    def __init__(self, num_columns: int) -> None:
         super().__init__()
         self.mean: Tensor
         self.scale: Tensor
-        self.register_buffer("mean", torch.zeros(stream.dim))
-        self.register_buffer("scale", torch.ones(stream.dim))
+        self.register_buffer("mean", torch.zeros(num_columns))
+        self.register_buffer("scale", torch.ones(num_columns))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(..., D) of any floating dtype -> (..., D) float32."""
+        return (values.float() - self.mean) / self.scale
+
+    @torch.no_grad()
+    def fit(self, values: Tensor, steps: Tensor) -> None:
+        """Learns from what is not NaN at the chosen steps of (N, D), in blocks so that memory stays small."""
+        if not len(steps) or not values.shape[1]:
+            return
+        wide = torch.float32 if values.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        blocks = steps.split(65536)
+        count = torch.stack([values[b].isfinite().sum(0) for b in blocks]).sum(0).clamp(min=1)
+        mean = torch.stack([values[b].to(wide).nansum(0) for b in blocks]).sum(0) / count
+        variance = torch.stack([(values[b].to(wide) - mean).square().nansum(0) for b in blocks]).sum(0) / count
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))
+
+
+class QualityNorm(Standardise):
+    """A stream's quality signals by the training clips, bounded."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(..., Q), NaN = not measured -> (..., Q) within ±5, the average 0 where not measured."""
+        return super().forward(values).clamp(-5, 5).nan_to_num(0.0)
+
+
+class VAModel(nn.Module, ABC):
+    """What the trainer trains: M streams of cached features -> frame-level valence-arousal.
+
+    Args:
+        streams: the M inputs.
+        config: sizes and switches.
+    """
+
+    def __init__(self, streams: Sequence[Stream], config: ModelConfig) -> None:
+        super().__init__()
+        self.streams, self.config = list(streams), config
+        self.norms = nn.ModuleList(Standardise(stream.dim) for stream in streams)
+        self.quality_norms = nn.ModuleList(QualityNorm(len(stream.quality_names)) for stream in streams)
+
+    @property
+    def receptive_steps(self) -> int:
+        """How many steps the TCN sees around each."""
+        return 1
+
+    @property
+    def learns_trust(self) -> bool:
+        """Whether it has a gate, which must be taught by errors that streams make on unseen clips."""
+        return False
+
+    @property
+    def feature_scales(self) -> list[Tensor]:
+        """For each stream (D,) the standard deviation of its features over the training clips."""
+        return [norm.scale for norm in self.norms if isinstance(norm, Standardise)]
+
+    def fit_normalisation(self, corpus: Corpus, clips: Sequence[int]) -> None:
+        """Sets means and scales from the valid steps of the training clips."""
+        chosen = torch.zeros(corpus.num_steps, dtype=torch.bool, device=corpus.mask.device)
+        for index in clips:
+            chosen[corpus.steps(index)] = True
+        for m, (norm, quality_norm) in enumerate(zip(self.norms, self.quality_norms, strict=True)):
+            steps = torch.nonzero(chosen & corpus.mask[:, m])[:, 0]
+            assert isinstance(norm, Standardise)
+            assert isinstance(quality_norm, QualityNorm)
+            norm.fit(corpus.values[m], steps)
+            quality_norm.fit(corpus.quality[m], steps)
+
+    @abstractmethod
+    def forward(self, windows: Windows) -> Output:
+        """Windows -> Output; steps outside a clip hold values of no meaning."""
+
+
+class StreamEncoder(nn.Module):
+    """Equations (1) and (2): project, replace invalid frames by a token, convolve."""
+
+    def __init__(self, stream: Stream, config: ModelConfig) -> None:
+        super().__init__()
         dropout = (
             nn.Dropout(config.input_dropout) if config.input_dropout else nn.Identity()
         )  # 0 costs random numbers too
@@ -40,35 +121,23 @@ class StreamEncoder(nn.Module):
         self.tcn = TCN(config.dim, config.tcn_blocks, config.tcn_kernel, config.causal, config.dropout)
 
     def forward(self, values: Tensor, mask: Tensor, inside: Tensor) -> Tensor:
-        """values (B, L, D), mask and inside (B, L) -> (B, L, d), zero outside the clip."""
-        x = self.project((values.float() - self.mean) / self.scale)  # (1)
+        """values (B, L, D) standardised, mask and inside (B, L) -> (B, L, d), zero outside the clip."""
+        x = self.project(values)  # (1)
         x = torch.where(mask[..., None], x, self.absent.to(x.dtype)) * inside[..., None]
         return self.tcn(x, inside)  # (2)
 
 
-def _head(dim: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, 2), nn.Tanh()
-    )
-
-
-class FusionModel(nn.Module):
-    """Frame-level valence-arousal from M streams of cached features.
+class EncodedModel(VAModel):
+    """A model whose streams each go through a TCN and have a head of their own.
 
     Args:
         streams: the M inputs.
         config: sizes and switches.
-        fusion: a module from M × (B, L, d) features, M × (B, L, Q) quality and a (B, L, M) mask to `Fused`.
     """
 
-    def __init__(self, streams: Sequence[Stream], config: ModelConfig, fusion: nn.Module) -> None:
-        super().__init__()
-        self.streams, self.config = list(streams), config
+    def __init__(self, streams: Sequence[Stream], config: ModelConfig) -> None:
+        super().__init__(streams, config)
         self.encoders = nn.ModuleList(StreamEncoder(stream, config) for stream in streams)
-        self.quality_norms = nn.ModuleList(QualityNorm(len(stream.quality_names)) for stream in streams)
-        self.fusion = fusion
-        self.transformer = _transformer(config)
-        self.head = _head(config.dim, config.dropout)  # (11)
         self.unimodal = nn.ModuleList(  # (12)
             nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, 2), nn.Tanh()) for _ in streams
         )
@@ -78,76 +147,81 @@ class FusionModel(nn.Module):
         """How many steps the TCN sees around each."""
         return max(encoder.tcn.receptive_steps for encoder in self.encoders if isinstance(encoder, StreamEncoder))
 
-    @property
-    def weighs_streams(self) -> bool:
-        """Whether the fusion gives each stream a weight, which must then be taught."""
-        return isinstance(self.fusion, ReliabilityFusion)
+    def encode(self, windows: Windows) -> Encoded:
+        """What a fusion is given of windows."""
+        h = [
+            encoder(norm(values), windows.mask[..., m], windows.inside)
+            for m, (encoder, norm, values) in enumerate(zip(self.encoders, self.norms, windows.values, strict=True))
+        ]
+        quality = [norm(q) for norm, q in zip(self.quality_norms, windows.quality, strict=True)]
+        return Encoded(h, quality, windows.mask, self._active(windows))
 
-    @property
-    def feature_scales(self) -> list[Tensor]:
-        """For each stream (D,) the standard deviation of its features over the training clips."""
-        return [encoder.scale for encoder in self.encoders if isinstance(encoder, StreamEncoder)]
+    def _active(self, windows: Windows) -> Tensor:
+        """(B, L, M) where each stream is valid and, where a voice detector has listened, holds speech."""
+        active = windows.mask.clone()
+        for m, stream in enumerate(self.streams):
+            if VOICE in stream.quality_names:
+                active[..., m] &= ~(windows.quality[m][..., stream.quality_names.index(VOICE)] < 0.5)
+        return active
 
-    @torch.no_grad()
-    def fit_normalisation(self, corpus: Corpus, clips: Sequence[int]) -> None:
-        """Sets means and scales from the valid steps of the training clips."""
-        chosen = torch.zeros(corpus.num_steps, dtype=torch.bool, device=corpus.mask.device)
-        for index in clips:
-            chosen[corpus.steps(index)] = True
-        for m, (encoder, norm) in enumerate(zip(self.encoders, self.quality_norms, strict=True)):
-            steps = torch.nonzero(chosen & corpus.mask[:, m])[:, 0]
-            assert isinstance(encoder, StreamEncoder)
-            assert isinstance(norm, QualityNorm)
-            _fit(encoder, corpus.values[m], steps)
-            _fit(norm, corpus.quality[m], steps)
+    def alone(self, encoded: Encoded) -> Tensor:
+        """(B, L, M, 2): the estimate of each stream by itself."""
+        return torch.stack([head(x) for head, x in zip(self.unimodal, encoded.h, strict=True)], dim=-2)
+
+
+class Head(nn.Module):
+    """Equation (11): features -> valence and arousal, through one network for both or one for each."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        widths = [1, 1] if config.separate_heads else [2]
+        self.heads = nn.ModuleList(_head(config.dim, width, config.dropout) for width in widths)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, L, d) -> (B, L, 2) in [-1, 1]."""
+        return torch.cat([head(z) for head in self.heads], dim=-1)
+
+
+def _head(dim: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, width), nn.Tanh()
+    )
+
+
+class FusionModel(EncodedModel):
+    """The usual road: streams are encoded, fused, seen in time, and read out.
+
+    Args:
+        streams: the M inputs.
+        config: sizes and switches.
+        fusion: a module from `Encoded` to `Fused`; one that has a gate says so by `learns_trust = True`.
+    """
+
+    def __init__(self, streams: Sequence[Stream], config: ModelConfig, fusion: nn.Module) -> None:
+        super().__init__(streams, config)
+        self.fusion = fusion
+        self.transformer = _transformer(config)
+        self.head = Head(config)
 
     def forward(self, windows: Windows) -> Output:
         """Windows -> Output; steps outside a clip hold values of no meaning."""
-        h = [
-            encoder(values, windows.mask[..., m], windows.inside)
-            for m, (encoder, values) in enumerate(zip(self.encoders, windows.values, strict=True))
-        ]
-        quality = [norm(q) for norm, q in zip(self.quality_norms, windows.quality, strict=True)]
-        fused: Fused = self.fusion(h, quality, windows.mask)
+        encoded = self.encode(windows)
+        fused: Fused = self.fusion(encoded)
         z = fused.features
         if self.transformer is not None:
             z = self.transformer(z, mask=self._future(z), src_key_padding_mask=~windows.inside)  # (10)
-        unimodal = torch.stack([head(x) for head, x in zip(self.unimodal, h, strict=True)], dim=-2)
-        return Output(self.head(z), unimodal, fused)
+        return Output(self.head(z), self.alone(encoded), fused)
+
+    @property
+    def learns_trust(self) -> bool:
+        """Whether it has a gate, which must be taught by errors that streams make on unseen clips."""
+        return getattr(self.fusion, "learns_trust", False)
 
     def _future(self, z: Tensor) -> Tensor | None:
         if not self.config.causal:
             return None
         length = z.shape[1]
         return torch.ones(length, length, dtype=torch.bool, device=z.device).triu(1)
-
-
-class QualityNorm(nn.Module):
-    """Standardises a stream's quality signals by the training clips and bounds them."""
-
-    def __init__(self, num_signals: int) -> None:
-        super().__init__()
-        self.mean: Tensor
-        self.scale: Tensor
-        self.register_buffer("mean", torch.zeros(num_signals))
-        self.register_buffer("scale", torch.ones(num_signals))
-
-    def forward(self, quality: Tensor) -> Tensor:
-        """(..., Q), NaN = not measured -> (..., Q) within ±5, the average 0 where not measured."""
-        return ((quality - self.mean) / self.scale).clamp(-5, 5).nan_to_num(0.0)
-
-
-def _fit(module: StreamEncoder | QualityNorm, values: Tensor, steps: Tensor) -> None:
-    """Mean and standard deviation of what is not NaN at the chosen steps, in blocks so that memory stays small."""
-    if not len(steps) or not values.shape[1]:
-        return
-    wide = torch.float32 if values.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-    blocks = steps.split(65536)
-    count = torch.stack([values[b].isfinite().sum(0) for b in blocks]).sum(0).clamp(min=1)
-    mean = torch.stack([values[b].to(wide).nansum(0) for b in blocks]).sum(0) / count
-    variance = torch.stack([(values[b].to(wide) - mean).square().nansum(0) for b in blocks]).sum(0) / count
-    module.mean.copy_(mean)
-    module.scale.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))
 
 
 def _transformer(config: ModelConfig) -> nn.TransformerEncoder | None:

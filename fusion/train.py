@@ -19,8 +19,8 @@ from .crossfit import crossfit_folds, unseen_errors
 from .dataset import assign_roles, load_labelled
 from .evaluate import best_smoothing_s, plain, predict, score
 from .fit import Log, fit
-from .model import FusionModel
-from .variants import build_model
+from .model import VAModel
+from .variants import build_model, resolve
 
 
 def train(
@@ -43,6 +43,7 @@ def train(
         InputError: if clips, labels, streams and split do not go together, or the loss is no longer finite.
     """
     check_new(out)
+    config = resolve(config)
     found = load_labelled(store, labels, config)
     untrained = [stream.name for stream in found.corpus.streams if stream.random_weights]
     nameless = sum(not clip.subject_id for clip in found.corpus.clips)
@@ -82,7 +83,7 @@ def _runs(config: Config, out: Path) -> list[tuple[Config, Path]]:
 
 def train_one(
     corpus: Corpus, roles: Mapping[str, Role], config: Config, out: Path, origin: Mapping[str, Any], log: Log
-) -> FusionModel:
+) -> VAModel:
     """Trains one run on clips that are loaded already, and writes it into its folder, which `start_run` made.
 
     Args:
@@ -117,8 +118,8 @@ def _check(corpus: Corpus, roles: Mapping[str, Role], config: Config) -> None:
         crossfit_folds(corpus, training, config)
 
 
-def _learns_trust(model: FusionModel, config: Config) -> bool:
-    return model.weighs_streams and bool(config.loss.calibration or config.loss.ordinal)
+def _learns_trust(model: VAModel, config: Config) -> bool:
+    return model.learns_trust and bool(config.loss.calibration or config.loss.ordinal)
 
 
 def _counted(corpus: Corpus, roles: Mapping[str, Role], role: Role) -> list[int]:

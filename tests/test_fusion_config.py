@@ -20,7 +20,6 @@ REFUSED = {
     "seed=-1": "configuration: seed: expected greater than or equal to 0, got -1. Correct the value.",
     "data.grid_hz=0": "configuration: data.grid_hz: expected greater than 0, got 0. Correct the value.",
     "model=3": "configuration: model: expected a valid dictionary or instance of ModelConfig, got 3.",
-    "model.variant=best": "configuration: model.variant: expected 'sage', 'concat', 'visual' or 'audio', got 'best'.",
     "model.dim=30": "configuration: model.dim: expected a multiple of model.heads = 4, got 30. Change one of them.",
     "data.hop_steps=301": "configuration: data.hop_steps: expected at most window_steps = 300, got 301. Lower it: "
     "steps between windows would never be seen.",

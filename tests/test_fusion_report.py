@@ -22,6 +22,7 @@ PREDICTION = Prediction(
     np.full((100, 2), 0.7),
     np.full((100, 2), 0.5),
     np.ones((100, 1)),
+    np.zeros((100, 2, 2)),
 )
 TRUTH = Truth(GRID.times_s, VA.astype(np.float32), np.arange(100) > 10)
 

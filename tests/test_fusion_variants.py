@@ -1,0 +1,355 @@
+"""The variants: what makes each one itself, who may take which streams, and one that a package adds."""
+
+import dataclasses
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sage_va.data import InputError
+from sage_va.data.windows import Stream, Windows
+from sage_va.fusion import variants
+from sage_va.fusion.attention import CrossAttention, JointCrossAttention
+from sage_va.fusion.config import Config, ModelConfig, check_config
+from sage_va.fusion.gate import Encoded, Fused, ReliabilityFusion, given_stage
+from sage_va.fusion.model import FusionModel, VAModel
+from sage_va.fusion.rivals import DCA, GMU, LFAN, RAAV, TAGF, Attended
+from sage_va.fusion.variants import VARIANTS, Variant, build_model, find_variant, resolve, variant_names
+from sage_va.tests.synthetic import random_windows, streams_of
+
+torch.set_num_threads(1)
+DIM = 16
+ABLATIONS = [name for name in VARIANTS if name.startswith("sage-")]
+
+
+def make(variant: str, **settings: Any) -> VAModel:
+    torch.manual_seed(0)
+    small = {"dim": DIM, "heads": 2, "tcn_blocks": 1, "layers": 1, **settings}
+    config = resolve(check_config({"model": {"variant": variant, **small}}, "test"))
+    return build_model(streams_of(), config.model).eval()
+
+
+def fusion_of(variant: str, **settings: Any) -> Any:
+    model = make(variant, **settings)
+    assert isinstance(model, FusionModel)
+    return model.fusion
+
+
+def encoded(batch: int = 2, length: int = 9, num_streams: int = 2, masked: float = 0.0) -> Encoded:
+    torch.manual_seed(1)
+    mask = torch.rand(batch, length, num_streams) >= masked
+    h = [torch.randn(batch, length, DIM) for _ in range(num_streams)]
+    quality = [torch.zeros(batch, length, len(stream.quality_names)) for stream in streams_of()]
+    return Encoded(h, quality, mask, mask)
+
+
+def zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+def test_there_are_fourteen_and_five_ablations() -> None:
+    assert len(VARIANTS) == 19
+    assert len(ABLATIONS) == 5
+    assert all(variant.source for variant in VARIANTS.values())
+
+
+@torch.no_grad()
+def test_linear_is_one_layer_of_each_step_alone() -> None:
+    model = make("linear")
+    windows = random_windows(model.streams, 2, 12)
+    whole = torch.atanh(model(windows).va)
+    order = torch.randperm(12)
+    moved = {name: getattr(windows, name)[:, order] for name in ("mask", "inside")}
+    shuffled = dataclasses.replace(windows, values=[v[:, order] for v in windows.values], **moved)
+    torch.testing.assert_close(torch.atanh(model(shuffled).va), whole[:, order])
+    twice = dataclasses.replace(windows, values=[2 * v for v in windows.values])
+    bias = model.get_parameter("bias")
+    torch.testing.assert_close(torch.atanh(model(twice).va) - bias, 2 * (whole - bias), rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("missing", [0, 1])
+def test_late_is_the_average_of_valid_estimates(missing: int) -> None:
+    model = make("late")
+    windows = random_windows(model.streams, 2, 12)
+    windows.mask[:] = True
+    windows.mask[0, :, missing] = False
+    output = model(windows)
+    torch.testing.assert_close(output.va[0], output.unimodal[0, :, 1 - missing])
+    torch.testing.assert_close(output.va[1], output.unimodal[1].mean(-2))
+
+
+@torch.no_grad()
+def test_gmu_shares_out_each_dimension() -> None:
+    fusion = fusion_of("gmu")
+    assert isinstance(fusion, GMU)
+    fusion.norm = nn.Identity()
+    x = encoded()
+    side = torch.cat(x.h, -1)
+    z = torch.sigmoid(fusion.gate[0](side) - fusion.gate[1](side))  # for two streams the paper's z and 1 - z
+    each = [torch.tanh(f(h)) for f, h in zip(fusion.transform, x.h, strict=True)]
+    found = fusion(x)
+    torch.testing.assert_close(found.features, z * each[0] + (1 - z) * each[1])
+    torch.testing.assert_close(found.weights[..., 0], z.mean(-1))
+    assert found.reliability is None
+
+
+@torch.no_grad()
+def test_cross_attention_hears_only_valid_steps_of_others() -> None:
+    fusion = fusion_of("xattn")
+    assert isinstance(fusion.attention, CrossAttention)
+    x = encoded()
+    x.mask[:, 4:, 1] = False
+    before = fusion.attention(x.h, x.mask)
+    x.h[1][:, 4:] = 7
+    after = fusion.attention(x.h, x.mask)
+    torch.testing.assert_close(after[0], before[0])
+    x.h[1][:, :4] = 7
+    assert not torch.allclose(fusion.attention(x.h, x.mask)[0], before[0])
+
+
+@torch.no_grad()
+def test_nothing_is_heard_where_no_other_is_valid() -> None:
+    fusion = fusion_of("xattn")
+    x = encoded()
+    x.mask[..., 1] = False
+    fusion.attention.attention[0].out_proj.bias.zero_()
+    torch.testing.assert_close(fusion.attention(x.h, x.mask)[0], x.h[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("causal", [False, True])
+def test_joint_attention_is_the_papers_correlation(causal: bool) -> None:
+    attention = fusion_of("jca", causal=causal).attention
+    assert isinstance(attention, JointCrossAttention)
+    x = encoded(batch=1)
+    joint = torch.cat(x.h, -1)[0]
+    for m in range(2):
+        expected = []
+        for t in range(9):
+            seen = joint[: t + 1] if causal else joint
+            correlation = torch.tanh(attention.correlate[m](x.h[m][0, t]) @ seen.T / (2 * DIM) ** 0.5)
+            heard = attention.others[m](correlation @ seen / len(seen))
+            mixed = torch.relu(attention.own[m](x.h[m][0, t]) + heard)
+            expected.append(x.h[m][0, t] + attention.out[m](mixed))
+        torch.testing.assert_close(attention(x.h, x.mask)[m][0], torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_rjca_is_jca_again_and_again_with_the_same_weights() -> None:
+    once, thrice = fusion_of("jca"), fusion_of("rjca")
+    assert sum(p.numel() for p in once.parameters()) == sum(p.numel() for p in thrice.parameters())
+    assert isinstance(thrice, Attended)
+    x = encoded()
+    h = x.h
+    for _ in range(3):
+        h = thrice.attention(h, x.mask)
+    torch.testing.assert_close(thrice(x).features, thrice.join(h))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kept", [0, 1])
+def test_dca_chooses_between_raw_and_attended(kept: int) -> None:
+    fusion = fusion_of("dca")
+    assert isinstance(fusion, DCA)
+    x = encoded()
+    for choose in fusion.choose:
+        zero(choose)
+        choose.bias[kept] = 100.0
+    chosen = x.h if kept == 0 else fusion.attention(x.h, x.mask)
+    torch.testing.assert_close(fusion(x).features, fusion.join([torch.relu(h) for h in chosen]))
+
+
+@torch.no_grad()
+def test_lfan_has_a_leader_whose_features_go_on_unweighted() -> None:
+    fusion = fusion_of("lfan")
+    assert isinstance(fusion, LFAN)
+    assert fusion.leader == 0
+    for value in fusion.value:
+        zero(value)
+    x = encoded()
+    before = fusion(x).features
+    x.h[1].normal_()
+    torch.testing.assert_close(fusion(x).features, before)
+    x.h[0].normal_()
+    assert not torch.allclose(fusion(x).features, before)
+
+
+def test_the_leader_is_the_first_visual_stream() -> None:
+    face, voice = streams_of()
+    model = build_model([voice, face], ModelConfig(variant="lfan", dim=DIM, heads=2))
+    assert model.get_submodule("fusion").leader == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("depth", [0, 3])
+def test_tagf_takes_what_its_gate_says_of_each_depth(depth: int) -> None:
+    fusion = fusion_of("tagf")
+    assert isinstance(fusion, TAGF)
+    x = encoded()
+
+    class Chosen(nn.Module):
+        def forward(self, read: torch.Tensor) -> torch.Tensor:
+            return torch.full((*read.shape[:-1], 1), -1e9).index_fill(-2, torch.tensor([depth]), 0.0)
+
+    fusion.score = Chosen()
+    torch.testing.assert_close(fusion(x).features, fusion.join(fusion.depths(x)[depth]))
+
+
+@torch.no_grad()
+def test_raav_trusts_its_prior_until_it_has_learnt() -> None:
+    fusion = fusion_of("raav")
+    assert isinstance(fusion, RAAV)
+    zero(fusion.score)
+    x = encoded()
+    x.mask[0, :, 1] = False
+    x.mask[1, :3, 0] = False
+    weights = fusion(x).weights
+    torch.testing.assert_close(weights[0], torch.tensor([1.0, 0.0]).expand(9, 2))
+    torch.testing.assert_close(weights[1, :3], torch.tensor([0.0, 1.0]).expand(3, 2))
+    torch.testing.assert_close(weights[1, 3:], torch.tensor([0.7, 0.3]).expand(6, 2))
+
+
+@torch.no_grad()
+def test_raav_keeps_the_sound_in_few_latents() -> None:
+    """However the valid steps of the sound are ordered, the leader hears the same."""
+    fusion = fusion_of("raav")
+    x = encoded()
+    turned = dataclasses.replace(x, h=[x.h[0], x.h[1].flip(1)])
+    torch.testing.assert_close(fusion(turned).features, fusion(x).features)
+
+
+@torch.no_grad()
+def test_given_stages_are_the_sets_of_active_streams() -> None:
+    active = torch.tensor([[[False, False], [True, False], [False, True], [True, True]]])
+    assert given_stage(active).argmax(-1).tolist() == [[0, 1, 2, 3]]
+
+
+@torch.no_grad()
+def test_a_voice_detector_decides_whether_sound_is_speech() -> None:
+    face, voice = streams_of((8, 6), (0, 1))
+    voice = dataclasses.replace(voice, quality_names=("voice",))
+    model = build_model([face, voice], ModelConfig(stage="given", dim=DIM, heads=2, layers=0, tcn_blocks=1)).eval()
+    windows = random_windows(model.streams, 1, 4)
+    windows.mask[:] = True
+    windows.quality[1][0, :, 0] = torch.tensor([0.9, 0.1, torch.nan, 0.5])
+    assert model(windows).fused.stage.argmax(-1).tolist() == [[3, 1, 3, 3]]
+
+
+def test_given_stages_of_many_streams_are_refused() -> None:
+    streams = streams_of((4,) * 5, (0,) * 5)
+    with pytest.raises(InputError, match=r"model\.stage: expected at most 4 streams with model\.stage=given, got 5"):
+        build_model(streams, ModelConfig(stage="given", dim=DIM, heads=2))
+
+
+@torch.no_grad()
+def test_depth_stages_are_rounds_of_attention() -> None:
+    fusion = fusion_of("sage", stage="depth", num_stages=2)
+    assert isinstance(fusion, ReliabilityFusion)
+    x = encoded()
+    before = fusion(x)
+    assert before.stage.shape[-1] == 2
+    nn.init.normal_(fusion.interact.attention[0].out_proj.bias)
+    assert not torch.allclose(fusion(x).features, before.features)
+    zero(fusion.gate.stage)
+    fusion.gate.stage.bias.copy_(torch.tensor([100.0, -100.0]))  # only what has not interacted
+    alone = fusion(x).features
+    nn.init.normal_(fusion.interact.attention[0].out_proj.bias)
+    torch.testing.assert_close(fusion(x).features, alone)
+
+
+def test_separate_heads() -> None:
+    both, each = make("concat"), make("concat", separate_heads=True)
+    assert [len(model.get_submodule("head.heads")) for model in (both, each)] == [1, 2]
+    assert each(random_windows(each.streams, 2, 5)).va.shape == (2, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("sage-no-stage", "stage", "none"),
+        ("sage-no-calibration", "calibrated", False),
+        ("sage-no-separation", "separate", False),
+        ("sage-no-tcn", "tcn_blocks", 0),
+        ("sage-no-transformer", "layers", 0),
+    ],
+)
+def test_an_ablation_is_sage_less_one_thing(name: str, key: str, value: object) -> None:
+    whole = Config().model_dump()
+    found = resolve(check_config({"model": {"variant": name}}, "test"))
+    assert resolve(found) == found
+    expected = {**whole["model"], "variant": name, key: value}
+    assert found.model_dump()["model"] == expected
+    taught = name != "sage-no-calibration"
+    assert bool(found.loss.calibration) is bool(found.loss.ordinal) is taught
+    assert build_model(streams_of(), found.model).learns_trust
+
+
+def test_only_sage_learns_trust() -> None:
+    for name in VARIANTS:
+        assert make(name).learns_trust == name.startswith("sage")
+
+
+def test_an_unknown_variant_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match=r"variant sgae: expected a known variant, got 'sgae'\. Did you mean sage\?"):
+        find_variant("sgae")
+    with pytest.raises(InputError, match=r"got 'qqq'\. Known: linear, visual"):
+        resolve(check_config({"model": {"variant": "qqq"}}, "test"))
+
+
+class Loudest(nn.Module):
+    """A fusion of somebody else: the stream with the largest features wins."""
+
+    def forward(self, x: Encoded) -> Fused:
+        h = torch.stack(x.h, -1)
+        best = h.square().sum(-2).masked_fill(~x.mask, -1).argmax(-1, keepdim=True)
+        return Fused(h.gather(-1, best[..., None, :].expand(*h.shape[:-1], 1))[..., 0])
+
+
+LOUDEST = Variant(lambda streams, config: Loudest(), "a test")
+NOT_ONE = "a string"
+
+
+def added(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
+    points = [EntryPoint("loudest", value, variants.GROUP) for value in values]
+
+    def found(group: str, name: str | None = None) -> list[EntryPoint]:
+        return [p for p in points if group == variants.GROUP and name in (None, p.name)]
+
+    monkeypatch.setattr(variants, "entry_points", found)
+
+
+HERE = "sage_va.tests.test_fusion_variants"
+
+
+def test_a_package_adds_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    added(monkeypatch, f"{HERE}:LOUDEST")
+    monkeypatch.setattr(EntryPoint, "load", lambda self: globals()[self.value.partition(":")[2]])
+    assert variant_names()[-1] == "loudest"
+    model = make("loudest")
+    windows: Windows = random_windows(model.streams, 2, 7)
+    assert model(windows).va.shape == (2, 7, 2)
+    added(monkeypatch, f"{HERE}:LOUDEST", f"{HERE}:NOT_ONE")
+    with pytest.raises(InputError, match="variant loudest: expected one package that adds it"):
+        find_variant("loudest")
+    added(monkeypatch, f"{HERE}:NOT_ONE")
+    with pytest.raises(InputError, match=r"expected .*NOT_ONE to be a Variant, got str\. Mend or uninstall"):
+        find_variant("loudest")
+
+
+def test_what_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    added(monkeypatch, "nowhere_at_all:X")
+    with pytest.raises(
+        InputError, match=r"expected to import nowhere_at_all:X, got ModuleNotFoundError: No module named"
+    ):
+        find_variant("loudest")
+
+
+def test_a_package_may_add_a_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Variant(lambda streams, config: VARIANTS["linear"].build(streams, config), "a test")
+    monkeypatch.setattr(variants, "find_variant", lambda name: whole)
+    streams: list[Stream] = streams_of()
+    assert not isinstance(build_model(streams, ModelConfig(variant="mine")), FusionModel)
