@@ -29,6 +29,7 @@ MODEL, CONFIG, RESOLVED, SPLIT, METRICS = (
     "split.csv",
     "metrics.jsonl",
 )
+ORIGIN = ("cache", "labels", "licence", "restricted", "smoothing_s", "sigma")
 PACKAGES = ("sage-va", "torch", "numpy", "zarr")
 
 
@@ -37,7 +38,8 @@ class Run:
     """A finished run, loaded.
 
     model on its device in evaluation mode; config; streams it takes; roles clip_id -> train, val or test; cache and
-    labels as given at training time; terms of use of the cache; smoothing_s chosen on the validation clips.
+    labels as given at training time; terms of use of the cache; smoothing_s chosen on the validation clips; sigma of
+    equation (15), the error at which a stream deserves a trust of 1 / e, None where no gate was taught.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class Run:
     licence: str | None
     restricted: bool
     smoothing_s: float
+    sigma: float | None
 
     @property
     def random_weights(self) -> list[str]:
@@ -80,7 +83,11 @@ def start_run(out: Path, config: Config, roles: Mapping[str, Role]) -> None:
 
 
 def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, Any]) -> None:
-    """Writes the weights, then `config.json`, which marks the run as finished."""
+    """Writes the weights, then `config.json`, which marks the run as finished.
+
+    Args:
+        origin: what `Run` keeps under the names of `ORIGIN`, and what else is to be known.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, out / f"{MODEL}.part")
     os.replace(out / f"{MODEL}.part", out / MODEL)
@@ -113,7 +120,7 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
         model = build_model(streams, config.model)
         model.load_state_dict(load_file(path / MODEL))
         roles = read_split(path / SPLIT)
-        kept = {name: described[name] for name in ("cache", "labels", "licence", "restricted", "smoothing_s")}
+        kept = {name: described[name] for name in ORIGIN}
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise

@@ -18,7 +18,7 @@ from ..data.errors import InputError
 from ..data.windows import Corpus, Windows, cut, plan_windows
 from .config import Config, TrainConfig
 from .evaluate import predict, score
-from .losses import total_loss
+from .losses import total_loss, typical_error
 from .model import VAModel
 
 Log = Callable[[dict[str, Any]], None]
@@ -37,7 +37,7 @@ def fit(
     """Trains a model in place and leaves it with the weights of its best epoch on the validation clips, if any.
 
     Args:
-        errors: (N, M) unseen errors of each stream, NaN where unknown, for a model that weighs streams.
+        errors: (N, M) unseen errors of each stream, NaN where unknown, for a model that learns trust.
         log: called once per epoch with losses, score and speed.
     """
     trainer = Trainer(model, corpus, training, config, errors)
@@ -73,7 +73,7 @@ class Trainer:
         self.model, self.corpus, self.training, self.config = model, corpus, training, config
         model.fit_normalisation(corpus, training)
         self.errors = torch.full_like(corpus.mask, torch.nan, dtype=torch.float32) if errors is None else errors
-        self.sigma = self.errors.nanmedian().nan_to_num(1.0).clamp(min=1e-3)
+        self.sigma = typical_error(self.errors)
         self.rng = np.random.default_rng(config.seed)
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True

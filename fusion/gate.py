@@ -144,10 +144,7 @@ class ReliabilityFusion(nn.Module):
     def forward(self, encoded: Encoded) -> Fused:
         """Encoded -> Fused, with reliability, weights and stages."""
         mask = encoded.mask
-        each, stage = self.gate(encoded)
-        if self.kind == "given":
-            stage = given_stage(encoded.active).to(each.dtype)
-        reliability = (each * stage[..., None, :]).sum(-1)  # (7)
+        each, stage, reliability = self.trust(encoded)
         if self.interact is None:
             weights = floored_weights(reliability, mask, self.floor)  # (8)
             mixed = self._mix(encoded.h, weights)
@@ -161,6 +158,13 @@ class ReliabilityFusion(nn.Module):
             mixed = torch.stack(parts).sum(0)
         mixed = torch.where(mask.any(-1, keepdim=True), mixed, self.null.to(mixed.dtype))
         return Fused(self.norm(mixed), weights, reliability, stage)  # (9)
+
+    def trust(self, encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
+        """Encoded -> reliability at each stage (B, L, M, K), stage (B, L, K), and reliability (B, L, M)."""
+        each, stage = self.gate(encoded)
+        if self.kind == "given":
+            stage = given_stage(encoded.active).to(each.dtype)
+        return each, stage, (each * stage[..., None, :]).sum(-1)  # (7)
 
     def _mix(self, h: list[Tensor], weights: Tensor) -> Tensor:
         weighted = [x * weights[..., m, None] for m, x in enumerate(h)]

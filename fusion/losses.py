@@ -17,6 +17,11 @@ def reliability_target(error: Tensor, sigma: Tensor) -> Tensor:
     return torch.exp(-error / sigma)
 
 
+def typical_error(errors: Tensor) -> Tensor:
+    """sigma of (15): the median of errors, NaN left out; 1 where there is none."""
+    return errors.nanmedian().nan_to_num(1.0).clamp(min=1e-3)
+
+
 def total_loss(output: Output, windows: Windows, error: Tensor, sigma: Tensor, config: LossConfig) -> dict[str, Tensor]:
     """All terms, weighted, and their sum under "loss".
 

@@ -19,6 +19,7 @@ from .crossfit import crossfit_folds, unseen_errors
 from .dataset import assign_roles, load_labelled
 from .evaluate import best_smoothing_s, plain, predict, score
 from .fit import Log, fit
+from .losses import typical_error
 from .model import VAModel
 from .variants import build_model, resolve
 
@@ -107,7 +108,8 @@ def train_one(
         fit(model, corpus, training, validation, config, errors=errors, log=record)
     predictions = predict(model, corpus, validation, config.data)
     smoothing_s = best_smoothing_s(predictions, corpus)
-    finish_run(out, model, config, {**origin, "smoothing_s": smoothing_s})
+    sigma = None if errors is None else typical_error(errors).item()
+    finish_run(out, model, config, {**origin, "smoothing_s": smoothing_s, "sigma": sigma})
     log({"event": "done", "path": str(out), "val": score(predictions, corpus), "smoothing_s": smoothing_s})
     return model
 

@@ -21,7 +21,7 @@ from sage_va.fusion.tcn import TCN
 from sage_va.fusion.variants import VARIANTS, build_model, variant_streams
 from sage_va.tests.synthetic import random_corpus, random_windows, streams_of
 
-ORIGIN = {"cache": "c", "labels": "l", "licence": None, "restricted": False, "smoothing_s": 1.0}
+ORIGIN = {"cache": "c", "labels": "l", "licence": None, "restricted": False, "smoothing_s": 1.0, "sigma": None}
 
 torch.set_num_threads(1)
 RTOL, ATOL = 1e-5, 2e-6

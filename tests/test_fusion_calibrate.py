@@ -1,0 +1,76 @@
+"""Post-hoc calibration: only offset and temperature move, the held-out error falls, and what has no gate is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from sage_va.cli import main
+from sage_va.data import InputError, open_store
+from sage_va.fusion.calibrate import calibrate
+from sage_va.fusion.checkpoint import finish_run, load_run, start_run
+from sage_va.fusion.config import check_config
+from sage_va.fusion.score import score_run
+from sage_va.fusion.train import train
+from sage_va.tests.synthetic import make_cache, tiny
+
+torch.set_num_threads(1)
+MOVED = {"fusion.gate.offset", "fusion.gate.raw_temperature"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_cache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def overconfident(cache: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose gate says near 0 or near 1."""
+    folder = tmp_path_factory.mktemp("runs")
+    train(open_store(cache[0]), cache[1], folder / "learnt", check_config(tiny(train={"epochs": 6}), "test"))
+    run = load_run(folder / "learnt")
+    with torch.no_grad():
+        run.model.get_parameter("fusion.gate.offset").add_(1.5)
+        run.model.get_parameter("fusion.gate.raw_temperature").fill_(-3)
+    start_run(folder / "sure", run.config, run.roles)
+    kept = ("cache", "labels", "licence", "restricted", "smoothing_s", "sigma")
+    finish_run(folder / "sure", run.model, run.config, {name: getattr(run, name) for name in kept})
+    (folder / "sure" / "metrics.jsonl").write_text("")
+    return folder / "sure"
+
+
+def test_it_mends_what_was_too_sure(overconfident: Path, tmp_path: Path) -> None:
+    (found,) = calibrate(overconfident, tmp_path / "new")["runs"]
+    for label, before in found["before"]["streams"].items():
+        assert before["ece"] > 0.15
+        assert found["after"]["streams"][label]["ece"] < 0.5 * before["ece"]
+    old, new = load_run(overconfident), load_run(tmp_path / "new")
+    states = old.model.state_dict(), new.model.state_dict()
+    assert {name for name in states[0] if not torch.equal(states[0][name], states[1][name])} == MOVED
+    assert (new.config, new.roles, new.sigma) == (old.config, old.roles, old.sigma)
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["calibrated_from"] == str(overconfident)
+    assert score_run(tmp_path / "new")["raw"]["ccc"]["mean"] > 0.3
+
+
+def test_it_speaks(overconfident: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["calibrate", str(overconfident), "--out", str(tmp_path / "new")])
+    assert done.exit_code == 0, done.output
+    assert "ECE before  after" in done.output
+    again = CliRunner().invoke(main, ["calibrate", str(overconfident), "--out", str(tmp_path / "new")])
+    assert again.exit_code == 1
+    assert "expected a new folder, got one with files in it" in again.output
+
+
+def test_a_model_without_a_gate_is_refused(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    config = check_config(tiny(model={"variant": "concat"}, train={"epochs": 1}), "test")
+    train(open_store(cache[0]), cache[1], tmp_path / "run", config)
+    with pytest.raises(InputError, match="expected a gate that was taught, got concat. Train `sage`"):
+        calibrate(tmp_path / "run", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_variants_are_listed() -> None:
+    done = CliRunner().invoke(main, ["variants", "--json"])
+    assert list(json.loads(done.output))[:3] == ["linear", "visual", "audio"]
