@@ -1,13 +1,22 @@
 """The variants: what makes each one itself, who may take which streams, and one that a package adds."""
 
 import dataclasses
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 from torch import nn
 
+from sage_va.cli import main
 from sage_va.data import InputError
 from sage_va.data.windows import Stream, Windows
 from sage_va.fusion import variants
@@ -17,7 +26,7 @@ from sage_va.fusion.gate import Encoded, Fused, ReliabilityFusion, given_stage
 from sage_va.fusion.model import FusionModel, VAModel
 from sage_va.fusion.rivals import DCA, GMU, LFAN, RAAV, TAGF, Attended
 from sage_va.fusion.variants import VARIANTS, Variant, build_model, find_variant, resolve, variant_names
-from sage_va.tests.synthetic import random_windows, streams_of
+from sage_va.tests.synthetic import make_cache, random_windows, streams_of, tiny
 
 torch.set_num_threads(1)
 DIM = 16
@@ -338,6 +347,55 @@ def test_a_package_adds_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     added(monkeypatch, f"{HERE}:NOT_ONE")
     with pytest.raises(InputError, match=r"expected .*NOT_ONE to be a Variant, got str\. Mend or uninstall"):
         find_variant("loudest")
+
+
+DOC = (Path(__file__).resolve().parents[1] / "docs/variants.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def steady(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The documented package, laid where an installed one lies."""
+    folder, info = tmp_path / "site", tmp_path / "site/steady-1.dist-info"
+    info.mkdir(parents=True)
+    (source,) = re.findall(r"```python\n# steady.py\n(.*?)```", DOC, re.DOTALL)
+    (folder / "steady.py").write_text(source)
+    (toml,) = re.findall(r"```toml\n(.*?)```", DOC, re.DOTALL)
+    points = tomllib.loads(toml)["project"]["entry-points"]
+    lines = [f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in found.items()) for group, found in points.items()]
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: steady\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(folder))
+    yield
+    sys.modules.pop("steady", None)
+
+
+@pytest.mark.usefixtures("steady")
+def test_the_documented_variant_trains_and_scores_as_it_stands(tmp_path: Path) -> None:
+    assert "steady               our group, 2026" in CliRunner().invoke(main, ["variants"]).output
+    cache, labels = make_cache(tmp_path)
+    settings = tmp_path / "tiny.yaml"
+    settings.write_text(yaml.safe_dump(tiny(train={"epochs": 2})))
+    run = str(tmp_path / "run")
+    where = [str(cache), "--labels", str(labels), "--out", run, "--config", str(settings), "--variant", "steady"]
+    done = CliRunner().invoke(main, ["train", *where], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = json.loads(CliRunner().invoke(main, ["eval", run, "--json"], catch_exceptions=False).output)
+    assert found["variant"] == "steady"
+    assert found["raw"]["ccc"]["mean"] is not None
+
+
+@pytest.mark.usefixtures("steady")
+@torch.no_grad()
+def test_the_documented_variant_keeps_the_promises() -> None:
+    model = make("steady", causal=True, layers=0)
+    windows = random_windows(model.streams, 2, 30)
+    later = dataclasses.replace(windows, values=[torch.cat([v[:, :20], v[:, 20:] + 1], 1) for v in windows.values])
+    torch.testing.assert_close(model(later).va[:, :20], model(windows).va[:, :20])
+    dirty = [torch.where(windows.mask[..., m, None], v, 9.0) for m, v in enumerate(windows.values)]
+    torch.testing.assert_close(model(dataclasses.replace(windows, values=dirty)).va, model(windows).va)
+    weights = model(windows).fused.weights
+    assert weights is not None
+    assert (weights[~windows.mask] == 0).all()
 
 
 def test_what_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
