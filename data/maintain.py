@@ -41,7 +41,7 @@ def describe_verified(found: dict[str, Any]) -> str:
     lines += [
         f"{place}: left by an interrupted writer; harmless, the next one clears it" for place in found["leftovers"]
     ]
-    verdict = f"{len(found['problems'])} problems" if found["problems"] else "whole"
+    verdict = f"{(num := len(found['problems']))} problem{'s' * (num > 1)}" if found["problems"] else "whole"
     todo = ". Run `sage-va cache repair`, then extract again" if found["problems"] else ""
     return "\n".join([*lines, f"{found['url']}: {found['streams_checked']} streams checked, {verdict}{todo}"])
 

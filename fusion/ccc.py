@@ -7,6 +7,7 @@ from torch import Tensor
 
 MIN_STEPS = 4
 MIN_VARIANCE = 1e-8
+ROUNDING = 1e-12
 
 
 def moments(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
@@ -23,9 +24,13 @@ def moments(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
 
 
 def ccc_of_moments(sums: Tensor) -> Tensor:
-    """(..., 6) sums -> (...) CCC with population moments (Lin 1989); NaN for no steps or equal constant series."""
+    """(..., 6) sums -> (...) CCC with population moments (Lin 1989); NaN for no steps or equal constant series.
+
+    Equal and constant means: less apart, relative to their squares, than what rounding leaves of a constant.
+    """
     joint, spread = _joint_and_spread(sums)
-    return joint / spread
+    squares = (sums[..., 3] + sums[..., 4]) / sums[..., 0].clamp(min=1)
+    return torch.where(spread > ROUNDING * squares, joint / spread, torch.nan)
 
 
 def _joint_and_spread(sums: Tensor) -> tuple[Tensor, Tensor]:

@@ -144,8 +144,31 @@ class Config(Part):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def load_config(path: Path | None, assignments: Iterable[str] = ()) -> Config:
-    """A configuration from YAML (or the defaults) and `a.b=c` assignments on top.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "tiny": {
+        "model": {"dim": 32, "heads": 2, "tcn_blocks": 3, "layers": 1, "dropout": 0.3, "input_dropout": 0.3},
+        "train": {
+            "epochs": 30,
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            "weight_decay": 0.1,
+            "patience": 10,
+            "crossfit_epochs": 8,
+        },
+    },
+    "base": {},
+    "large": {"model": {"dim": 512, "heads": 8, "layers": 4}},
+}
+TINY_BELOW_H = 5.0
+
+
+def suited_preset(hours: float) -> str:
+    """The preset for so many hours of labelled recordings: a large model on little data learns it by heart."""
+    return "tiny" if hours < TINY_BELOW_H else "base"
+
+
+def load_config(path: Path | None, assignments: Iterable[str] = (), preset: str = "base") -> Config:
+    """A configuration: a preset, what YAML says on top of it, and `a.b=c` assignments on top of that.
 
     Raises:
         InputError: for a key that does not exist (naming the nearest one) or a value out of range.
@@ -161,6 +184,10 @@ def load_config(path: Path | None, assignments: Iterable[str] = ()) -> Config:
         raise InputError(path, expected="sections such as `train:`", got=type(raw).__name__, todo="Correct it.")
     for assignment in assignments:
         _assign(raw, assignment)
+    for section, keys in PRESETS[preset].items():
+        said = raw.get(section) or {}
+        if isinstance(said, dict):
+            raw[section] = {**keys, **said}
     return check_config(raw, str(path) if path else "configuration")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data.errors import InputError
 from ..data.windows import Corpus
-from .config import Config
+from .config import Config, ModelConfig
 from .dataset import group_of
 from .evaluate import predict
 from .fit import Log, fit
@@ -29,19 +29,25 @@ def unseen_errors(corpus: Corpus, training: Sequence[int], config: Config, log: 
     """
     folds = crossfit_folds(corpus, training, config)
     errors = torch.full_like(corpus.mask, torch.nan, dtype=torch.float32)
-    for m, stream in enumerate(corpus.streams):
-        alone, probe_config = corpus.only([m]), _probe_config(config)
-        for fold, unseen in enumerate(folds):
-            seen = [index for index in training if index not in unseen]
-            probe = build_model(alone.streams, probe_config.model).to(corpus.mask.device)
-            fit(probe, alone, seen, [], probe_config)
-            for index, prediction in zip(unseen, predict(probe, alone, unseen, config.data), strict=True):
-                steps = corpus.steps(index)
-                error = (torch.from_numpy(prediction.va).to(errors) - corpus.va[steps]).abs().sum(-1)
-                counted = corpus.va_mask[steps] & corpus.mask[steps, m]
-                errors[steps, m] = torch.where(counted, error, torch.nan)
-            log({"event": "crossfit", "stream": stream.name, "fold": fold, "num_folds": len(folds)})
+    with torch.random.fork_rng():  # the same errors for every variant, and no trace in its own random numbers
+        torch.manual_seed(config.seed)
+        for m, stream in enumerate(corpus.streams):
+            for fold, unseen in enumerate(folds):
+                _try_on(unseen, corpus, m, [index for index in training if index not in unseen], config, errors)
+                log({"event": "crossfit", "stream": stream.name, "fold": fold, "num_folds": len(folds)})
     return errors
+
+
+def _try_on(unseen: list[int], corpus: Corpus, m: int, seen: list[int], config: Config, errors: Tensor) -> None:
+    """Fills in the errors that stream m, learnt on some clips, makes on others."""
+    alone, probe_config = corpus.only([m]), crossfit_config(config)
+    probe = build_model(alone.streams, probe_config.model).to(corpus.mask.device)
+    fit(probe, alone, seen, [], probe_config)
+    for index, prediction in zip(unseen, predict(probe, alone, unseen, config.data), strict=True):
+        steps = corpus.steps(index)
+        error = (torch.from_numpy(prediction.va).to(errors) - corpus.va[steps]).abs().sum(-1)
+        counted = corpus.va_mask[steps] & corpus.mask[steps, m]
+        errors[steps, m] = torch.where(counted, error, torch.nan)
 
 
 def crossfit_folds(corpus: Corpus, training: Sequence[int], config: Config) -> list[list[int]]:
@@ -62,7 +68,9 @@ def crossfit_folds(corpus: Corpus, training: Sequence[int], config: Config) -> l
     return [[index for index in training if fold_of[groups[index]] == fold] for fold in range(num_folds)]
 
 
-def _probe_config(config: Config) -> Config:
-    small = config.model.model_copy(update={"variant": "concat", "layers": 0})
+def crossfit_config(config: Config) -> Config:
+    """What of a configuration decides the errors: of the model nothing but the TCN."""
+    kept = ("dim", "tcn_blocks", "tcn_kernel", "causal", "dropout", "input_dropout")
+    small = ModelConfig(variant="concat", layers=0, **{name: getattr(config.model, name) for name in kept})
     short = config.train.model_copy(update={"epochs": config.train.crossfit_epochs, "modality_dropout": 0.0})
     return config.model_copy(update={"model": small, "train": short})

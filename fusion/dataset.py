@@ -50,6 +50,12 @@ def load_labelled(store: Store, labels: Path, config: Config) -> Labelled:
     return Labelled(corpus, parts, unlabelled, [str(path) for path in unused])
 
 
+def labelled_hours(store: Store, labels: Path) -> float:
+    """How long the clips are that have labels."""
+    found, _, _ = join_labels(read_labels(labels), store.clip_ids())
+    return sum(store.clip(clip_id).duration_s or 0.0 for clip_id in found) / 3600
+
+
 def _modalities(store: Store) -> tuple[str, ...]:
     return tuple(sorted({stream.split("/")[0] for stream in store.streams()}, reverse=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -180,7 +181,9 @@ def bootstrap(sums: Sequence[torch.Tensor], draws: int = 2000, seed: int = 0) ->
     times_drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
     scores = ccc_of_moments(torch.tensordot(torch.from_numpy(times_drawn), torch.stack(counted), dims=1)).numpy()
     scores = np.column_stack([scores, scores.mean(1)])
-    low, high = np.nanpercentile(scores, [2.5, 97.5], axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where no draw has a score, nor has its interval
+        low, high = np.nanpercentile(scores, [2.5, 97.5], axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip((*TARGETS, "mean"), low, high, strict=True)}
 
 

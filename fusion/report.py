@@ -1,8 +1,10 @@
-"""What people look at: the score as text, and a picture per clip."""
+"""What people look at: scores as text and tables, pictures of clips and of curves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import numpy as np
 from ..data.labels import Truth
 from .evaluate import TARGETS, Prediction
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito, safe for colour-blind readers
+COLOURS = (  # Okabe and Ito, safe for colour-blind readers
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
+)  # fmt: skip
+STYLES = ("-", "--", ":")
 
 
 def describe_score(found: dict[str, Any]) -> str:
@@ -35,6 +40,123 @@ def describe_score(found: dict[str, Any]) -> str:
     lines += [f"  {clip['clip_id']:<{width}}  V {_number(clip['valence'], 6, 3)}  A {_number(clip['arousal'], 6, 3)}  "
               f"({clip['num_labels']} labels)" for clip in found["clips"]]  # fmt: skip
     return "\n".join(lines)
+
+
+def describe_robustness(found: dict[str, Any]) -> str:
+    """`{"runs": results of `robustness`}` as text: the curves of one run, or a table of the areas of several."""
+    runs = found["runs"]
+    lines = [f"UNTRAINED ENCODER (random weights): {', '.join(names)}"] if (names := _untrained(runs)) else []
+    if len({(*run["clip_ids"], run["num_labels"]) for run in runs}) > 1:
+        lines.append("These runs are scored on different clips or labels: their areas do not compare.")
+    return "\n".join([*lines, *(_curves(runs[0]) if len(runs) == 1 else _areas(runs))])
+
+
+def _untrained(runs: Sequence[dict[str, Any]]) -> list[str]:
+    return sorted({name for run in runs for name in run["random_weights"]})
+
+
+def _name(run: dict[str, Any]) -> str:
+    return f"{run['run']} ({run['variant']})"
+
+
+def _curves(run: dict[str, Any]) -> list[str]:
+    folds = f", {run['num_folds']} folds pooled" if run["num_folds"] else ""
+    strengths = "".join(f"{strength:7g}" for strength in run["strengths"])
+    lines = [
+        f"{_name(run)}, {run['split']}: {len(run['clip_ids'])} clips, {run['num_labels']} labels{folds}",
+        f"mean CCC by strength {strengths}   area (valence, arousal)   weight         reliability",
+    ]
+    for name, kind in run["kinds"].items():
+        if not kind["taken"]:
+            lines.append(f"  {name:<19}{kind['modality']} not taken: the score does not change")
+            continue
+        curve = "".join(_number(value, 7, 3) for value in kind["ccc"]["mean"])
+        mean, *each = (_number(kind["area"][key], 6, 3) for key in ("mean", *TARGETS))
+        trust = "   ".join(_fall(kind[key]) for key in ("weight", "reliability"))
+        lines.append(f"  {name:<19}{curve}  {mean} ({', '.join(each)})   {trust}".rstrip())
+    return [*lines, "weight, reliability: of the corrupted modality, at the first and the last strength",
+            *(f"{name}: {kind['means']}" for name, kind in run["kinds"].items())]  # fmt: skip
+
+
+def _fall(values: Sequence[float | None] | None) -> str:
+    return f"{'–':^12}" if values is None else f"{_number(values[0], 4, 2)} -> {_number(values[-1], 4, 2)}"
+
+
+def _areas(runs: Sequence[dict[str, Any]]) -> list[str]:
+    width = max(len(_name(run)) for run in runs)
+    kinds = list(runs[0]["kinds"])
+    lines = ["Area under the mean CCC by strength of corruption, raw",
+             f"  {'':<{width}}   clean  {'  '.join(kinds)}"]  # fmt: skip
+    for run in runs:
+        cells = [
+            _number(kind["area"]["mean"], len(name), 3) if kind["taken"] else f"{'not taken':>{len(name)}}"
+            for name, kind in run["kinds"].items()
+        ]
+        lines.append(f"  {_name(run):<{width}}  {_number(run['clean']['mean'], 6, 3)}  {'  '.join(cells)}")
+    return lines
+
+
+def write_robustness(out: Path, found: dict[str, Any]) -> None:
+    """`{"runs": results of `robustness`}` as `robustness.json`, `.csv` (a row per point) and `.png` into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "robustness.json").write_text(json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8")
+    with (out / "robustness.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(_points(found["runs"]))
+    plot_robustness(out / "robustness.png", found["runs"])
+
+
+def _points(runs: Sequence[dict[str, Any]]) -> Iterator[Sequence[Any]]:
+    """Rows of the table: a cell is empty where a number is not defined."""
+    trust, scores = ("weight", "reliability"), (*TARGETS, "mean")
+    yield ("run", "variant", "random_weights", "kind", "modality", "strength", *scores, *trust)
+    for run in runs:
+        about = (run["run"], run["variant"], " ".join(run["random_weights"]))
+        for name, kind in run["kinds"].items():
+            for k, strength in enumerate(run["strengths"] if kind["taken"] else ()):
+                ccc = [kind["ccc"][score][k] for score in scores]
+                yield (
+                    *about,
+                    name,
+                    kind["modality"],
+                    strength,
+                    *ccc,
+                    *(kind[t][k] if kind[t] else None for t in trust),
+                )
+
+
+def plot_robustness(path: Path, runs: Sequence[dict[str, Any]]) -> None:
+    """A picture of the mean CCC by strength: a panel per kind of corruption, a line per run that takes the modality.
+
+    Args:
+        path: .png, .svg or .pdf.
+        runs: results of `robustness`.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    kinds = list(runs[0]["kinds"])
+    num_columns = len(kinds) // 2 + 1  # the last panel of two rows is the legend's
+    figure, axes = plt.subplots(2, num_columns, figsize=(3 * num_columns, 6), sharey=True, layout="constrained")
+    lines = {}
+    for axis, name in zip(axes.flat, kinds, strict=False):
+        for k, run in enumerate(runs):
+            if (kind := run["kinds"][name])["taken"]:
+                style = {"color": COLOURS[k % len(COLOURS)], "ls": STYLES[k // len(COLOURS) % len(STYLES)]}
+                height = np.array(kind["ccc"]["mean"], float)
+                (lines[_name(run)],) = axis.plot(run["strengths"], height, marker="o", ms=3, **style)
+        axis.set_title(name, fontsize="medium")
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(kinds) :]:
+        axis.set_axis_off()
+    axes.flat[-1].legend(lines.values(), lines.keys(), loc="center", fontsize="x-small", frameon=False)
+    figure.supxlabel("strength of corruption")
+    figure.supylabel("CCC, mean of valence and arousal")
+    if names := _untrained(runs):
+        figure.suptitle(f"UNTRAINED ENCODER (random weights): {', '.join(names)}", fontsize="medium")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def _cell(row: dict[str, Any], key: str) -> str:
@@ -104,3 +226,15 @@ def _shade(axes: Any, spans: Sequence[tuple[float, float, str]]) -> None:
             axis.axvline(start, color="grey", alpha=0.4, lw=0.8)
         text = name.replace("_", "\n")
         axes[0].text((start + end) / 2, 1.1, text, ha="center", va="bottom", fontsize="x-small", color="dimgrey")
+
+
+def describe_calibration(found: dict[str, Any]) -> str:
+    """The result of `calibrate` as text."""
+    lines = ["Reliability on the validation clips       ECE before  after   Spearman with the error before  after"]
+    for run in found["runs"]:
+        lines.append(run["run"])
+        for label, before in run["before"]["streams"].items():
+            after = run["after"]["streams"][label]
+            ece, rank = ((_number(part[name], 6, 3) for part in (before, after)) for name in ("ece", "spearman"))
+            lines.append(f"  {label:<40}{'  '.join(ece):>18}{'':24}{'  '.join(rank)}")
+    return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,70 @@ from .checkpoint import Run, fold_runs, load_run
 from .evaluate import ClipSums, corpus_sums, plain, predict, summarise
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What is scored together: a run or all folds of one, and the part of their clips that counts.
+
+    runs: on their device. split: train, val or test. num_folds: None for a single run. cache, labels: other ones than
+    the run was trained with.
+    """
+
+    path: Path
+    runs: list[Run]
+    split: str
+    num_folds: int | None
+    cache: str | None
+    labels: Path | None
+    device: torch.device
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What every result says of it."""
+        first = self.runs[0]
+        return {
+            "run": str(self.path),
+            "variant": first.config.model.variant,
+            "split": self.split,
+            "num_folds": self.num_folds,
+            "random_weights": first.random_weights,
+        }
+
+    def parts(self) -> Iterator[tuple[Run, Corpus]]:
+        """Each run with the clips that it is scored on, on its device."""
+        for run in self.runs:
+            store, labels = open_store(self.cache or run.cache), self.labels or Path(run.labels)
+            yield run, load_part(run, store, labels, self.split).to(self.device)
+
+    def check(self, sums: list[ClipSums]) -> None:
+        """Refuses a score of nothing.
+
+        Raises:
+            InputError: if no label of any clip counts.
+        """
+        if not sum(clip.all[0, 0] for clip in sums):
+            todo = "Check that labels and features cover the same seconds."
+            raise InputError(self.path, expected=f"labels that fall on the {self.split} clips", got="none", todo=todo)
+
+
+def load_scored(
+    path: Path, *, cache: str | None = None, labels: Path | None = None, split: str | None = None, device: str = "cpu"
+) -> Scored:
+    """A run, or all folds below `path`, for the test clips (validation clips where there are none) or another part.
+
+    Raises:
+        InputError: if a run is unfinished, a fold is lacking, or folds were to be scored on clips they learnt from.
+    """
+    folds = fold_runs(path)
+    runs = [load_run(fold, device) for fold in folds] or [load_run(path, device)]
+    wanted = runs[0].config.split.folds if folds else None
+    if wanted and (len(runs) != wanted or split == "train"):
+        got = f"{len(runs)} of {wanted} folds, split {split or 'test'}"
+        todo = "Train all folds; a clip is trained on in several of them, so only held-out clips are pooled."
+        raise InputError(path, expected="all folds, and held-out clips", got=got, todo=todo)
+    chosen = split or ("test" if "test" in runs[0].roles.values() else "val")
+    return Scored(path, runs, chosen, len(runs) if folds else None, cache, labels, torch.device(device))
+
+
 def score_run(
     path: Path, *, cache: str | None = None, labels: Path | None = None, split: str | None = None, device: str = "cpu"
 ) -> dict[str, Any]:
@@ -25,33 +91,16 @@ def score_run(
     Raises:
         InputError: if the run is unfinished, or no clip of that part is in the cache with labels.
     """
+    scored = load_scored(path, cache=cache, labels=labels, split=split, device=device)
     raw: list[ClipSums] = []
     smoothed: list[ClipSums] = []
-    runs = [load_run(fold, device) for fold in fold_runs(path)] or [load_run(path, device)]
-    wanted = runs[0].config.split.folds if fold_runs(path) else None
-    if wanted and (len(runs) != wanted or split == "train"):
-        got = f"{len(runs)} of {wanted} folds, split {split or 'test'}"
-        todo = "Train all folds; a clip is trained on in several of them, so only held-out clips are pooled."
-        raise InputError(path, expected="all folds, and held-out clips", got=got, todo=todo)
-    chosen = split or ("test" if "test" in runs[0].roles.values() else "val")
-    for run in runs:
-        corpus = load_part(run, open_store(cache or run.cache), labels or Path(run.labels), chosen)
-        predictions = predict(run.model, corpus.to(torch.device(device)), range(len(corpus.clips)), run.config.data)
+    for run, corpus in scored.parts():
+        predictions = predict(run.model, corpus, range(len(corpus.clips)), run.config.data)
         raw += corpus_sums(predictions, corpus)
         smoothed += corpus_sums(predictions, corpus, run.smoothing_s)
-    if not sum(clip.all[0, 0] for clip in raw):
-        todo = "Check that labels and features cover the same seconds."
-        raise InputError(path, expected=f"labels that fall on the {chosen} clips", got="none", todo=todo)
-    found = {
-        "run": str(path),
-        "variant": runs[0].config.model.variant,
-        "split": chosen,
-        "num_folds": len(runs) if fold_runs(path) else None,
-        "smoothing_s": [run.smoothing_s for run in runs],
-        "random_weights": runs[0].random_weights,
-        **summarise(raw, smoothed),
-    }
-    return plain(found)
+    scored.check(raw)
+    widths = [run.smoothing_s for run in scored.runs]
+    return plain({**scored.about, "smoothing_s": widths, **summarise(raw, smoothed)})
 
 
 def load_part(run: Run, store: Store, labels: Path, split: str) -> Corpus:

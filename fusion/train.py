@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..data.errors import InputError
 from ..data.splits import Role
@@ -83,12 +84,19 @@ def _runs(config: Config, out: Path) -> list[tuple[Config, Path]]:
 
 
 def train_one(
-    corpus: Corpus, roles: Mapping[str, Role], config: Config, out: Path, origin: Mapping[str, Any], log: Log
+    corpus: Corpus,
+    roles: Mapping[str, Role],
+    config: Config,
+    out: Path,
+    origin: Mapping[str, Any],
+    log: Log,
+    unseen: Callable[[Corpus, list[int], Config, Log], Tensor] = unseen_errors,
 ) -> VAModel:
     """Trains one run on clips that are loaded already, and writes it into its folder, which `start_run` made.
 
     Args:
         origin: `{"cache", "labels", "licence", "restricted"}`, written beside the weights.
+        unseen: where a gate's errors come from; a comparison remembers them.
     """
     training, validation = (_counted(corpus, roles, role) for role in ("train", "val"))
     torch.manual_seed(config.seed)
@@ -97,7 +105,7 @@ def train_one(
     log({"event": "model", "num_parameters": num_parameters, "receptive_steps": model.receptive_steps})
     errors = None
     if _learns_trust(model, config):
-        errors = unseen_errors(corpus, training, config, log)
+        errors = unseen(corpus, training, config, log)
     with (out / METRICS).open("a", encoding="utf-8") as file:
 
         def record(event: dict[str, Any]) -> None:

@@ -115,7 +115,7 @@ def test_a_damaged_cache_is_found_with_exit_code_1(place: Path, tmp_path: Path) 
     result = run("cache", "verify", tmp_path / "c.zarr")
     assert result.exit_code == 1
     assert "clip2 visual/face-" in result.stdout
-    assert "6 streams checked, 1 problems" in result.stdout
+    assert "6 streams checked, 1 problem." in result.stdout
 
 
 def test_failed_imports_are_listed_with_exit_code_1(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_it_speaks(overconfident: Path, tmp_path: Path) -> None:
 def test_a_model_without_a_gate_is_refused(cache: tuple[Path, Path], tmp_path: Path) -> None:
     config = check_config(tiny(model={"variant": "concat"}, train={"epochs": 1}), "test")
     train(open_store(cache[0]), cache[1], tmp_path / "run", config)
-    with pytest.raises(InputError, match="expected a gate that was taught, got concat. Train `sage`"):
+    with pytest.raises(InputError, match=r"expected a gate that was taught, got concat\. Train `sage`"):
         calibrate(tmp_path / "run", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -50,7 +50,9 @@ WHOLE, POINTWISE = make(), make(tcn_blocks=0, layers=0)
 
 
 def prediction_of(va: np.ndarray, grid: Grid) -> Prediction:
-    return Prediction("clip", grid.times_s, va, np.ones((len(va), 2), bool), None, None, None)
+    return Prediction(
+        "clip", grid.times_s, va, np.ones((len(va), 2), bool), None, None, None, np.zeros((len(va), 2, 2))
+    )
 
 
 def truth_of(times: np.ndarray, va: np.ndarray, mask: np.ndarray | None = None) -> Truth:

@@ -52,6 +52,118 @@ def test_each_term_is_switched_by_its_weight_and_scales_with_it(windows: Windows
         torch.testing.assert_close(once["loss"], once["va"] + once[name])
 
 
+def test_a_term_of_weight_zero_is_absent_and_leaves_the_others_alone(windows: Windows, error: torch.Tensor) -> None:
+    output = output_for(windows)
+    full = loss(windows, error, ON, output)
+    assert set(full) == {"loss", "va", *OFF}
+    for name in OFF:
+        found = loss(windows, error, {**ON, name: 0.0}, output)
+        assert set(found) == set(full) - {name}
+        torch.testing.assert_close(found["loss"], full["loss"] - full[name])
+        assert all(torch.equal(found[other], full[other]) for other in found if other != "loss")
+
+
+def agreement(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """CCC of (S,) series, written out."""
+    covariance = ((x - x.mean()) * (y - y.mean())).mean()
+    return 2 * covariance / (x.var(correction=0) + y.var(correction=0) + (x.mean() - y.mean()) ** 2)
+
+
+def by_hand(parts: Mapping[str, torch.Tensor], windows: Windows, error: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Equations (13) to (16) of docs/model.md step by step, in the dtype of the parts, unweighted."""
+    y, seen, sigma = windows.va.double(), windows.va_mask, SIGMA.double()
+
+    def disagreement(va: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+        each = [agreement(va[counted][:, d], y[counted][:, d]) for d in range(2)]
+        return 0.3 * (1 - each[0]) + 0.7 * (1 - each[1])
+
+    streams = range(windows.mask.shape[-1])
+    alone = [disagreement(parts["unimodal"][:, :, m], windows.mask[..., m] & seen) for m in streams]
+    trust, order, change = [], [], []
+    for b, t in torch.cartesian_prod(torch.arange(seen.shape[0]), torch.arange(seen.shape[1])).tolist():
+        known = [m for m in streams if windows.mask[b, t, m] and torch.isfinite(error[b, t, m])]
+        for m in known:
+            r, target = parts["reliability"][b, t, m], (-error[b, t, m].double() / sigma).exp()
+            trust.append(-target * r.log() - (1 - target) * (1 - r).log())
+        if len(known) > 1:
+            target, share = (-error[b, t, known].double() / sigma).softmax(0), parts["weights"][b, t, known]
+            order.append((target * (target.log() - share.log())).sum())
+        if t and windows.inside[b, t]:
+            change.append((parts["va"][b, t] - parts["va"][b, t - 1]).square().sum())
+    usage = parts["stage"][windows.inside].mean(0)
+    return {
+        "va": disagreement(parts["va"], seen),
+        "unimodal": torch.stack(alone).mean(),
+        "calibration": torch.stack(trust).mean(),
+        "ordinal": torch.stack(order).mean(),
+        "mse": (parts["va"] - y)[seen].square().mean(),
+        "smoothness": torch.stack(change).mean(),
+        "stage_usage": (usage * usage.log()).sum(),
+    }
+
+
+@pytest.mark.parametrize("num_streams", [2, 3])
+def test_every_term_and_its_gradient_are_those_of_the_equations_in_float64(num_streams: int) -> None:
+    windows = random_windows(streams_of((4,) * num_streams, (0,) * num_streams), 3, 15, seed=num_streams)
+    windows.inside[1, 11:] = False
+    windows.mask[1, 11:], windows.va_mask[1, 11:] = False, False
+    made = torch.Generator().manual_seed(1)
+    error = torch.where(
+        windows.mask & windows.va_mask[..., None], torch.rand(windows.mask.shape, generator=made), torch.nan
+    )
+    shape = (3, 15)
+    wide = {
+        "va": torch.rand(*shape, 2, generator=made).double() * 2 - 1,
+        "unimodal": torch.rand(*shape, num_streams, 2, generator=made).double() * 2 - 1,
+        "reliability": torch.rand(*shape, num_streams, generator=made).double() * 0.9 + 0.05,
+        "weights": torch.randn(*shape, num_streams, generator=made).softmax(-1).double(),
+        "stage": torch.randn(*shape, 3, generator=made).softmax(-1).double(),
+    }
+    narrow = {name: value.float().requires_grad_() for name, value in wide.items()}
+    wide = {name: value.requires_grad_() for name, value in wide.items()}
+    fused = Fused(narrow["va"], narrow["weights"], narrow["reliability"], narrow["stage"])
+    each = dict.fromkeys(OFF, 1.0)
+    found = total_loss(
+        Output(narrow["va"], narrow["unimodal"], fused), windows, error, SIGMA, LossConfig(valence=0.3, **each)
+    )
+    expected = by_hand(wide, windows, error)
+    assert set(found) == {"loss", *expected}
+    for name, value in expected.items():
+        assert found[name].dtype == torch.float32
+        assert found[name].item() == pytest.approx(value.item(), abs=1e-5), name
+        gradients = [
+            torch.autograd.grad(
+                term, list(parts.values()), retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            for term, parts in ((found[name], narrow), (value, wide))
+        ]
+        for ours, theirs in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours.double(), theirs, atol=1e-4 * max(1e-3, theirs.abs().max().item()), rtol=0)
+
+
+@pytest.mark.parametrize("num_streams", [2, 3])
+@pytest.mark.parametrize("stage", ["none", "latent"])
+def test_what_teaches_trust_leaves_every_encoder_alone_if_separate(stage: str, num_streams: int) -> None:
+    """The gate learns from it either way; the TCN, the projection and the absent token only without `separate`."""
+    streams = streams_of((8, 6, 5)[:num_streams], (1, 0, 2)[:num_streams])
+    windows = random_windows(streams, 3, 15)
+    error = torch.rand(windows.mask.shape)
+    sizes = {"dim": 8, "heads": 2, "layers": 1, "tcn_blocks": 1, "dropout": 0.0, "stage": stage}
+    for separate in (True, False):
+        torch.manual_seed(0)
+        model = build_model(streams, ModelConfig.model_validate({**sizes, "separate": separate}))
+        terms = total_loss(model(windows), windows, error, SIGMA, LossConfig())
+        (terms["calibration"] + terms["ordinal"]).backward()
+        learnt = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        encoders = {name for name, _ in model.named_parameters() if name.startswith("encoders.")}
+        if separate:
+            assert not learnt & encoders
+        else:
+            assert all(any(name.startswith(f"encoders.{m}.tcn") for name in learnt) for m in range(num_streams))
+        assert any(name.startswith("fusion.gate") for name in learnt)
+        assert not any(name.startswith(("head", "transformer", "unimodal")) for name in learnt)
+
+
 def test_a_fusion_without_a_gate_has_no_term_for_one(windows: Windows, error: torch.Tensor) -> None:
     assert set(loss(windows, error, ON, output_for(windows, "concat"))) == {
         "loss",

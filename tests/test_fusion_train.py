@@ -124,27 +124,34 @@ def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
     assert abs(score_run(tmp_path / "run")["raw"]["ccc"]["mean"]) < 0.25
 
 
-def test_a_stream_that_only_memorises_gets_little_weight(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+def test_a_stream_that_only_memorises_gets_little_weight(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On clips that its estimator was trained on it looks the better stream; on others its sign is a coin's."""
     kinds = {"visual/face": Kind(masked=0.0), "audio/voice": Kind(dim=18, masked=0.0, memorises=True)}
-    cache, labels = make_cache(tmp_path, num_clips=12, seconds=5, kinds=kinds, seed=3)
-    config = config_of(train={"epochs": 8, "crossfit_epochs": 8})
+    cache, labels = make_cache(tmp_path, num_clips=12, seconds=5, kinds=kinds, seed=1)
+    config = config_of(seed=seed, train={"epochs": 8, "crossfit_epochs": 8})
     corpus = load_labelled(open_store(cache), labels, config).corpus
     training, held_out = list(range(9)), [9, 10, 11]
-    torch.manual_seed(0)
-    errors = unseen_errors(corpus, training, config, lambda event: None)
-    model = build_model(corpus.streams, config.model)
-    fit(model, corpus, training, [], config, errors=errors)
-    weights = [p.weights for p in predict(model, corpus, held_out, config.data) if p.weights is not None]
-    assert np.concatenate(weights)[:, 1].mean() < 0.35
-    alone = corpus.only([1])
-    memory = build_model(alone.streams, config.model.model_copy(update={"variant": "audio", "layers": 0}))
-    longer = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 20})})
-    fit(memory, alone, training, [], longer)
-    seen = [np.abs(p.va - alone.va[alone.steps(i)].numpy()).sum(1)
-            for i, p in zip(training, predict(memory, alone, training, config.data), strict=True)]  # fmt: skip
-    honest, memorised = errors.nanmedian(0).values.tolist()
-    assert np.median(np.concatenate(seen)) < honest < 0.5 * memorised
+
+    def weight_of_memory() -> tuple[float, torch.Tensor]:
+        torch.manual_seed(seed)
+        errors = unseen_errors(corpus, training, config, lambda event: None)
+        model = build_model(corpus.streams, config.model)
+        fit(model, corpus, training, [], config, errors=errors)
+        weights = [p.weights for p in predict(model, corpus, held_out, config.data) if p.weights is not None]
+        return float(np.concatenate(weights)[:, 1].mean()), errors.nanmedian(0).values
+
+    weight, (honest, memorised) = weight_of_memory()
+    assert weight < 0.35
+    assert honest < 0.5 * memorised
+    monkeypatch.setattr(  # the control: errors on clips that the estimator was trained on
+        "sage_va.fusion.crossfit.fit", lambda model, alone, _, *rest: fit(model, alone, training, *rest)
+    )
+    weight, (_, familiar) = weight_of_memory()
+    assert weight > 0.38
+    assert familiar < 0.5 * memorised
 
 
 def test_unseen_errors_are_made_without_the_clip_and_lie_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,530 @@
+"""Variants side by side: what is done is kept, what is not is done again, and the table says what the cells say."""
+
+import contextlib
+import csv
+import fcntl
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+
+from sage_va.cli import main
+from sage_va.data import InputError, open_store
+from sage_va.fusion import cells as cells_module
+from sage_va.fusion import compare as compare_module
+from sage_va.fusion.ccc import ccc_of_moments, moments
+from sage_va.fusion.compare import compare
+from sage_va.fusion.config import Config, check_config
+from sage_va.fusion.score import score_run
+from sage_va.fusion.table import describe_table, difference, tabulate, write_table
+from sage_va.tests.synthetic import make_cache, tiny
+
+torch.set_num_threads(1)
+SHORT = {"epochs": 2, "crossfit_epochs": 1, "crossfit_folds": 2}
+SMALL = {"dim": 8, "tcn_blocks": 1, "layers": 0}
+VARIANTS = ["sage", "concat", "visual"]
+NAMES = ("valence", "arousal", "mean")
+PICTURE = b"\x89PNG\r\n\x1a\n"
+
+
+def config_of(**sections: Any) -> Config:
+    return check_config(tiny(**{"train": SHORT, "model": SMALL, **sections}), "test")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_cache(tmp_path_factory.mktemp("cache"), num_clips=6, seconds=2.4, weights="random")
+
+
+def compared(
+    cache: tuple[Path, Path], out: Path, variants: list[str], config: Config | None = None, **options: Any
+) -> dict[str, Any]:
+    settings: dict[str, Any] = {"num_seeds": 2, "folds": 3, "jobs": 1, **options}
+    return compare(open_store(cache[0]), cache[1], out, config or config_of(), variants, **settings)
+
+
+@pytest.fixture(scope="module")
+def finished(cache: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("compared") / "out"
+    return out, compared(cache, out, VARIANTS)
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished[0], tmp_path / "copied"))
+
+
+def results_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows without what a clock decides."""
+    return [{key: value for key, value in row.items() if key != "seconds_per_cell"} for row in found["rows"]]
+
+
+def training_forbidden(*_: Any) -> None:
+    raise AssertionError("trained again")
+
+
+def test_the_table_is_the_protocols_score(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, found = finished
+    assert (found["num_cells"], found["num_trained"], found["num_skipped"]) == (18, 18, 0)
+    assert (found["failures"], found["interrupted"], found["base"], found["num_folds"]) == ([], False, "concat", 3)
+    assert [row["variant"] for row in found["rows"]] == VARIANTS
+    for row in found["rows"]:
+        assert row["seeds"] == [0, 1]
+        of_seed = [score_run(out / row["variant"] / f"seed-{seed}") for seed in (0, 1)]
+        assert {score["num_labels"] for score in of_seed} == {found["num_labels"]}
+        for kind in ("raw", "smoothed"):
+            for name in NAMES:
+                each = [score[kind]["ccc"][name] for score in of_seed]
+                assert row[kind][name]["each"] == pytest.approx(each, abs=1e-6)
+                assert row[kind][name]["mean"] == pytest.approx(np.mean(each), abs=1e-6)
+                assert row[kind][name]["std"] == pytest.approx(np.std(each, ddof=1), abs=1e-6)
+    sage, concat, visual = found["rows"]
+    assert concat["raw_difference"] is None
+    for row in (sage, visual):
+        for name in NAMES:
+            gain = row["raw_difference"][name]
+            assert gain["mean"] == pytest.approx(row["raw"][name]["mean"] - concat["raw"][name]["mean"], abs=1e-9)
+            assert gain["interval"][0] < gain["mean"] < gain["interval"][1]
+    assert sage["num_parameters"] > concat["num_parameters"] > visual["num_parameters"] > 0
+    assert all(row["seconds_per_cell"] > 0 for row in found["rows"])
+    assert len(concat["random_weights"]) == 2
+    assert [name.split("/")[0] for name in visual["random_weights"]] == ["visual"]
+
+
+def test_variants_share_clips_folds_and_labels(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = finished
+    for seed in (0, 1):
+        tested: list[str] = []
+        for fold in range(3):
+            runs = [out / variant / f"seed-{seed}" / f"fold-{fold}" for variant in VARIANTS]
+            assert len({(run / "split.csv").read_text(encoding="utf-8") for run in runs}) == 1
+            scores = [json.loads((run / "score.json").read_text(encoding="utf-8")) for run in runs]
+            counts = [[(clip["clip_id"], clip["raw"][0][0]) for clip in score["clips"]] for score in scores]
+            assert counts[0] == counts[1] == counts[2]
+            tested += [clip_id for clip_id, _ in counts[0]]
+        assert sorted(tested) == [f"clip{i:02}" for i in range(6)]
+
+
+def test_what_is_done_is_skipped_and_more_can_be_added(
+    finished: tuple[Path, dict[str, Any]], copied: Path, cache: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("model.safetensors")}
+    found = compared(cache, copied, [*VARIANTS, "audio"], num_seeds=1)
+    assert (found["num_cells"], found["num_trained"], found["num_skipped"]) == (12, 3, 9)
+    assert [len(row["seeds"]) for row in found["rows"]] == [1] * 4
+    assert found["rows"][0]["raw"]["mean"]["std"] is None
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    monkeypatch.setattr(cells_module, "train_one", training_forbidden)
+    found = compared(cache, copied, VARIANTS, base="visual")
+    assert (found["num_trained"], found["num_skipped"], found["base"]) == (0, 18, "visual")
+    for row, first in zip(found["rows"], finished[1]["rows"], strict=True):
+        assert row["raw"] == first["raw"]
+    opposite = found["rows"][1]["raw_difference"]["mean"]["mean"]
+    assert opposite == pytest.approx(-finished[1]["rows"][2]["raw_difference"]["mean"]["mean"])
+
+
+def test_labels_and_features_are_loaded_once(
+    cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, calls = cells_module.load_labelled, []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return load(*arguments)
+
+    monkeypatch.setattr(cells_module, "load_labelled", counted)
+    found = compared(cache, tmp_path / "out", ["concat", "visual"], config_of(train={"epochs": 1}), num_seeds=1)
+    assert (len(calls), found["num_trained"]) == (1, 6)
+
+
+def test_an_unfinished_run_is_done_again_and_a_run_without_a_score_is_scored(
+    finished: tuple[Path, dict[str, Any]], copied: Path, cache: tuple[Path, Path]
+) -> None:
+    killed = copied / "sage/seed-1/fold-2"
+    for name in ("config.json", "score.json", "model.safetensors"):
+        (killed / name).unlink()
+    (killed / "model.safetensors.part").write_bytes(b"half")
+    hardly_begun = copied / "concat/seed-0/fold-0"
+    for path in list(hardly_begun.iterdir()):
+        if path.name != "config.yaml":
+            path.unlink()
+    unscored = copied / "visual/seed-0/fold-1"
+    trained = (unscored / "model.safetensors").stat().st_mtime_ns
+    (unscored / "score.json").unlink()
+    found = compared(cache, copied, VARIANTS)
+    assert (found["num_trained"], found["num_skipped"], found["failures"]) == (3, 15, [])
+    assert results_of(found) == results_of(finished[1])
+    assert not (killed / "model.safetensors.part").exists()
+    assert (unscored / "model.safetensors").stat().st_mtime_ns == trained
+
+
+def test_strange_files_in_the_place_of_a_run_stay(copied: Path, cache: tuple[Path, Path]) -> None:
+    place = copied / "visual/seed-1/fold-0"
+    for name in ("config.json", "score.json"):
+        (place / name).unlink()
+    (place / "thesis.tex").write_text("years of work", encoding="utf-8")
+    found = compared(cache, copied, VARIANTS)
+    assert [failure["cell"] for failure in found["failures"]] == [str(place)]
+    assert "expected a new folder" in found["failures"][0]["reason"]
+    assert (place / "thesis.tex").exists()
+
+
+def test_other_settings_are_refused(
+    copied: Path, cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells_module, "train_one", training_forbidden)
+    with pytest.raises(
+        InputError, match=r"train\.epochs = 3, got one of train\.epochs = 2\. Choose another --out, or the settings"
+    ):
+        compared(cache, copied, VARIANTS, config_of(train={**SHORT, "epochs": 3}))
+    with pytest.raises(InputError, match=r"split\.folds = 4, got one of split\.folds = 3\."):
+        compared(cache, copied, VARIANTS, folds=4)
+    with pytest.raises(InputError, match=r"expected a run or folds of it, got the other\. Choose another --out"):
+        compared(cache, copied, VARIANTS, config_of(), folds=None)
+    labels = tmp_path / "labels"
+    shutil.copytree(cache[1], labels)
+    with pytest.raises(InputError, match=f"expected a result of labels = {labels}, got one of labels = {cache[1]}"):
+        compared((cache[0], labels), copied, VARIANTS)
+
+
+def test_changed_labels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = make_cache(tmp_path, num_clips=4, seconds=2.0)
+    config = config_of(train={"epochs": 1})
+    compared(cache, tmp_path / "out", ["visual"], config, num_seeds=1, folds=None)
+    monkeypatch.setattr(cells_module, "train_one", training_forbidden)
+    path = cache[1] / "clip01.csv"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.rsplit("\n", 2)[0] + "\n", encoding="utf-8")  # less its last row
+    with pytest.raises(InputError, match=r"expected a result of labels_sha256 = \w{16}, got one of labels_sha256"):
+        compared(cache, tmp_path / "out", ["visual"], config, num_seeds=1, folds=None)
+    path.write_text(text, encoding="utf-8")
+    found = compared(cache, tmp_path / "out", ["visual"], config, num_seeds=1, folds=None)
+    assert (found["num_skipped"], found["num_clips"]) == (1, 1)
+    split = tmp_path / "out/visual/seed-0/split.csv"
+    split.write_text(split.read_text(encoding="utf-8").replace("val", "train"), encoding="utf-8")
+    with pytest.raises(InputError, match="expected a result of split = changed"):
+        compared(cache, tmp_path / "out", ["visual"], config, num_seeds=1, folds=None)
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
+    cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells_module, "train_one", training_forbidden)
+    with pytest.raises(InputError, match=r"--base: expected one of sage, visual, got late\. Add it to --variants\."):
+        compared(cache, tmp_path / "out", ["sage", "visual"], base="late")
+    with pytest.raises(InputError, match=r"expected a known variant, got 'sgae'\. Did you mean sage\?"):
+        compared(cache, tmp_path / "out", ["sgae"])
+    with pytest.raises(InputError, match="expected 3 or more folds, no more than groups"):
+        compared(cache, tmp_path / "out", ["visual"], folds=7)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "split.csv").touch()
+    with pytest.raises(InputError, match=r"expected the folder of a comparison, got a run\. Choose another --out\."):
+        compared(cache, tmp_path / "run", ["visual"])
+    with (tmp_path / "out" / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="expected no comparison at work, got one"):
+            compared(cache, tmp_path / "out", ["visual"])
+
+
+def test_a_run_that_fails_leaves_the_others(
+    cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_one = cells_module.train_one
+
+    def failing(corpus: Any, roles: Any, config: Config, *rest: Any) -> None:
+        if (config.model.variant, config.seed, config.split.fold) == ("visual", 1, 2):
+            raise InputError("training", expected="a finite loss", got="nan", todo="Lower it.")
+        train_one(corpus, roles, config, *rest)
+
+    monkeypatch.setattr(cells_module, "train_one", failing)
+    told: list[tuple[int, int]] = []
+    found = compared(
+        cache,
+        tmp_path / "out",
+        ["visual", "audio"],
+        config_of(train={"epochs": 1}),
+        base="audio",
+        progress=lambda *counts: told.append(counts),
+    )
+    assert told == [(k, 12) for k in range(13)]
+    assert found["failures"] == [
+        {
+            "cell": str(tmp_path / "out/visual/seed-1/fold-2"),
+            "reason": "training: expected a finite loss, got nan. Lower it.",
+        }
+    ]
+    visual, audio = found["rows"]
+    assert (visual["seeds"], audio["seeds"]) == ([0], [0, 1])  # two folds of three are no score
+    gain = visual["raw"]["mean"]["each"][0] - audio["raw"]["mean"]["each"][0]
+    assert visual["raw_difference"]["mean"]["mean"] == pytest.approx(gain)
+    assert "visual (1 seeds)" in describe_table(found)
+
+
+def test_ctrl_c_keeps_what_is_done(cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_one, calls = cells_module.train_one, []
+
+    def interrupted(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        train_one(*arguments)
+
+    monkeypatch.setattr(cells_module, "train_one", interrupted)
+    config = config_of(train={"epochs": 1})
+    found = compared(cache, tmp_path / "out", ["visual"], config)
+    assert (found["interrupted"], found["num_trained"], found["rows"]) == (True, 2, [])
+    assert not (tmp_path / "out" / "table.csv").exists()
+    found = compared(cache, tmp_path / "out", ["visual"], config)
+    assert (found["interrupted"], found["num_trained"], found["num_skipped"]) == (False, 4, 2)
+
+
+def test_without_folds_the_configured_split_is_scored(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    config = config_of(train={"epochs": 1}, split={"fractions": (0.7, 0.3, 0)})
+    found = compared(cache, tmp_path / "out", ["visual", "audio"], config, folds=None, num_seeds=3)
+    assert (found["num_folds"], found["split"], found["base"]) == (None, "val", "visual")
+    scores = [score_run(tmp_path / "out/visual" / f"seed-{seed}") for seed in range(3)]
+    assert found["rows"][0]["raw"]["mean"]["each"] == pytest.approx([s["raw"]["ccc"]["mean"] for s in scores])
+    tested = {clip["clip_id"] for score in scores for clip in score["clips"]}
+    assert 2 < found["num_clips"] == len(tested)  # seeds have splits of their own
+
+
+# Processes
+
+
+def test_processes_find_the_same(
+    finished: tuple[Path, dict[str, Any]], cache: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = compared(cache, tmp_path / "out", ["sage", "visual"], num_seeds=1, jobs=2)
+    assert (found["num_trained"], found["failures"]) == (6, [])
+    for path in sorted((tmp_path / "out").rglob("model.safetensors")):
+        assert path.read_bytes() == (finished[0] / path.relative_to(tmp_path / "out")).read_bytes()
+    for row, first in zip(found["rows"], finished[1]["rows"][::2], strict=True):
+        assert row["raw"]["mean"]["each"] == first["raw"]["mean"]["each"][:1]
+
+
+def dies(*_: Any) -> None:
+    os._exit(9)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_one_line(
+    cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "_in_worker", dies)
+    with pytest.raises(InputError, match=r"--jobs 2: expected processes that live, got one that died\. Lower --jobs"):
+        compared(cache, tmp_path / "out", ["visual"], jobs=2)
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> bool:
+    end = time.monotonic() + seconds
+    while not (reached := true()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return reached
+
+
+def children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stop_ends_all_processes_and_what_is_done_is_kept(
+    cache: tuple[Path, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    settings = tmp_path / "tiny.yaml"
+    config = config_of(train={**SHORT, "epochs": 40, "patience": 40})
+    settings.write_text(config.to_yaml(), encoding="utf-8")
+    out = tmp_path / "out"
+    command = ["compare", cache[0], "--labels", cache[1], "--variants", "sage,concat", "--out", out]
+    options = ["--config", settings, "--folds", "3", "--jobs", "2", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sage_va.cli", *map(str, [*command, *options])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert until(lambda: len(list(out.rglob("score.json"))) >= 2)
+    workers = children(process.pid)
+    assert len(workers) >= 2
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "interrupted: run the same command to go on" in printed
+    assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 20)
+    kept = len(list(out.rglob("seed-0/*/score.json")))
+    assert kept >= 2
+    found = compared(cache, out, ["sage", "concat"], config, num_seeds=1)
+    assert (found["num_skipped"], found["num_trained"], found["failures"]) == (kept, 6 - kept, [])
+
+
+# The table
+
+
+def sums_of(rng: np.random.Generator, num_seeds: int, num_clips: int, truth: np.ndarray, noise: float) -> torch.Tensor:
+    """(S, C, 2, 6) moments of noisy predictions of (C, 2, T)."""
+    shape = (num_seeds, *truth.shape)
+    predicted = torch.from_numpy(np.broadcast_to(truth, shape) + noise * rng.standard_normal(shape))
+    known = torch.from_numpy(np.broadcast_to(truth, shape).copy())
+    return moments(predicted, known, torch.ones(shape, dtype=torch.bool))
+
+
+@pytest.fixture
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(-1, 1, (7, 2, 30))
+    one, other = sums_of(rng, 3, 7, truth, 0.4), sums_of(rng, 3, 7, truth, 0.6)
+    return one, other
+
+
+def test_the_paired_bootstrap_agrees_with_a_slow_one(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    one, other = pair
+    rng = np.random.default_rng(5)
+    gains = []
+    for _ in range(200):
+        times = rng.multinomial(7, np.full(7, 1 / 7))
+        chosen = [clip for clip in range(7) for _ in range(times[clip])]
+        sides = []
+        for side in (one, other):
+            scores = [ccc_of_moments(sum(side[seed][clip] for clip in chosen)) for seed in range(3)]  # type: ignore[arg-type]
+            sides.append(torch.stack(scores).mean(0))
+        gain = (sides[0] - sides[1]).tolist()
+        gains.append([*gain, sum(gain) / 2])
+    found = difference(one, other, draws=200, seed=5)
+    for d, name in enumerate(NAMES):
+        expected = np.percentile(np.array(gains)[:, d], [2.5, 97.5])
+        assert found[name]["interval"] == pytest.approx(tuple(expected), abs=1e-12)
+    pooled = [torch.stack([ccc_of_moments(side[s].sum(0)) for s in range(3)]).mean(0) for side in pair]
+    assert found["valence"]["mean"] == pytest.approx(float(pooled[0][0] - pooled[1][0]))
+
+
+def test_pairing_is_worth_it(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    one, _ = pair
+    same = difference(one, one)
+    assert all(same[name] == {"mean": 0, "interval": (0, 0)} for name in NAMES)
+
+
+def test_clips_that_no_seed_scores_are_not_drawn(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    one, other = pair
+    wide = [torch.cat([side, torch.zeros(3, 50, 2, 6, dtype=side.dtype)], dim=1) for side in pair]
+    assert difference(*wide) == difference(one, other)
+
+
+def test_seeds_with_splits_of_their_own_are_drawn_together(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    one, other = (side.clone() for side in pair)
+    for seed in range(3):
+        for side in (one, other):
+            side[seed, [clip for clip in range(7) if clip % 3 != seed]] = 0
+    found = difference(one, other)
+    assert all(math.isfinite(value) for name in NAMES for value in found[name]["interval"])
+    one[:, 1:] = other[:, 1:] = 0
+    assert math.isnan(difference(one, other)["mean"]["interval"][0])
+
+
+def score_of(variant: str, seed: int, clips: torch.Tensor, **changes: Any) -> dict[str, Any]:
+    listed = [{"clip_id": f"c{i}", "raw": c.tolist(), "smoothed": c.tolist()} for i, c in enumerate(clips)]
+    about = {"variant": variant, "seed": seed, "fold": None, "split": "test", "smoothing_s": 0.5}
+    return {**about, "num_parameters": 1234567, "seconds": 2.0, "random_weights": [], "clips": listed, **changes}
+
+
+@pytest.mark.parametrize("untrained", [[], ["visual/a-1"]])
+def test_every_form_of_the_table(pair: tuple[torch.Tensor, torch.Tensor], tmp_path: Path, untrained: list[str]) -> None:
+    scores = [score_of("sage", seed, pair[0][seed], random_weights=untrained) for seed in range(3)]
+    scores += [score_of("concat", seed, pair[1][seed], seconds=3.0 + seed) for seed in range(3)]
+    found = tabulate(scores, ["sage", "concat"], "concat", None)
+    assert [path.name for path in write_table(found, tmp_path)] == [f"table.{s}" for s in ("json", "csv", "md", "png")]
+    assert json.loads((tmp_path / "table.json").read_text(encoding="utf-8")) == json.loads(json.dumps(found))
+    with (tmp_path / "table.csv").open(encoding="utf-8") as file:
+        sage, concat = csv.DictReader(file)
+    row = found["rows"][0]
+    assert float(sage["raw_mean_mean"]) == row["raw"]["mean"]["mean"]
+    assert float(sage["raw_valence_difference_low"]) == row["raw_difference"]["valence"]["interval"][0]
+    assert (concat["raw_mean_difference"], concat["seconds_per_cell"], concat["base"]) == ("", "4.0", "concat")
+    assert sage["random_weights"] == " ".join(untrained)
+    page, text = (tmp_path / "table.md").read_text(encoding="utf-8"), describe_table(found)
+    warning = "UNTRAINED ENCODER (random weights): visual/a-1"
+    assert (warning in page, warning in text) == (bool(untrained), bool(untrained))
+    shown = f"{row['raw']['valence']['mean']:.3f} ± {row['raw']['valence']['std']:.3f}"
+    gain = f"{row['raw_difference']['mean']['mean']:+.3f} ["
+    assert all(part in form for part in (shown, gain, "1,234,567") for form in (page, text))
+    lines = [line for line in page.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 4
+    assert text.splitlines()[0] == "7 clips, 210 labels (test), no folds, 3 seeds; base concat"
+    picture = (tmp_path / "table.png").read_bytes()
+    assert picture[:8] == PICTURE
+    assert len(picture) > 8_000
+
+
+def test_the_picture_names_untrained_encoders(
+    pair: tuple[torch.Tensor, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    titles: list[str] = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: titles.append(text))
+    for untrained in ([], ["audio/b-2"]):
+        scores = [score_of(v, 0, side[0], random_weights=untrained) for v, side in zip("ab", pair, strict=True)]
+        write_table(tabulate(scores, ["a", "b"], "a", None), tmp_path)
+    assert ["UNTRAINED ENCODER (random weights): audio/b-2" in title for title in titles] == [False, True]
+
+
+def test_a_table_of_nothing_has_dashes(tmp_path: Path) -> None:
+    found = tabulate([], ["sage", "concat"], "concat", 3)
+    write_table(found, tmp_path)
+    text = describe_table(found)
+    assert "nan" not in text.lower()
+    assert text.count("–") >= 2 * 4
+    assert "NaN" not in (tmp_path / "table.json").read_text(encoding="utf-8")
+
+
+# The command line
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_command(copied: Path, cache: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = tmp_path / "tiny.yaml"
+    settings.write_text(yaml.safe_dump(tiny(train=SHORT, model=SMALL)), encoding="utf-8")
+    command = ["compare", cache[0], "--labels", cache[1], "--config", settings, "--folds", 3, "--device", "cpu"]
+    seeds = ["--seeds", 2, "--jobs", 1, "--out", copied]
+    result = run(*command, *seeds, "--variants", "sage, concat,visual")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "0 runs done, 18 there already, 0 failed, of 18"
+    assert lines[1].startswith("6 clips, ")
+    assert lines[1].endswith("(test), 3 folds pooled, 2 seeds; base concat")
+    assert lines[2].startswith("UNTRAINED ENCODER (random weights): audio/voice-")
+    assert [line.split()[0] for line in lines[5:8]] == VARIANTS
+    assert lines[8].startswith("difference to concat, with 95 % interval (paired bootstrap over clips)")
+    assert lines[-1] == f"table.csv, .md, .json and .png: {copied}"
+    found = json.loads(run(*command, *seeds, "--variants", "visual,concat", "--base", "visual", "--json").stdout)
+    assert (found["base"], found["num_skipped"]) == ("visual", 12)
+    result = run(*command, *seeds, "--variants", "sage,concat", "--set", "train.epochs=9")
+    assert result.exit_code == 1
+    assert "train.epochs = 9, got one of train.epochs = 2" in result.stderr
+    assert run(*command, *seeds, "--variants", ",").exit_code == 2
+    (copied / "visual/seed-0/fold-0/config.json").unlink()
+    (copied / "visual/seed-0/fold-0/mine.txt").touch()
+    result = run(*command, *seeds, "--variants", "visual,concat")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1].startswith(f"failed: {copied / 'visual/seed-0/fold-0'}: ")

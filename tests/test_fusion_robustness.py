@@ -1,0 +1,321 @@
+"""What goes wrong on purpose at evaluation: what is hidden and how much, and the curves of scores that come of it."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from sage_va.cli import main
+from sage_va.data import Grid, InputError, open_store
+from sage_va.data.windows import Corpus
+from sage_va.fusion.checkpoint import load_run
+from sage_va.fusion.config import check_config
+from sage_va.fusion.corruption import KINDS, corrupted
+from sage_va.fusion.evaluate import predict, score
+from sage_va.fusion.report import describe_robustness
+from sage_va.fusion.robustness import robustness
+from sage_va.fusion.score import load_part, score_run
+from sage_va.fusion.train import train
+from sage_va.tests.synthetic import make_cache, random_corpus, streams_of, tiny
+
+torch.set_num_threads(1)
+STREAMS = streams_of((8, 6, 5), (1, 2, 0))  # visual, audio, visual
+SCALES = [torch.linspace(0.5, 2, stream.dim) for stream in STREAMS]
+HIDING = ["visual-occlusion", "audio-silence", "visual-dropped", "audio-dropped"]
+
+
+def corpus_of(lengths: tuple[int, ...] = (400, 30, 250, 1)) -> Corpus:
+    corpus = random_corpus(STREAMS, lengths)
+    for m in range(len(STREAMS)):
+        corpus.values[m] = corpus.values[m].half() * corpus.mask[:, m, None]
+    return corpus
+
+
+def parts_of(corpus: Corpus) -> list[torch.Tensor]:
+    return [*corpus.values, *corpus.quality, corpus.mask, corpus.va, corpus.va_mask]
+
+
+def same(one: Corpus, other: Corpus) -> bool:
+    return all(
+        torch.equal(a.nan_to_num(9), b.nan_to_num(9)) for a, b in zip(parts_of(one), parts_of(other), strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_corruption_repeats_itself_and_touches_only_its_modality_and_never_the_corpus_given(kind: str) -> None:
+    corpus, kept = corpus_of(), corpus_of()
+    found = corrupted(corpus, kind, 0.6, SCALES)
+    assert same(corpus, kept)
+    assert same(found, corrupted(corpus_of(), kind, 0.6, SCALES))
+    assert not same(found, corpus)
+    assert not all(same(found, corrupted(corpus, kind, 0.6, SCALES, seed=seed)) for seed in range(1, 9))
+    assert (found.va, found.va_mask, found.truths, found.grids) == (
+        corpus.va,
+        corpus.va_mask,
+        corpus.truths,
+        corpus.grids,
+    )
+    assert [v.dtype for v in parts_of(found)] == [v.dtype for v in parts_of(corpus)]
+    for m, stream in enumerate(STREAMS):
+        assert (found.values[m] is not corpus.values[m]) == (stream.modality == KINDS[kind].modality)
+        if stream.modality != KINDS[kind].modality:
+            assert torch.equal(found.mask[:, m], corpus.mask[:, m])
+            assert found.quality[m] is corpus.quality[m]
+        assert not found.values[m][~found.mask[:, m]].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_strength_zero_and_a_modality_that_is_not_there_change_nothing(kind: str) -> None:
+    corpus = corpus_of()
+    assert corrupted(corpus, kind, 0.0, SCALES) is corpus
+    other = corpus.only([m for m, stream in enumerate(STREAMS) if stream.modality != KINDS[kind].modality])
+    assert corrupted(other, kind, 1.0, []) is other
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_befalls_a_clip_does_not_depend_on_its_company_or_on_the_streams(kind: str) -> None:
+    corpus, clip_ids = corpus_of(), [f"clip{i:02}" for i in range(4)]
+    whole = corrupted(corpus, kind, 0.5, SCALES)
+    steps, first = corpus.steps(2), int(corpus.offsets[2])
+    alone = replace(
+        corpus,
+        clips=[corpus.clips[2]],
+        grids=[corpus.grids[2]],
+        offsets=np.array([0, 250]),
+        values=[values[steps] for values in corpus.values],
+        quality=[quality[steps] for quality in corpus.quality],
+        mask=corpus.mask[steps],
+    )
+    found = corrupted(alone, kind, 0.5, SCALES, clip_ids=clip_ids)
+    assert torch.equal(found.mask, whole.mask[first : first + 250])
+    assert all(torch.equal(a, b[steps]) for a, b in zip(found.values, whole.values, strict=True))
+    fewer = corrupted(corpus.only([0, 1]), kind, 0.5, SCALES[:2])
+    assert torch.equal(fewer.mask, whole.mask[:, :2])
+    assert torch.equal(fewer.values[1], whole.values[1])
+
+
+@pytest.mark.parametrize("kind", HIDING)
+def test_greater_strength_hides_what_a_smaller_one_did_and_more_until_all_is_hidden(kind: str) -> None:
+    corpus = corpus_of()
+    streams = [m for m, stream in enumerate(STREAMS) if stream.modality == KINDS[kind].modality]
+    before = corpus
+    for strength in (0.25, 0.5, 0.75, 1.0):
+        found = corrupted(corpus, kind, strength, SCALES)
+        assert not (found.mask & ~before.mask).any()
+        assert found.mask.sum() < before.mask.sum()
+        gone = corpus.mask & ~found.mask
+        for m in streams:
+            assert not found.values[m][gone[:, m]].any()
+            assert found.quality[m][gone[:, m]].isnan().all()
+            assert torch.equal(found.values[m][found.mask[:, m]], corpus.values[m][found.mask[:, m]])
+            assert torch.equal(found.quality[m][found.mask[:, m]], corpus.quality[m][found.mask[:, m]])
+        before = found
+    assert not before.mask[:, streams].any()
+
+
+@pytest.mark.parametrize("kind", ["visual-occlusion", "audio-silence"])
+@pytest.mark.parametrize("first_step", [0, 2])
+def test_spans_are_the_share_of_each_clip_and_of_half_to_three_seconds(kind: str, first_step: int) -> None:
+    corpus = random_corpus(STREAMS, [5000, 40])
+    corpus = replace(corpus, mask=torch.ones_like(corpus.mask), grids=[Grid(25.0, first_step, n) for n in (5000, 40)])
+    m = [stream.modality for stream in STREAMS].index(KINDS[kind].modality)
+    for strength in (0.1, 0.5):
+        hidden = ~corrupted(corpus, kind, strength, SCALES).mask[:, m]
+        assert [int(hidden[:5000].sum()), int(hidden[5000:].sum())] == [5000 * strength, 40 * strength]
+    lengths = np.diff(
+        np.flatnonzero(np.diff(np.r_[0, (~corrupted(corpus, kind, 0.1, SCALES).mask[:5000, m]).int(), 0]))
+    )
+    assert 0.5 * 25 - 1 <= np.median(lengths[::2]) <= 3 * 25 + 1
+    assert sum(lengths[::2] < 0.5 * 25 - 1) <= 1  # the last span is cut to the share
+    both = ~corrupted(corpus, kind, 0.5, SCALES).mask
+    assert torch.equal(both[:, 0], both[:, 2])
+
+
+def test_models_with_other_grids_miss_the_same_seconds() -> None:
+    corpus = random_corpus(STREAMS, [3000])
+    corpus = replace(corpus, mask=torch.ones_like(corpus.mask), grids=[Grid(25.0, 0, 3000)])
+    cut = replace(
+        corpus.only([0]), grids=[Grid(25.0, 10, 2980)], offsets=np.array([0, 2980]), mask=corpus.mask[:2980, :1]
+    )
+    cut = replace(cut, values=[cut.values[0][:2980]], quality=[cut.quality[0][:2980]])
+    one, other = (corrupted(c, "visual-occlusion", 0.3, SCALES).mask[:, 0] for c in (corpus, cut))
+    assert (one[10:2990] == other).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("kind", ["visual-noise", "audio-noise"])
+def test_noise_is_three_standard_deviations_at_most_and_lies_on_valid_steps(kind: str) -> None:
+    corpus = corpus_of((3000,))
+    for strength in (0.25, 1.0):
+        found = corrupted(corpus, kind, strength, SCALES)
+        assert torch.equal(found.mask, corpus.mask)
+        for m, stream in enumerate(STREAMS):
+            if stream.modality == KINDS[kind].modality:
+                added = (found.values[m].float() - corpus.values[m].float())[corpus.mask[:, m]]
+                torch.testing.assert_close(added.std(0), 3 * strength * SCALES[m], rtol=0.1, atol=0)
+                assert found.quality[m] is corpus.quality[m]
+
+
+def test_misaligned_audio_is_the_same_audio_earlier_or_later() -> None:
+    corpus = random_corpus(STREAMS, [200] * 12)
+    found = corrupted(corpus, "misalignment", 0.5, SCALES)
+    ways = set()
+    for index in range(12):
+        first = int(corpus.offsets[index])
+        clean, moved = (c.values[1][first : first + 200] for c in (corpus, found))
+        mask, late = found.mask[first : first + 200, 1], torch.equal(moved[25:], clean[:-25])
+        ways.add(late)
+        gone, stays = (slice(0, 25), slice(25, 200)) if late else (slice(175, 200), slice(0, 175))
+        source = slice(0, 175) if late else slice(25, 200)
+        assert torch.equal(moved[stays], clean[source])
+        assert torch.equal(mask[stays], corpus.mask[first : first + 200, 1][source])
+        assert not mask[gone].any()
+        assert not moved[gone].any()
+        assert found.quality[1][first : first + 200][gone].isnan().all()
+    assert ways == {True, False}
+
+
+def test_dropped_clips_are_that_share_of_all_that_are_scored() -> None:
+    corpus = random_corpus(STREAMS, [20] * 8)
+    gone = [not corrupted(corpus, "audio-dropped", 0.5, SCALES).mask[corpus.steps(i), 1].any() for i in range(8)]
+    assert sum(gone) == 4
+    assert (
+        not corrupted(corpus, "audio-dropped", 0.5, SCALES).mask[:, 1][torch.tensor(gone).repeat_interleave(20)].any()
+    )
+
+
+def test_unknown_kinds_and_strengths_out_of_range_are_refused() -> None:
+    with pytest.raises(InputError, match=r"expected one of visual-occlusion, .*, got 'fog'\. Name one of them\."):
+        corrupted(corpus_of(), "fog", 0.5, SCALES)
+    with pytest.raises(InputError, match=r"strength of visual-noise: expected 0 to 1, got 1\.5\."):
+        corrupted(corpus_of(), "visual-noise", 1.5, SCALES)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`sage`, `visual`, and `folds` of concat, on one small cache."""
+    folder = tmp_path_factory.mktemp("robust")
+    cache, labels = make_cache(folder, num_clips=8, seconds=4, weights="random")
+    short = {"epochs": 5, "crossfit_epochs": 1}
+    for name, sections in {
+        "sage": {},
+        "visual": {"model": {"variant": "visual"}},
+        "folds": {"model": {"variant": "concat"}, "split": {"folds": 3}},
+    }.items():
+        train(open_store(cache), labels, folder / name, check_config(tiny(train=short, **sections), "test"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(runs: Path) -> dict[str, Any]:
+    return robustness(runs / "sage")
+
+
+def test_strength_zero_is_the_plain_score(runs: Path, found: dict[str, Any]) -> None:
+    plain = score_run(runs / "sage")
+    assert found["clean"] == plain["raw"]["ccc"]
+    for kind in found["kinds"].values():
+        assert {name: ccc[0] for name, ccc in kind["ccc"].items()} == plain["raw"]["ccc"]
+    assert (found["num_labels"], found["split"]) == (plain["num_labels"], "test")
+    assert found["clip_ids"] == [clip["clip_id"] for clip in plain["clips"]]
+
+
+def test_a_dropped_modality_is_what_the_model_makes_of_a_mask_that_is_false_everywhere(
+    runs: Path, found: dict[str, Any]
+) -> None:
+    run = load_run(runs / "sage")
+    corpus = load_part(run, open_store(run.cache), Path(run.labels), "test")
+    blind = replace(corpus, mask=corpus.mask & torch.tensor([stream.modality != "visual" for stream in corpus.streams]))
+    wanted = score(predict(run.model, blind, range(len(blind.clips)), run.config.data), blind)
+    kind = found["kinds"]["visual-dropped"]
+    assert {name: ccc[-1] for name, ccc in kind["ccc"].items()} == pytest.approx(wanted, abs=1e-9)
+    assert kind["ccc"]["mean"][-1] != kind["ccc"]["mean"][0]
+    assert (kind["weight"][-1], kind["reliability"][-1]) == (0, None)
+    assert 0 < kind["weight"][0] < 1
+
+
+def test_the_area_is_the_mean_height_of_the_curve(found: dict[str, Any]) -> None:
+    a, b, c, d, e = found["kinds"]["audio-noise"]["ccc"]["valence"]
+    assert found["kinds"]["audio-noise"]["area"]["valence"] == pytest.approx((a / 2 + b + c + d + e / 2) / 4)
+    assert found["strengths"] == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_a_model_of_one_modality_says_what_it_does_not_take_and_knows_nothing_without_its_own(runs: Path) -> None:
+    found = robustness(runs / "visual", strengths=(0, 1))
+    assert {name: kind["taken"] for name, kind in found["kinds"].items()} == {
+        name: name.startswith("visual") for name in KINDS
+    }
+    assert "ccc" not in found["kinds"]["misalignment"]
+    assert found["clean"]["mean"] > 0.3
+    for name in ("visual-noise", "visual-occlusion", "visual-dropped"):
+        assert found["kinds"][name]["ccc"]["mean"][1] < found["clean"]["mean"] - 0.1
+    assert abs(found["kinds"]["visual-dropped"]["ccc"]["mean"][1]) < 0.1
+    text = describe_robustness({"runs": [found]})
+    assert "  misalignment       audio not taken: the score does not change" in text.splitlines()
+
+
+def test_folds_are_pooled_and_repeat_themselves(runs: Path) -> None:
+    ticks: list[int] = []
+    first = robustness(runs / "folds", strengths=(0, 0.5), tick=lambda: ticks.append(1))
+    assert first == robustness(runs / "folds", strengths=(0, 0.5))
+    assert first != robustness(runs / "folds", strengths=(0, 0.5), seed=1)
+    assert (first["num_folds"], len(first["clip_ids"]), len(ticks)) == (3, 8, len(KINDS))
+    assert first["kinds"]["visual-noise"]["weight"] is None
+    plain = score_run(runs / "folds")["raw"]["ccc"]
+    assert all({name: ccc[0] for name, ccc in kind["ccc"].items()} == plain for kind in first["kinds"].values())
+
+
+@pytest.mark.parametrize("strengths", [(0,), (0, 0), (0, 1, 0.5), (0.5, 1), (0, 2)])
+def test_strengths_that_make_no_curve_are_refused(runs: Path, strengths: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="strengths: expected numbers rising from 0 to 1, got"):
+        robustness(runs / "sage", strengths=strengths)
+
+
+def evaluated(*arguments: Any) -> str:
+    result = CliRunner().invoke(main, ["eval", *map(str, arguments), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_one_run_as_text_and_as_json(runs: Path, found: dict[str, Any]) -> None:
+    text = describe_robustness({"runs": [found]})
+    assert text.startswith("UNTRAINED ENCODER (random weights): audio/voice-")
+    assert f"{runs / 'sage'} (sage), test: " in text
+    assert [line.split()[0] for line in text.splitlines()[3:10]] == list(KINDS)
+    assert "nan" not in text.lower()
+    assert json.loads(evaluated(runs / "sage", "--robustness", "--json")) == {"runs": [found]}
+
+
+def test_several_runs_are_one_table_and_three_files(runs: Path, tmp_path: Path) -> None:
+    text = evaluated(runs / "sage", runs / "visual", "--robustness", "--out", tmp_path / "out")
+    sage, visual = text.splitlines()[-2:]
+    assert sage.startswith(f"  {runs / 'sage'} (sage)  ")
+    assert float(sage.split()[2]) == pytest.approx(score_run(runs / "sage")["raw"]["ccc"]["mean"], abs=1e-3)
+    assert "not taken" not in sage
+    assert visual.count("not taken") == 4
+    assert "do not compare" not in text
+    with (tmp_path / "out" / "robustness.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    kept = json.loads((tmp_path / "out" / "robustness.json").read_text(encoding="utf-8"))
+    assert len(rows) == (7 + 3) * 5
+    assert float(rows[1]["mean"]) == kept["runs"][0]["kinds"]["visual-occlusion"]["ccc"]["mean"][1]
+    assert rows[0]["random_weights"].startswith("visual/face-")
+    assert (tmp_path / "out" / "robustness.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_runs_on_other_clips_are_told_apart(found: dict[str, Any]) -> None:
+    other = {**found, "clip_ids": [*found["clip_ids"], "another"]}
+    assert "their areas do not compare" in describe_robustness({"runs": [found, other]})
+
+
+@pytest.mark.parametrize("arguments", [("sage", "visual"), ("sage", "--out", "x")])
+def test_a_plain_score_is_of_one_run_and_writes_nothing(runs: Path, arguments: tuple[str, ...]) -> None:
+    places = [str(runs / name) if name in ("sage", "visual", "x") else name for name in arguments]
+    result = CliRunner().invoke(main, ["eval", *places])
+    assert result.exit_code == 2
+    assert "Several runs, and --out, go with --robustness." in result.stderr
