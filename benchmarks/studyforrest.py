@@ -1,42 +1,49 @@
-"""Leave one run out on the studyforrest series: SAGE beside ridge regression, with shuffled labels as a control.
+"""Leave one run out on the studyforrest series: all variants beside ridge regression, and controls.
 
-    python benchmarks/studyforrest.py SERIES.npz [--out FOLDER] [--variants sage,concat] [--shuffled]
+    python benchmarks/studyforrest.py SERIES.npz --out FOLDER [--variants concat,sage,…] [--seeds 3] [--control shifted]
 
 SERIES holds, for 8 runs of a film, `runN/visual` and `runN/audio` at 25 Hz, `runN/label_1hz` (arousal, valence) and
-`runN/n_chars_1hz` (0 = nobody was rated). Everything goes through the public commands.
+`runN/n_chars_1hz` (0 = nobody was rated). Everything goes through the public commands. Controls: `shuffled` deals all
+rated seconds anew over all runs; `shifted` moves labels by half of each run, so that runs keep their means.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 NUM_RUNS = 8
+VARIANTS = (  # the first is what the others are held against
+    "concat", "linear", "visual", "audio", "late", "gmu", "xattn", "jca", "rjca", "dca", "lfan", "tagf", "raav", "sage",
+    "sage-no-stage", "sage-no-calibration", "sage-no-separation", "sage-no-tcn", "sage-no-transformer",
+)  # fmt: skip
 SETTINGS = Path(__file__).with_name("studyforrest.yaml")
 
 
-def write_labels(series: np.lib.npyio.NpzFile, folder: Path, shuffled: bool) -> None:
-    """One CSV per run; a second in which nobody was rated has empty cells. Shuffling permutes all rated seconds."""
-    folder.mkdir(parents=True)
+def write_labels(series: np.lib.npyio.NpzFile, folder: Path, control: str) -> None:
+    """One CSV per run; a second in which nobody was rated has empty cells."""
+    folder.mkdir(parents=True, exist_ok=True)
     names = [f"run{run}" for run in range(1, NUM_RUNS + 1)]
-    every_rated = np.concatenate([series[f"{name}/label_1hz"][series[f"{name}/n_chars_1hz"] > 0] for name in names])
-    deck = iter(np.random.default_rng(0).permutation(every_rated) if shuffled else every_rated)
-    for run in range(1, NUM_RUNS + 1):
-        label, rated = series[f"run{run}/label_1hz"].copy(), series[f"run{run}/n_chars_1hz"] > 0
-        label[rated] = [next(deck) for _ in range(rated.sum())]
-        with (folder / f"run{run}.csv").open("w", newline="") as file:
+    rated = {name: series[f"{name}/n_chars_1hz"] > 0 for name in names}
+    labels = {name: series[f"{name}/label_1hz"].copy() for name in names}
+    if control == "shuffled":
+        deck = np.random.default_rng(0).permutation(np.concatenate([labels[name][rated[name]] for name in names]))
+        for name, part in zip(names, np.split(deck, np.cumsum([rated[n].sum() for n in names])[:-1]), strict=True):
+            labels[name][rated[name]] = part
+    if control == "shifted":
+        for name in names:
+            labels[name][rated[name]] = np.roll(labels[name][rated[name]], rated[name].sum() // 2, axis=0)
+    for name in names:
+        with (folder / f"{name}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["time_s", "valence", "arousal"])
-            for second, (arousal, valence) in enumerate(label):
-                cells = [valence, arousal] if rated[second] else ["", ""]
-                writer.writerow([second + 0.5, *cells])
+            for second, (arousal, valence) in enumerate(labels[name]):
+                writer.writerow([second + 0.5, *([valence, arousal] if rated[name][second] else ["", ""])])
 
 
 def ridge(series: np.lib.npyio.NpzFile, penalty: float = 1000.0) -> dict[str, float]:
@@ -65,48 +72,32 @@ def ccc(x: np.ndarray, y: np.ndarray) -> float:
     return float(2 * np.mean((x - x.mean()) * (y - y.mean())) / (x.var() + y.var() + (x.mean() - y.mean()) ** 2))
 
 
-def sage_va(*command: str) -> str:
-    """Runs the public command and returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sage_va.cli", *command], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return done.stdout
+def sage_va(*command: str) -> None:
+    """Runs the public command."""
+    subprocess.run([sys.executable, "-m", "sage_va.cli", *command], check=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("series", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--variants", default="sage,concat,visual,audio")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--shuffled", action="store_true", help="permute the labels: the score must be about 0")
+    parser.add_argument("--out", type=Path, required=True, help="folder; one to go on with")
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--seeds", default="3")
+    parser.add_argument("--control", choices=["none", "shuffled", "shifted"], default="none")
     parser.add_argument("--set", dest="assignments", action="append", default=[])
     arguments = parser.parse_args()
-    series = np.load(arguments.series)
-    out = arguments.out or Path(tempfile.mkdtemp(prefix="studyforrest-"))
-    cache, labels = str(out / "cache.zarr"), out / "labels"
+    series, out = np.load(arguments.series), arguments.out
+    cache, labels = str(out / "cache.zarr"), out / f"labels-{arguments.control}"
     for modality in ("visual", "audio"):
         sage_va("cache", "import", str(arguments.series), "--stream", f"{modality}/lowlevel", "--hz", "25",
                 "--key", modality, "--out", cache, "--licence", "CC0-1.0")  # fmt: skip
-    write_labels(series, labels, arguments.shuffled)
-    if not arguments.shuffled:
+    write_labels(series, labels, arguments.control)
+    if arguments.control == "none":
         print("ridge".ljust(16), "  ".join(f"{name} {value:6.3f}" for name, value in ridge(series).items()), flush=True)
     more = [part for assignment in arguments.assignments for part in ("--set", assignment)]
-    for variant in arguments.variants.split(","):
-        for seed in range(arguments.seeds):
-            run = str(out / f"{variant}-{seed}")
-            sage_va("train", cache, "--labels", str(labels), "--out", run, "--config", str(SETTINGS),
-                    "--variant", variant, "--seed", str(seed), "--set", f"split.folds={NUM_RUNS}", *more)  # fmt: skip
-            print(f"{variant} seed {seed}".ljust(16), _row(json.loads(sage_va("eval", run, "--json"))), flush=True)
-
-
-def _row(score: dict) -> str:
-    cells = []
-    for name in ("raw", "smoothed"):
-        for target in ("arousal", "valence"):
-            low, high = score[name]["interval"][target]
-            cells.append(f"{name} {target} {score[name]['ccc'][target]:6.3f} [{low:5.2f}, {high:5.2f}]")
-    return "  ".join(cells)
+    sage_va("compare", cache, "--labels", str(labels), "--out", str(out / f"runs-{arguments.control}"), "--config",
+            str(SETTINGS), "--variants", arguments.variants, "--seeds", arguments.seeds, "--folds", str(NUM_RUNS),
+            "--base", arguments.variants.split(",")[0], *more)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ def refit(run: Run, corpus: Corpus) -> None:
     """Moves offsets and temperatures of the run's gate to the least cross-entropy on the labelled steps of a corpus."""
     fusion, batches = _fusion_of(run), list(_batches(run, corpus))
     learnt = [fusion.gate.offset, fusion.gate.raw_temperature]
+    fusion.gate.uncalibrate()
     run.model.requires_grad_(False)
     for weight in learnt:
         weight.requires_grad_(True)

@@ -94,8 +94,14 @@ class ReliabilityGate(nn.Module):
             for q in num_quality
         )
         self.offset = nn.Parameter(torch.zeros(num_streams), requires_grad=config.calibrated)
-        start = math.log(math.expm1(1 - MIN_TEMPERATURE))
-        self.raw_temperature = nn.Parameter(torch.full((num_streams,), start), requires_grad=config.calibrated)
+        self.raw_temperature = nn.Parameter(torch.zeros(num_streams), requires_grad=config.calibrated)
+        self.uncalibrate()
+
+    @torch.no_grad()
+    def uncalibrate(self) -> None:
+        """b_m = 0 and tau_m = 1, where nothing is saturated yet."""
+        self.offset.zero_()
+        self.raw_temperature.fill_(math.log(math.expm1(1 - MIN_TEMPERATURE)))
 
     @property
     def temperature(self) -> Tensor:

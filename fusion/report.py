@@ -36,6 +36,7 @@ def describe_score(found: dict[str, Any]) -> str:
         if "face_frames_only" in row:
             only = "  ".join(f"{_number(row['face_frames_only'][key], 6, 3)}{'':14}" for key in (*TARGETS, "mean"))
             lines.append(f"  {'  face frames only':<40}  {only}")
+    lines += _trust_lines(found["trust"])
     width = max(len(clip["clip_id"]) for clip in found["clips"])
     lines += [f"  {clip['clip_id']:<{width}}  V {_number(clip['valence'], 6, 3)}  A {_number(clip['arousal'], 6, 3)}  "
               f"({clip['num_labels']} labels)" for clip in found["clips"]]  # fmt: skip
@@ -157,6 +158,19 @@ def plot_robustness(path: Path, runs: Sequence[dict[str, Any]]) -> None:
         figure.suptitle(f"UNTRAINED ENCODER (random weights): {', '.join(names)}", fontsize="medium")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _trust_lines(reports: list[dict[str, Any]]) -> list[str]:
+    """What became of reliability, for each stream on the average over folds."""
+    lines = []
+    for label in reports[0]["streams"] if reports else ():
+        parts = [report["streams"][label] for report in reports]
+        means = []
+        for name in ("spearman", "ece"):
+            known = [part[name] for part in parts if part[name] is not None]
+            means.append(_number(sum(known) / len(known) if known else None, 5, 2))
+        lines.append(f"  reliability of {label}: Spearman(1 - r, error) {means[0]}, calibration error (ECE) {means[1]}")
+    return lines
 
 
 def _cell(row: dict[str, Any], key: str) -> str:

@@ -15,6 +15,7 @@ from ..data.store import Store, open_store
 from ..data.windows import Corpus, load_corpus
 from .checkpoint import Run, fold_runs, load_run
 from .evaluate import ClipSums, corpus_sums, plain, predict, summarise
+from .reliability import trust_report
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def score_run(
 ) -> dict[str, Any]:
     """The score of a run's test clips (or of another part), pooled over folds where there are folds.
 
-    Fit for JSON: a number that is not defined, such as the interval of a single clip, is None.
+    Fit for JSON: a number that is not defined, such as the interval of a single clip, is None. `trust` holds, where a
+    gate was taught, the `trust_report` of each run.
 
     Raises:
         InputError: if the run is unfinished, or no clip of that part is in the cache with labels.
@@ -94,13 +96,16 @@ def score_run(
     scored = load_scored(path, cache=cache, labels=labels, split=split, device=device)
     raw: list[ClipSums] = []
     smoothed: list[ClipSums] = []
+    trust: list[dict[str, Any]] = []
     for run, corpus in scored.parts():
         predictions = predict(run.model, corpus, range(len(corpus.clips)), run.config.data)
         raw += corpus_sums(predictions, corpus)
         smoothed += corpus_sums(predictions, corpus, run.smoothing_s)
+        if run.sigma is not None:
+            trust.append(trust_report(predictions, corpus, run.sigma))
     scored.check(raw)
     widths = [run.smoothing_s for run in scored.runs]
-    return plain({**scored.about, "smoothing_s": widths, **summarise(raw, smoothed)})
+    return plain({**scored.about, "smoothing_s": widths, "trust": trust, **summarise(raw, smoothed)})
 
 
 def load_part(run: Run, store: Store, labels: Path, split: str) -> Corpus:

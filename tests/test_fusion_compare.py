@@ -505,7 +505,20 @@ def run(*arguments: Any) -> Result:
 def test_the_command(copied: Path, cache: tuple[Path, Path], tmp_path: Path) -> None:
     settings = tmp_path / "tiny.yaml"
     settings.write_text(yaml.safe_dump(tiny(train=SHORT, model=SMALL)), encoding="utf-8")
-    command = ["compare", cache[0], "--labels", cache[1], "--config", settings, "--folds", 3, "--device", "cpu"]
+    command = [
+        "compare",
+        cache[0],
+        "--labels",
+        cache[1],
+        "--config",
+        settings,
+        "--folds",
+        3,
+        "--device",
+        "cpu",
+        "--preset",
+        "base",
+    ]
     seeds = ["--seeds", 2, "--jobs", 1, "--out", copied]
     result = run(*command, *seeds, "--variants", "sage, concat,visual")
     assert result.exit_code == 0, result.output

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from sage_va.benchmarks.planted import EQUAL_DB, SNR_DB, STAGES, Planted, plant,
 from sage_va.data import open_store
 from sage_va.data.fingerprint import stream_alias
 from sage_va.data.windows import Corpus
+from sage_va.fusion.ccc import ccc_of_moments, moments
 from sage_va.fusion.config import check_config
 from sage_va.fusion.dataset import load_labelled
 from sage_va.fusion.evaluate import Prediction
@@ -192,6 +194,39 @@ def test_planted_data_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
     a, b, c = (load(tmp_path / name)[0].values[0] for name in "abc")
     assert a.equal(b)
     assert not a.equal(c)
+
+
+def result_of(variant: str, seed: int, clips: list[tuple[float, float]]) -> dict[str, Any]:
+    """What a training of the benchmark would say; a clip is (slope, offset) of its estimate against its truth."""
+    truth = torch.linspace(-0.8, 0.8, 50, dtype=torch.float64).expand(2, 50)
+    sums = torch.stack([moments(a * truth + b, truth, torch.ones(2, 50, dtype=torch.bool)) for a, b in clips])
+    valence, arousal = ccc_of_moments(sums.sum(0)).tolist()
+    ccc = {"valence": valence, "arousal": arousal}
+    return {"variant": variant, "seed": seed, "ccc": ccc, "sums": sums.tolist(), "num_parameters": 1, "ms_per_step": 1}
+
+
+def test_intervals_are_paired_and_cover_seeds_and_clips() -> None:
+    clips = [(1.0, 0.0), (0.2, 0.1), (0.9, -0.3), (0.5, 0.0)]
+    worse = [(0.8 * a, b) for a, b in clips]
+    found = [result_of("sage", seed, clips) for seed in range(3)] + [result_of("concat", s, worse) for s in range(3)]
+    sage, concat = benchmark.summarise([*found], ["sage", "concat"])
+    assert sage["ccc"] == pytest.approx(sum(found[0]["ccc"].values()) / 2)
+    low, high = sage["difference_interval"]
+    assert 0 < low < sage["difference"] < high  # better on every clip, though the intervals themselves overlap
+    assert sage["interval"][0] < concat["interval"][1]
+    assert high - low < concat["interval"][1] - concat["interval"][0]
+    same = benchmark.summarise([result_of(name, 0, clips) for name in ("sage", "concat")], ["sage", "concat"])
+    assert same[0]["difference_interval"] == [0, 0]
+    assert "difference" not in concat
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    def widths(seeds: list[list[tuple[float, float]]]) -> float:
+        rows = benchmark.summarise([result_of("sage", k, clips) for k, clips in enumerate(seeds)], ["sage"])
+        return rows[0]["interval"][1] - rows[0]["interval"][0]
+
+    assert widths([[(1.0, 0.0)] * 3] * 3) == pytest.approx(0, abs=1e-12)
+    assert widths([[(1.0, 0.0)] * 3, [(0.3, 0.0)] * 3]) > 0.3
 
 
 @pytest.mark.slow

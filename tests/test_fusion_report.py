@@ -33,7 +33,7 @@ def score_of(num_clips: int, **changes: Any) -> dict[str, Any]:
         dataclasses.replace(clip_sums(PREDICTION, GRID, TRUTH, face, 0.0), clip_id=f"clip{i}") for i in range(num_clips)
     ]
     about = {"run": "runs/a", "variant": "sage", "split": "test", "num_folds": None, "smoothing_s": [0.5]}
-    return plain({**about, "random_weights": [], **summarise(sums, sums), **changes})
+    return plain({**about, "random_weights": [], "trust": [], **summarise(sums, sums), **changes})
 
 
 def test_score_as_text() -> None:
@@ -43,6 +43,12 @@ def test_score_as_text() -> None:
     assert [line.split()[0] for line in lines[2:]] == ["raw", "face", "smoothed", "face", "clip0", "clip1", "clip2"]
     assert "smoothed over 0.5 s (chosen on validation)" in lines[4]
     assert lines[-1].endswith("(89 labels)")
+
+
+def test_what_became_of_reliability_is_an_average_over_folds() -> None:
+    reports = [{"streams": {"face": {"spearman": s, "ece": 0.1}}} for s in (0.2, 0.4, None)]
+    text = describe_score(score_of(2, trust=reports))
+    assert "reliability of face: Spearman(1 - r, error)  0.30, calibration error (ECE)  0.10" in text
 
 
 def test_untrained_encoders_and_folds_are_named() -> None:
