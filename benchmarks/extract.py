@@ -1,14 +1,18 @@
 """How near an extraction comes to what its parts alone can do, and what memory a longer clip takes.
 
-    python benchmarks/extract.py [--encoder NAME] [--seconds 600] [--all] [--arithmetic]
+    python benchmarks/extract.py                                     # under five minutes on two cores
+    python benchmarks/extract.py --cases short-360p short-720p --clips 100
+    python benchmarks/extract.py --cases long-360p long-720p --seconds 600
+    python benchmarks/extract.py --arithmetic
 
-For drawn videos: the encoder alone (images ready in memory), decoding alone, the whole pipeline, and
+For drawn videos, many short or three long: the encoder alone (images ready in memory), decoding alone, the whole, and
 
     efficiency = (CPU time of the encoder alone + CPU time of decoding alone) / (cores x wall time of the whole)
+               = share of the whole's CPU time that the two alone would take x share of the cores that it had
 
-Then the peak memory of a clip and of one ten times as long, each in a process of its own. `--arithmetic` compares ways
-to compute instead: cosine to plain float32, and speed. RANDOM WEIGHTS throughout: speed does not depend on them. Run
-it on a machine that does nothing else.
+The second factor falls with whatever else runs on the machine; run it where nothing does. Case `memory`: the peak
+memory of a clip and of one ten times as long, each in a process of its own, with a small encoder. `--arithmetic`
+compares ways to compute: cosine to plain float32, and speed. RANDOM WEIGHTS throughout: speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -43,9 +47,10 @@ from sage_va.extract.visual import TimmEncoder
 
 FPS = 25
 SIZES = {"360p": (640, 360), "720p": (1280, 720)}
-SHORT_CLIPS, SHORT_S, LONG_CLIPS = 100, 3, 3
+SHORT_S, LONG_CLIPS = 3, 3
+CASES = [f"{kind}-{size}" for kind in ("short", "long") for size in SIZES]
 ROUNDS = 5
-MEMORY_S = 20
+MEMORY_S, MEMORY_ENCODER = 20, "mobilenetv3_small_050.lamb_in1k"
 
 
 @dataclass
@@ -132,13 +137,16 @@ def measure(title: str, sources: list[Source], encoder: TimmEncoder, batch_size:
     num_images, decoding = decode_alone(sources, encoder)
     with tempfile.TemporaryDirectory() as folder:
         busy, took = whole(sources, encoder, batch_size, Path(folder))
-    efficiency = (cpu_each_s * num_images + decoding.cpu_s) / (num_cores() * took.wall_s)
+    useful_s, had_s = cpu_each_s * num_images + decoding.cpu_s, num_cores() * took.wall_s
     print(f"\n{title}: {num_images} images")
     print(f"  encoder alone   {rate:8.1f} images/s  {1000 * cpu_each_s:7.2f} CPU ms an image")
     each_ms = 1000 * decoding.cpu_s / num_images
     print(f"  decoding alone  {num_images / decoding.wall_s:8.1f} images/s  {each_ms:7.2f} CPU ms an image")
     print(f"  whole           {num_images / took.wall_s:8.1f} images/s  wall {took.wall_s:.1f} s ({busy})")
-    print(f"  efficiency      {efficiency:8.3f}", flush=True)
+    print(
+        f"  efficiency      {useful_s / had_s:8.3f}  = {useful_s / took.cpu_s:.3f} x {took.cpu_s / had_s:.3f}",
+        flush=True,
+    )
 
 
 def peak_mb(clip: Path, name: str, batch_size: int) -> float:
@@ -154,13 +162,15 @@ def print_peak(clip: Path, encoder: TimmEncoder, batch_size: int) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def print_memory(name: str, batch_size: int, folder: Path) -> None:
+def print_memory(batch_size: int, folder: Path) -> None:
     peaks = [
-        peak_mb(draw(folder / f"{seconds}.mp4", seconds, SIZES["360p"]), name, batch_size)
+        peak_mb(draw(folder / f"{seconds}.mp4", seconds, SIZES["360p"]), MEMORY_ENCODER, batch_size)
         for seconds in (MEMORY_S, 10 * MEMORY_S)
     ]
-    ratio = peaks[1] / peaks[0]
-    print(f"\npeak memory: {MEMORY_S} s {peaks[0]:.0f} MB, {10 * MEMORY_S} s {peaks[1]:.0f} MB: x {ratio:.3f}")
+    found = ", ".join(
+        f"{seconds} s {peak:.0f} MB" for seconds, peak in zip((MEMORY_S, 10 * MEMORY_S), peaks, strict=True)
+    )
+    print(f"\npeak memory, {MEMORY_ENCODER}: {found}: x {peaks[1] / peaks[0]:.3f}")
 
 
 def print_arithmetic(name: str, batch_size: int) -> None:
@@ -204,8 +214,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="resnet18.a1_in1k", help="a model of timm")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=60, help="length of the long clips")
-    parser.add_argument("--all", action="store_true", help="short and long clips in both sizes")
+    parser.add_argument("--cases", nargs="+", choices=[*CASES, "memory"], default=["short-360p", "long-720p", "memory"])
+    parser.add_argument("--clips", type=int, default=20, help="how many short clips")
+    parser.add_argument("--seconds", type=float, default=20, help="length of the long clips")
     parser.add_argument("--arithmetic", action="store_true")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -219,14 +230,14 @@ def main() -> None:
         return
     print(f"{name}, RANDOM WEIGHTS, {num_cores()} cores, batches of {batch_size}")
     with tempfile.TemporaryDirectory() as place:
-        for kind, num, seconds, usual in (
-            ("short", SHORT_CLIPS, SHORT_S, "360p"),
-            ("long", LONG_CLIPS, options.seconds, "720p"),
-        ):
-            for size in SIZES if options.all else (usual,):
-                sources = workload(Path(place, f"{kind}-{size}"), num, seconds, SIZES[size])
-                measure(f"{num} {kind} clips of {seconds:g} s, {size}", sources, encoder, batch_size)
-        print_memory(name, batch_size, Path(place))
+        for case in options.cases:
+            if case == "memory":
+                print_memory(batch_size, Path(place))
+                continue
+            kind, size = case.split("-")
+            num, seconds = (options.clips, SHORT_S) if kind == "short" else (LONG_CLIPS, options.seconds)
+            sources = workload(Path(place, case), num, seconds, SIZES[size])
+            measure(f"{num} {kind} clips of {seconds:g} s, {size}", sources, encoder, batch_size)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from .tracking import Sightings
 from .watchdog import STALL_S, GivenUpError, Watchdog
 from .windows import Window, Windower
 
-QUEUE_BYTES = 64 << 20
+QUEUE_BYTES = 32 << 20
 MAX_WORKERS = 8
 
 Part: TypeAlias = Frames | Window | Ending | Failure | tuple[Source, ...] | None
@@ -99,7 +99,8 @@ class DecodeAhead:
         self._queue: BytesQueue[_Event] = BytesQueue(QUEUE_BYTES)
         self._lock = threading.Lock()
         self._busy_s = 0.0
-        wanted = options.num_workers or max(1, min(MAX_WORKERS, num_cores() // 2))
+        self._num_cores = options.num_cores or num_cores()
+        wanted = options.num_workers or max(1, min(MAX_WORKERS, self._num_cores // 2))
         self._num_workers = max(1, min(wanted, len(sources))) if isinstance(sources, Sequence) else wanted
         self._watchdog: Watchdog[Assembly] = Watchdog(self._give_up)
         self._at_work: dict[Assembly, threading.Thread] = {}
@@ -237,7 +238,7 @@ class DecodeAhead:
             self._queue.check_open()
             self._watchdog.beat(clip)
 
-        return Wanted(fps=self._options.fps, num_threads=max(1, num_cores() // self._num_workers), beat=beat)
+        return Wanted(fps=self._options.fps, num_threads=max(1, self._num_cores // self._num_workers), beat=beat)
 
 
 def num_cores() -> int:

@@ -12,12 +12,15 @@ from ..data.clip import Clip, Track
 from ..data.errors import InputError
 from ..data.manifest import Source
 from .align import FACE_QUALITY_UNITS
+from .batch import mapped
 from .encoder import AudioEncoder
 from .faces import PersonEnding
 from .frames import VISUAL_QUALITY_UNITS, Frames
 from .identity import Encoder, Medium
 from .media import Ending
 from .windows import Window
+
+_BLOCK = 512  # images
 
 Floats = NDArray[np.floating[Any]]
 
@@ -44,7 +47,8 @@ class Assembly:
     num_windows: int = 0
     failed: bool = False
     _num_images: int = 0
-    _images: list[Floats] = field(default_factory=list[Floats])
+    _blocks: list[Floats] = field(default_factory=list[Floats])  # of features of images, _BLOCK in each
+    _num_encoded: int = 0
     _image_quality: list[NDArray[np.float32]] = field(default_factory=list[NDArray[np.float32]])
     _steps: list[tuple[Window, Floats]] = field(default_factory=list[tuple[Window, Floats]])
 
@@ -53,30 +57,34 @@ class Assembly:
         self._num_images += len(frames.pixels)
         self._image_quality.append(frames.quality)
 
-    def add_image(self, values: Floats) -> None:
-        """Takes the (D,) float32 features of the next image.
+    def add_image(self, values: Floats, encoder: Encoder) -> None:
+        """Takes the (D,) float32 features that an encoder made of the next image.
 
         Raises:
             InputError: if they are not finite, or too large for the stored format.
         """
-        self._images.append(self._stored(values))
+        row = self._num_encoded % _BLOCK
+        if row == 0:
+            self._blocks.append(mapped((_BLOCK, encoder.dim), self.dtype))
+        self._blocks[-1][row] = self._stored(values, encoder)
+        self._num_encoded += 1
 
-    def add_window(self, window: Window, values: Floats) -> None:
-        """Takes the (T, D) float32 features of the next window, and keeps the steps that it stands for.
+    def add_window(self, window: Window, values: Floats, encoder: Encoder) -> None:
+        """Takes the (T, D) float32 features that an encoder made of the next window; keeps the steps it stands for.
 
         Raises:
             InputError: if they are not finite, or too large for the stored format.
         """
-        self._steps.append((window, self._stored(values[window.first : window.end])))
+        self._steps.append((window, self._stored(values[window.first : window.end], encoder)))
 
     @property
     def whole(self) -> bool:
         """Whether everything has come back from the encoders."""
-        return self.ending is not None and (len(self._images), len(self._steps)) == (self._num_images, self.num_windows)
+        return self.ending is not None and (self._num_encoded, len(self._steps)) == (self._num_images, self.num_windows)
 
     def forget(self) -> None:
         """Gives the memory back."""
-        self._images, self._image_quality, self._steps = [], [], []
+        self._blocks, self._image_quality, self._steps = [], [], []
 
     def describe(self) -> Clip:
         """What the cache is to know of the clip."""
@@ -100,7 +108,9 @@ class Assembly:
         units = FACE_QUALITY_UNITS if isinstance(ending, PersonEnding) else VISUAL_QUALITY_UNITS
         quality = np.full((len(mask), len(units)), np.nan, np.float32)
         if mask.any():
-            values[mask] = np.stack(self._images)[ending.shown[mask]]
+            for step in np.flatnonzero(mask):  # one by one, so that no second copy of all is made
+                block, row = divmod(ending.shown[step], _BLOCK)
+                values[step] = self._blocks[block][row]
             quality[mask] = np.concatenate(self._image_quality)[ending.shown[mask]]
         if isinstance(ending, PersonEnding):
             quality[:, list(units).index("since_detection_s")] = ending.since_detection_s()
@@ -121,14 +131,18 @@ class Assembly:
         values[~mask] = np.nan
         return Track(values, plan.times_s(len(values), ending.sound_start_s), mask, quality, plan.quality_units)
 
-    def _stored(self, values: Floats) -> Floats:
+    def _stored(self, values: Floats, encoder: Encoder) -> Floats:
+        whose = f"{'plug-in' if encoder.kind == 'plug-in' else 'encoder'} {encoder.name}"
         if not np.isfinite(values).all():
-            todo = "Extract with --precision float32, and look at the weights."
-            raise InputError(self.source.clip_id, expected="finite features", got="NaN or infinity", todo=todo)
+            weights = "Extract with --precision float32, and look at the weights."
+            todo = "Mend its `embed`." if encoder.kind == "plug-in" else weights
+            expected = f"finite features from {whose}"
+            raise InputError(self.source.clip_id, expected=expected, got="NaN or infinity", todo=todo)
         with np.errstate(over="ignore"):
             stored = values.astype(self.dtype)
         if not np.isfinite(stored).all():
             got = f"{np.abs(values).max():.3g}, more than float16 can hold"
             todo = "Pass --store-dtype float32."
-            raise InputError(self.source.clip_id, expected="features below 65504", got=got, todo=todo)
+            expected = f"features below 65504 from {whose}"
+            raise InputError(self.source.clip_id, expected=expected, got=got, todo=todo)
         return stored

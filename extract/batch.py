@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,6 +17,15 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.floating[Any]]
 T = TypeVar("T")
+
+
+def mapped(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array in pages of its own, which the system has back as soon as it is dropped.
+
+    In the common heap, what lives longer settles between such large blocks, and the heap grows with a clip.
+    """
+    count = math.prod(shape)
+    return np.frombuffer(mmap.mmap(-1, max(1, count * dtype.itemsize)), dtype, count).reshape(shape)
 
 
 class ClosedError(Exception):
@@ -119,7 +130,8 @@ class Packer(Generic[T]):
         rows, self._rows = self._rows, []
         if rows:
             filled = [item for _, item in rows] + [rows[-1][1]] * (self.batch_size - len(rows))
-            yield from self._submit([owner for owner, _ in rows], np.stack(filled))
+            batch = mapped((self.batch_size, *filled[0].shape), filled[0].dtype)
+            yield from self._submit([owner for owner, _ in rows], np.stack(filled, out=batch))
 
     def _submit(self, owners: list[T], batch: NDArray[Any]) -> Iterator[tuple[T, Values]]:
         if self.pool is None:

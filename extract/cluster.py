@@ -14,7 +14,6 @@ import torch
 from ..data.errors import InputError
 from ..data.manifest import Source
 from ..data.store import Store
-from .ahead import MAX_WORKERS
 from .identity import ExtractOptions, size_of
 from .outcome import Failure, Outcome, Progress, Summary, Tally, check_failures
 from .pipeline import work_list
@@ -74,8 +73,8 @@ def extract_with(
         OSError: if the store cannot be written; what was committed before stays.
     """
     options = options or ExtractOptions()
-    if options.num_workers is None and engine.cores_each is not None:
-        options = replace(options, num_workers=max(1, min(MAX_WORKERS, engine.cores_each // 2)))
+    if engine.cores_each is not None:
+        options = replace(options, num_cores=engine.cores_each)
     job = Job(store.url, Path.cwd(), recipe, options)
     return _Run(engine, pickle.dumps(job), work_list(sources, options), store, options, progress, stop).go()
 

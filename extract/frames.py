@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..data.errors import InputError
+from .batch import mapped
 
 CHUNK_IMAGES = 32
 INTERPOLATION = "area, bicubic where enlarged; bit-exact"
@@ -186,7 +187,7 @@ class Chunker:
             self._pixels, self._quality = self._fresh(), []
 
     def _fresh(self) -> Pixels:
-        return np.empty((CHUNK_IMAGES, *self._layer.size, 3), np.uint8)
+        return mapped((CHUNK_IMAGES, *self._layer.size, 3), np.dtype(np.uint8))
 
 
 def load_crop(path: Path) -> VideoFrame:

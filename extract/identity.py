@@ -40,6 +40,7 @@ class ExtractOptions:
         person: whom of those that it finds; "left", "right" and "all" make clips `<clip_id>#<person>`.
         batch_size: frames per device batch. Another size may change the last bit of a feature, not more.
         num_workers: decoder threads; None = chosen by the number of cores.
+        num_cores: cores to keep busy; None = all that this process may use.
         overwrite: make streams anew that the cache already has.
         rehash: read media whose hash is known again.
         retry_failed: try clips again that an earlier run could not make from the same bytes.
@@ -56,6 +57,7 @@ class ExtractOptions:
     person: str = "largest"
     batch_size: int = 32
     num_workers: int | None = None
+    num_cores: int | None = None
     overwrite: bool = False
     rehash: bool = False
     retry_failed: bool = False
@@ -74,6 +76,7 @@ class ExtractOptions:
         _check(self.store_dtype in STORE_DTYPES, "--store-dtype", " | ".join(STORE_DTYPES), self.store_dtype)
         _check(self.batch_size >= 1, "--batch-size", "1 or more", self.batch_size)
         _check(self.num_workers is None or self.num_workers >= 1, "--num-workers", "1 or more", self.num_workers)
+        _check(self.num_cores is None or self.num_cores >= 1, "num_cores", "1 or more", self.num_cores)
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -137,7 +137,7 @@ class _Run:
         self._visual = next((encoder for encoder in encoders if isinstance(encoder, VisualEncoder)), None)
         self._audio = next((encoder for encoder in encoders if isinstance(encoder, AudioEncoder)), None)
         on_gpu = any(encoder.device.type != "cpu" for encoder in encoders)
-        self._num_encoders = ENCODERS_ON_GPU if on_gpu else num_cores()
+        self._num_encoders = ENCODERS_ON_GPU if on_gpu else options.num_cores or num_cores()
         self._pool = ThreadPoolExecutor(self._num_encoders, "sage-va-encoder", _one_thread)
         batch = AUDIO_BATCH_ON_GPU if self._audio and self._audio.device.type == "cuda" else 1
         self._images: Packer[Assembly] = self._packer(options.batch_size, "visual")
@@ -236,13 +236,13 @@ class _Run:
 
     def _place_image(self, clip: Assembly, row: NDArray[np.floating[Any]]) -> None:
         self._summary.num_frames += 1
-        self._guarded(clip, lambda: clip.add_image(row))
+        self._guarded(clip, lambda: clip.add_image(row, self._encoders["visual"]))
 
     def _place_window(self, clip: Assembly, window: Window, steps: NDArray[np.floating[Any]]) -> None:
         assert self._audio is not None, "windows are cut for it"
         plan = self._audio.plan
         self._summary.audio_s += (window.end - window.first) * plan.step / plan.sampling_rate
-        self._guarded(clip, lambda: clip.add_window(window, steps))
+        self._guarded(clip, lambda: clip.add_window(window, steps, self._encoders["audio"]))
 
     def _guarded(self, clip: Assembly, add: Callable[[], None]) -> None:
         if clip.failed:

@@ -62,7 +62,7 @@ class TimmEncoder(VisualEncoder):
 
     def embed(self, items: Pixels) -> Tensor:
         """(B, H, W, 3) uint8 RGB of this size -> (B, D). It travels as uint8; channels_last costs nothing then."""
-        normal = ((self.sent(items).float() / 255 - self._mean) / self._std).permute(0, 3, 1, 2)
+        normal = self.sent(items).float().div_(255).sub_(self._mean).div_(self._std).permute(0, 3, 1, 2)  # one copy
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return cast(Tensor, self._model(normal))
 

@@ -97,7 +97,7 @@ class Engine(Protocol):
     """Starts workers and talks to them, by number."""
 
     num_workers: int
-    cores_each: int | None  # for the decoder threads of a worker; None = those that its process may use
+    cores_each: int | None  # that a worker keeps busy; None = those that its process may use
 
     def start(self, worker: int, job: bytes) -> None:
         """Starts a worker, or another one in the place of one that died, from a pickled Job."""
@@ -214,16 +214,16 @@ def _portable(error: Exception) -> Exception:
 
 
 class LocalEngine:
-    """Processes of this machine, one for each of `devices`; each with its share of the cores if it has a GPU.
+    """Processes of this machine, one for each of `devices`; each with its share of the cores.
 
-    On a CPU they are not kept to it, because the number of an encoder's threads must not depend on the workers.
+    One with a GPU is kept to it. One without starts no more threads than its share, and runs wherever there is room.
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
         from .ahead import num_cores  # loads torch, see above
 
         self._devices, self.num_workers = list(devices), len(devices)
-        self.cores_each = num_cores() // len(devices) if "cpu" in devices else None
+        self.cores_each = max(1, num_cores() // len(devices)) if "cpu" in devices else None
         self._processes: dict[int, Any] = {}
         self._pipes: dict[int, Connection] = {}
 

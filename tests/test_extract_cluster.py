@@ -1,6 +1,7 @@
 """Several workers make the cache that one makes, whatever happens to them."""
 
 import os
+import pickle
 import secrets
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from sage_va.data import InputError, open_store
 from sage_va.data.manifest import Source, find_sources
-from sage_va.extract import cluster, workers
+from sage_va.extract import ahead, cluster, workers
 from sage_va.extract.cluster import extract_with, find_engine
 from sage_va.extract.identity import ExtractOptions
 from sage_va.extract.outcome import Failure, Outcome, Summary
@@ -337,6 +338,37 @@ def test_devices_of_this_machine(monkeypatch):
     assert find_engine(device="cpu", num_workers=2).num_workers == 2
     shares = [workers._share(k, 2) for k in range(2)]
     assert sorted(core for share in shares for core in share) or len(os.sched_getaffinity(0)) == 1
+
+
+def test_workers_on_a_processor_share_its_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead, "num_cores", lambda: 6)
+    assert [LocalEngine(["cpu"] * k).cores_each for k in (1, 2, 4, 9)] == [6, 3, 1, 1]
+    assert LocalEngine(["cuda:0", "cuda:1"]).cores_each is None
+    engine, jobs = Pretended(2), []
+    engine.cores_each, start = 3, engine.start
+    engine.start = lambda worker, job: (jobs.append(pickle.loads(job)), start(worker, job))
+    pretend(engine, tmp_path)
+    assert [job.options.num_cores for job in jobs] == [3, 3]
+
+
+@pytest.mark.parametrize("num_cores", [1, 3])
+def test_a_worker_starts_no_more_encoder_threads_than_its_share(media, tmp_path, monkeypatch, num_cores):
+    eyes, _ = plain_recipe().make("cpu")
+    lock, now, seen = threading.Lock(), [], []
+
+    def slow(pixels):
+        with lock:
+            now.append(1)
+            seen.append(len(now))
+        time.sleep(0.05)
+        with lock:
+            now.pop()
+        return np.zeros((len(pixels), eyes.dim), np.float32)
+
+    monkeypatch.setattr(eyes, "encode", slow)
+    options = ExtractOptions(batch_size=4, num_cores=num_cores)
+    extract(find_sources([str(media)]), open_store(tmp_path / "a.zarr", "a"), visual=eyes, options=options)
+    assert max(seen) == num_cores
 
 
 def test_without_ray_the_engine_says_how_to_get_it(monkeypatch):

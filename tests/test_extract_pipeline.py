@@ -268,7 +268,7 @@ def test_features_beyond_float16_are_a_failure(media, eyes, tmp_path, monkeypatc
     assert extract(sources, store, visual=eyes, options=options).num_done == 1
     monkeypatch.setattr(eyes, "encode", lambda pixels: encode(pixels) * np.nan)
     (failure,) = extract(sources, open_store(tmp_path / "b.zarr", "a"), visual=eyes, options=OPTIONS).failures
-    assert "expected finite features, got NaN or infinity" in failure.reason
+    assert "expected finite features from encoder test_vit.r160_in1k, got NaN or infinity" in failure.reason
 
 
 def no_threads_left():

@@ -10,7 +10,9 @@ from click.testing import CliRunner
 
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
+from sage_va.data.manifest import find_sources
 from sage_va.extract.identity import ExtractOptions, check_same, encoder_from_fingerprint, encoders_from, stream_of
+from sage_va.extract.pipeline import extract
 from sage_va.tests.media import noisy_frames, tone, write_media
 
 DOC = (Path(__file__).resolve().parents[1] / "docs/encoders.md").read_text(encoding="utf-8")
@@ -145,6 +147,16 @@ def test_one_that_breaks_in_the_middle_of_a_run_is_named(install, tmp_path):
     done = CliRunner().invoke(main, run)
     assert done.exit_code == 1
     assert "encoder broken: expected floats of shape (32, 5), got float64 of shape (32, 6)" in done.output
+
+
+def test_one_that_gives_nan_for_a_clip_is_named_in_its_failure(install, tmp_path):
+    body = "return np.full((len(items), 5), 0.0 if len(items) == 2 else np.nan)"
+    install({"broken.py": CLASS.format(body=body)}, "broken = broken:Broken")
+    write_media(tmp_path / "media/a.mov", noisy_frames(4))
+    store = open_store(tmp_path / "x.zarr", "a")
+    (failure,) = extract(find_sources([str(tmp_path / "media")]), store, visual=visual("broken")).failures
+    reason = "expected finite features from plug-in broken, got NaN or infinity. Mend its `embed`."
+    assert (failure.clip_id, failure.reason) == ("a.mov", reason)
 
 
 def test_one_that_cannot_be_loaded_is_one_line(install):

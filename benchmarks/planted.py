@@ -1,0 +1,211 @@
+"""A cache with planted truth: latent valence-arousal, seen through streams whose noise switches with the stage.
+
+    python benchmarks/planted.py FOLDER [--clips 48] [--subjects 24] [--seconds 40] [--seed 0] [--equal] [--no-quality]
+
+writes `cache.zarr` and `labels/` for the public commands, and `truth.npz`, which no model reads.
+
+A person's valence and arousal are smooth, at a pace of the clip's own. Each stream sees them through one fixed
+nonlinear map, together with traits of the subject and the clip that say nothing of them, and adds noise. A clip
+passes through stages of some seconds: the person speaks, listens, is occluded, or the place is noisy. In each stage
+each stream has its own known ratio of signal to noise. The noise drifts as slowly as the signal does in part, so that
+no smoothing removes it, and it fills all dimensions of the stream alike, so that its strength can be seen in them.
+Audio runs late by a known lag, and streams drop out for spans.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_va.data import Clip, FrameClock, Track, open_store, stream_name
+
+Floats = NDArray[np.float64]
+
+STAGES = ("speaking", "listening", "occluded", "noisy")
+SNR_DB = {"visual": (0.0, 9.0, -15.0, 5.0), "audio": (9.0, -15.0, 4.0, -10.0)}
+EQUAL_DB = -3.0
+TRUTH_HZ = 100
+LABEL_HZ = 25
+
+
+@dataclass(frozen=True)
+class Planted:
+    """How the data are made.
+
+    streams: `modality/alias` of each; a further stream of a modality has its stages rotated. lag_s: by how much
+    audio runs late. noise_s: how long the slow half of the noise stays the same. masked: share of a stream's frames
+    that drop out. equal: the same noise everywhere, so that there is nothing to choose. quality: whether the cache
+    holds the quality signals `clarity`, which hints at the ratio of signal to noise, and `idle`, which does not.
+    """
+
+    streams: tuple[str, ...] = ("visual/face", "audio/voice")
+    clips: int = 48
+    subjects: int = 24
+    seconds: float = 40.0
+    dim: int = 16
+    lag_s: float = 0.3
+    noise_s: float = 1.0
+    masked: float = 0.05
+    equal: bool = False
+    quality: bool = True
+    seed: int = 0
+
+
+def plant(folder: Path, planted: Planted) -> None:
+    """Writes `cache.zarr`, `labels/*.csv` and `truth.npz` into a folder that holds none of them.
+
+    truth.npz: `times_s` (T,) at 100 Hz, `streams` (M,), `stages` (K,), `lag_s` (M,), and for each clip
+    `CLIP/va` (T, 2), `CLIP/stage` (T,) and `CLIP/snr_db` (T, M).
+    """
+    rng = np.random.default_rng(planted.seed)
+    store = open_store(folder / "cache.zarr", "a", licence="CC0-1.0")
+    (folder / "labels").mkdir()
+    times = np.arange(round(planted.seconds * TRUTH_HZ)) / TRUTH_HZ
+    traits = rng.standard_normal((planted.subjects, 3))
+    maps = [_Map(rng, planted.dim) for _ in planted.streams]
+    lags = [planted.lag_s if name.startswith("audio/") else 0.0 for name in planted.streams]
+    truth = {"times_s": times, "streams": np.array(planted.streams), "stages": np.array(STAGES), "lag_s": lags}
+    for index in range(planted.clips):
+        subject = index % planted.subjects
+        clip_id, clock = f"clip{index:03}", FrameClock.regular(LABEL_HZ, round(planted.seconds * LABEL_HZ))
+        clip = Clip(clip_id, f"subject{subject:02}", planted.seconds, clock)
+        va, stage = _latent(rng, times), _stages(rng, times)
+        trait = 0.4 * traits[subject] + 0.2 * rng.standard_normal(3)
+        snr = np.column_stack([_snr_db(planted, m)[stage] for m in range(len(planted.streams))])
+        for m, name in enumerate(planted.streams):
+            track = _track(rng, planted, maps[m], times - lags[m], va, trait, snr[:, m])
+            fingerprint = {"encoder": {"name": name, "weights": "trained"}, "planted": asdict(planted)}
+            modality, alias = name.split("/")
+            full = stream_name(modality, alias, fingerprint)
+            store.commit(clip, full, track, fingerprint=fingerprint, source_sha256=clip_id)
+        truth |= {f"{clip_id}/va": va, f"{clip_id}/stage": stage, f"{clip_id}/snr_db": snr}
+        _write_labels(folder / "labels" / f"{clip_id}.csv", times, va)
+    np.savez_compressed(folder / "truth.npz", **truth)
+
+
+def snr_on_grid(truth: np.lib.npyio.NpzFile, clip_id: str, streams: Sequence[str], times_s: Floats) -> Floats:
+    """(T, M) true signal-to-noise ratio in decibels at instants; NaN outside the clip. `streams`: aliases wanted."""
+    known = truth["streams"].tolist()
+    place = np.round(times_s * TRUTH_HZ).astype(np.int64)
+    inside = (place >= 0) & (place < len(truth["times_s"]))
+    columns = [known.index(name) for name in streams]
+    found = truth[f"{clip_id}/snr_db"][place.clip(0, len(truth["times_s"]) - 1)][:, columns]
+    return np.where(inside[:, None], found, np.nan)
+
+
+def _latent(rng: np.random.Generator, times: Floats) -> Floats:
+    """(T, 2) within ±0.95: a few slow waves around a level, at a pace of the clip's own."""
+    pace = rng.uniform(0.04, 0.2)
+    rates, phases = pace * rng.uniform(0.4, 1.6, (5, 2)), rng.uniform(0, 2 * np.pi, (5, 2))
+    waves = np.sin(2 * np.pi * rates * times[:, None, None] + phases).sum(1) * 0.35
+    return 0.95 * np.tanh(waves + rng.uniform(-0.3, 0.3, 2))
+
+
+def _stages(rng: np.random.Generator, times: Floats) -> NDArray[np.int64]:
+    """(T,) a stage for each instant, lasting 3 to 7 s, never the same twice running."""
+    found, stage = np.zeros(len(times), np.int64), int(rng.integers(len(STAGES)))
+    start = 0
+    while start < len(times):
+        end = start + round(rng.uniform(3, 7) * TRUTH_HZ)
+        found[start:end] = stage
+        start, stage = end, (stage + int(rng.integers(1, len(STAGES)))) % len(STAGES)
+    return found
+
+
+def _snr_db(planted: Planted, m: int) -> Floats:
+    """(K,) the ratio of stream m in each stage."""
+    modality = planted.streams[m].split("/")[0]
+    nth = sum(name.startswith(f"{modality}/") for name in planted.streams[:m])
+    return np.full(len(STAGES), EQUAL_DB) if planted.equal else np.roll(SNR_DB[modality], nth)
+
+
+class _Map:
+    """How a stream shows valence, arousal and traits: two layers with fixed weights, each dimension of variance 1."""
+
+    def __init__(self, rng: np.random.Generator, dim: int) -> None:
+        self.first, self.bias = rng.standard_normal((5, 2 * dim)) * 0.8, rng.standard_normal(2 * dim) * 0.5
+        self.second = rng.standard_normal((2 * dim, dim))
+        usual = np.column_stack([rng.uniform(-0.9, 0.9, (4096, 2)), 0.5 * rng.standard_normal((4096, 3))])
+        raw = np.tanh(usual @ self.first + self.bias) @ self.second
+        self.mean, self.scale = raw.mean(0), raw.std(0)
+
+    def __call__(self, va: Floats, trait: Floats) -> Floats:
+        """va (T, 2) and trait (3,) -> (T, D)."""
+        shown = np.column_stack([va, np.broadcast_to(trait, (len(va), 3))])
+        return (np.tanh(shown @ self.first + self.bias) @ self.second - self.mean) / self.scale
+
+
+def _track(
+    rng: np.random.Generator, planted: Planted, show: _Map, shown_s: Floats, va: Floats, trait: Floats, snr_db: Floats
+) -> Track:
+    """A stream of one clip at 25 Hz: at `times` it shows what was at `shown_s`, with the noise of `snr_db`."""
+    step = TRUTH_HZ // LABEL_HZ
+    chosen = np.arange(step // 2, len(va), step)
+    source = np.clip(np.round(shown_s[chosen] * TRUTH_HZ).astype(np.int64), 0, len(va) - 1)
+    signal, ratio = show(va[source], trait), snr_db[chosen]
+    noise = _noise(rng, len(chosen), planted.dim, planted.noise_s * LABEL_HZ)
+    values = signal + 10 ** (-ratio[:, None] / 20) * noise
+    signals = {"clarity": ("1", _clarity(rng, ratio)), "idle": ("1", _noise(rng, len(chosen), 1, LABEL_HZ)[:, 0])}
+    at = chosen / TRUTH_HZ
+    mask = _dropouts(rng, len(chosen), planted.masked)
+    return Track.of(values.astype(np.float16), at, mask, signals if planted.quality else None)
+
+
+def _noise(rng: np.random.Generator, length: int, dim: int, slow_frames: float) -> Floats:
+    """(T, D) of variance 1: half white, half a first-order drift that forgets within `slow_frames`."""
+    keep = np.exp(-1 / slow_frames)
+    white, drive = rng.standard_normal((2, length, dim))
+    drift = np.empty_like(drive)
+    drift[0] = drive[0]
+    for t in range(1, length):
+        drift[t] = keep * drift[t - 1] + np.sqrt(1 - keep**2) * drive[t]
+    return np.sqrt(0.5) * (white + drift)
+
+
+def _clarity(rng: np.random.Generator, snr_db: Floats) -> Floats:
+    """(T,) within 0 … 1, rising with the ratio, blurred by noise that is as large as the difference of stages."""
+    return 1 / (1 + np.exp(-(snr_db + 8 * _noise(rng, len(snr_db), 1, LABEL_HZ)[:, 0]) / 6))
+
+
+def _dropouts(rng: np.random.Generator, length: int, share: float) -> NDArray[np.bool_]:
+    """(T,) False in spans of half a second to two, about a share of all frames."""
+    mask = np.ones(length, bool)
+    for _ in range(rng.poisson(share * length / (1.25 * LABEL_HZ))):
+        start = int(rng.integers(length))
+        mask[start : start + round(rng.uniform(0.5, 2) * LABEL_HZ)] = False
+    return mask
+
+
+def _write_labels(path: Path, times: Floats, va: Floats) -> None:
+    chosen = np.arange(0, len(times), TRUTH_HZ // LABEL_HZ)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["time_s", "valence", "arousal"])
+        writer.writerows([f"{cell:.5f}" for cell in (times[t], *va[t])] for t in chosen)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    usual = Planted()
+    parser.add_argument("folder", type=Path)
+    for name in ("clips", "subjects", "seed"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(usual, name))
+    parser.add_argument("--seconds", type=float, default=usual.seconds)
+    parser.add_argument("--streams", default=",".join(usual.streams), help="modality/alias, several by commas")
+    parser.add_argument("--equal", action="store_true", help="the same noise everywhere: nothing to choose")
+    parser.add_argument("--no-quality", dest="quality", action="store_false", help="no quality signals in the cache")
+    options = vars(parser.parse_args())
+    folder, streams = options.pop("folder"), tuple(options.pop("streams").split(","))
+    folder.mkdir(parents=True, exist_ok=True)
+    plant(folder, Planted(streams=streams, **options))
+    print(f"{folder / 'cache.zarr'}\n{folder / 'labels'}\n{folder / 'truth.npz'}")
+
+
+if __name__ == "__main__":
+    main()
