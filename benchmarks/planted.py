@@ -1,6 +1,7 @@
 """A cache with planted truth: latent valence-arousal, seen through streams whose noise switches with the stage.
 
     python benchmarks/planted.py FOLDER [--clips 48] [--subjects 24] [--seconds 40] [--seed 0] [--equal] [--no-quality]
+        [--level]
 
 writes `cache.zarr` and `labels/` for the public commands, and `truth.npz`, which no model reads.
 
@@ -41,7 +42,8 @@ class Planted:
     streams: `modality/alias` of each; a further stream of a modality has its stages rotated. lag_s: by how much
     audio runs late. noise_s: how long the slow half of the noise stays the same. masked: share of a stream's frames
     that drop out. equal: the same noise everywhere, so that there is nothing to choose. quality: whether the cache
-    holds the quality signals `clarity`, which hints at the ratio of signal to noise, and `idle`, which does not.
+    holds the quality signals `clarity`, which hints at the ratio of signal to noise, and `idle`, which does not. level:
+    each step is scaled to the same expected power, so that noise cannot be told by how large features are.
     """
 
     streams: tuple[str, ...] = ("visual/face", "audio/voice")
@@ -54,6 +56,7 @@ class Planted:
     masked: float = 0.05
     equal: bool = False
     quality: bool = True
+    level: bool = False
     seed: int = 0
 
 
@@ -151,6 +154,8 @@ def _track(
     signal, ratio = show(va[source], trait), snr_db[chosen]
     noise = _noise(rng, len(chosen), planted.dim, planted.noise_s * LABEL_HZ)
     values = signal + 10 ** (-ratio[:, None] / 20) * noise
+    if planted.level:
+        values /= np.sqrt(1 + 10 ** (-ratio[:, None] / 10))
     signals = {"clarity": ("1", _clarity(rng, ratio)), "idle": ("1", _noise(rng, len(chosen), 1, LABEL_HZ)[:, 0])}
     at = chosen / TRUTH_HZ
     mask = _dropouts(rng, len(chosen), planted.masked)
@@ -199,6 +204,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=usual.seconds)
     parser.add_argument("--streams", default=",".join(usual.streams), help="modality/alias, several by commas")
     parser.add_argument("--equal", action="store_true", help="the same noise everywhere: nothing to choose")
+    parser.add_argument("--level", action="store_true", help="noise cannot be told by how large features are")
     parser.add_argument("--no-quality", dest="quality", action="store_false", help="no quality signals in the cache")
     options = vars(parser.parse_args())
     folder, streams = options.pop("folder"), tuple(options.pop("streams").split(","))

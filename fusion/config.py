@@ -87,6 +87,7 @@ class ModelConfig(Part):
     heads: Count = 4
     dropout: Share = 0.1
     input_dropout: Share = 0.0
+    quality_input: bool = False
     stage: Literal["none", "latent", "given", "depth"] = "latent"
     num_stages: Count = 3
     separate_heads: bool = False

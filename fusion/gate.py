@@ -21,8 +21,9 @@ class Encoded:
     """What a fusion is given of M streams in B windows of L steps.
 
     h: M × (B, L, d) features, which at steps where the stream is not valid tell only of what is near. quality:
-    M × (B, L, Q) standardised signals. mask (B, L, M) where each stream is valid, which is nowhere outside the clip.
-    active (B, L, M) where it is valid and, if a voice detector has listened, holds speech.
+    M × (B, L, Q) standardised signals, the last of them how strong the features are. mask (B, L, M) where each stream
+    is valid, which is nowhere outside the clip. active (B, L, M) where it is valid and, if a voice detector has
+    listened, holds speech.
     """
 
     h: list[Tensor]

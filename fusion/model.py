@@ -108,6 +108,20 @@ class VAModel(nn.Module, ABC):
         """Windows -> Output; steps outside a clip hold values of no meaning."""
 
 
+def num_evidence(stream: Stream) -> int:
+    """Q of `Encoded.quality`: the stream's quality signals, and how strong its features are."""
+    return len(stream.quality_names) + 1
+
+
+def strength(values: Tensor, mask: Tensor) -> Tensor:
+    """Log mean square of standardised features (B, L, D), which the LayerNorm of (1) hides: (B, L, 1), 0 where masked.
+
+    Noise that adds to a signal shows in it.
+    """
+    power = values.square().mean(-1).clamp(min=1e-2, max=1e2).log()
+    return torch.where(mask, power, 0)[..., None]
+
+
 class StreamEncoder(nn.Module):
     """Equations (1) and (2): project, replace invalid frames by a token, convolve."""
 
@@ -116,7 +130,8 @@ class StreamEncoder(nn.Module):
         dropout = (
             nn.Dropout(config.input_dropout) if config.input_dropout else nn.Identity()
         )  # 0 costs random numbers too
-        self.project = nn.Sequential(nn.LayerNorm(stream.dim), dropout, nn.Linear(stream.dim, config.dim))
+        width = stream.dim + (num_evidence(stream) if config.quality_input else 0)
+        self.project = nn.Sequential(nn.LayerNorm(width), dropout, nn.Linear(width, config.dim))
         self.absent = nn.Parameter(torch.zeros(config.dim))
         self.tcn = TCN(config.dim, config.tcn_blocks, config.tcn_kernel, config.causal, config.dropout)
 
@@ -149,11 +164,17 @@ class EncodedModel(VAModel):
 
     def encode(self, windows: Windows) -> Encoded:
         """What a fusion is given of windows."""
-        h = [
-            encoder(norm(values), windows.mask[..., m], windows.inside)
-            for m, (encoder, norm, values) in enumerate(zip(self.encoders, self.norms, windows.values, strict=True))
+        values = [norm(x) for norm, x in zip(self.norms, windows.values, strict=True)]
+        quality = [
+            torch.cat([norm(q), strength(x, windows.mask[..., m])], dim=-1)
+            for m, (norm, q, x) in enumerate(zip(self.quality_norms, windows.quality, values, strict=True))
         ]
-        quality = [norm(q) for norm, q in zip(self.quality_norms, windows.quality, strict=True)]
+        if self.config.quality_input:
+            values = [torch.cat(pair, dim=-1) for pair in zip(values, quality, strict=True)]
+        h = [
+            encoder(x, windows.mask[..., m], windows.inside)
+            for m, (encoder, x) in enumerate(zip(self.encoders, values, strict=True))
+        ]
         return Encoded(h, quality, windows.mask, self._active(windows))
 
     def _active(self, windows: Windows) -> Tensor:

@@ -16,7 +16,7 @@ from ..data.windows import Stream, Windows
 from .attention import CrossAttention, JointCrossAttention
 from .config import Config, ModelConfig, check_config
 from .gate import Fused, ReliabilityFusion
-from .model import EncodedModel, FusionModel, Output, VAModel
+from .model import EncodedModel, FusionModel, Output, VAModel, num_evidence
 from .rivals import DCA, GMU, ITERATIONS, LFAN, RAAV, TAGF, Attended, Concat, leader_of
 
 GROUP = "sage_va.variants"
@@ -88,7 +88,7 @@ def _sage(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
         todo = "Name fewer data.streams, or choose another stage."
         expected = f"at most {MAX_GIVEN} streams with model.stage=given"
         raise InputError("model.stage", expected=expected, got=str(len(streams)), todo=todo)
-    return ReliabilityFusion([len(stream.quality_names) for stream in streams], config)
+    return ReliabilityFusion([num_evidence(stream) for stream in streams], config)
 
 
 def _concat(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
@@ -134,6 +134,9 @@ VARIANTS: dict[str, Variant] = {
     "visual": Variant(_concat, "one modality", modality="visual"),
     "audio": Variant(_concat, "one modality", modality="audio"),
     "concat": Variant(_concat, "the usual baseline"),
+    "concat-quality": Variant(
+        _concat, "concat that is given what a gate reads: the quality signals", demands={"model.quality_input": True}
+    ),
     "late": Variant(LateModel, "decision-level fusion"),
     "gmu": Variant(_gmu, "Arevalo et al., arXiv 1702.01992"),
     "xattn": Variant(_attended(_cross), "Tsai et al., arXiv 1906.00295"),

@@ -23,7 +23,7 @@ from sage_va.fusion import variants
 from sage_va.fusion.attention import CrossAttention, JointCrossAttention
 from sage_va.fusion.config import Config, ModelConfig, check_config
 from sage_va.fusion.gate import Encoded, Fused, ReliabilityFusion, given_stage
-from sage_va.fusion.model import FusionModel, VAModel
+from sage_va.fusion.model import FusionModel, VAModel, num_evidence, strength
 from sage_va.fusion.rivals import DCA, GMU, LFAN, RAAV, TAGF, Attended
 from sage_va.fusion.variants import VARIANTS, Variant, build_model, find_variant, resolve, variant_names
 from sage_va.tests.synthetic import make_cache, random_windows, streams_of, tiny
@@ -50,7 +50,7 @@ def encoded(batch: int = 2, length: int = 9, num_streams: int = 2, masked: float
     torch.manual_seed(1)
     mask = torch.rand(batch, length, num_streams) >= masked
     h = [torch.randn(batch, length, DIM) for _ in range(num_streams)]
-    quality = [torch.zeros(batch, length, len(stream.quality_names)) for stream in streams_of()]
+    quality = [torch.zeros(batch, length, num_evidence(stream)) for stream in streams_of()]
     return Encoded(h, quality, mask, mask)
 
 
@@ -59,8 +59,8 @@ def zero(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-def test_there_are_fourteen_and_five_ablations() -> None:
-    assert len(VARIANTS) == 19
+def test_there_are_fifteen_and_five_ablations() -> None:
+    assert len(VARIANTS) == 20
     assert len(ABLATIONS) == 5
     assert all(variant.source for variant in VARIANTS.values())
 
@@ -229,6 +229,21 @@ def test_raav_keeps_the_sound_in_few_latents() -> None:
     x = encoded()
     turned = dataclasses.replace(x, h=[x.h[0], x.h[1].flip(1)])
     torch.testing.assert_close(fusion(turned).features, fusion(x).features)
+
+
+@torch.no_grad()
+def test_concat_quality_is_given_what_a_gate_reads() -> None:
+    plain, given = make("concat"), make("concat-quality")
+    windows = random_windows(plain.streams, 2, 9)
+    other = dataclasses.replace(windows, quality=[q + 1 for q in windows.quality])
+    assert torch.equal(plain(other).va, plain(windows).va)
+    assert not torch.allclose(given(other).va, given(windows).va)
+
+
+def test_strength_is_the_log_power_of_valid_features() -> None:
+    values = torch.tensor([[[3.0, 3.0], [0.1, 0.1], [5.0, 5.0]]])
+    found = strength(values, torch.tensor([[True, True, False]]))
+    torch.testing.assert_close(found, torch.tensor([[[9.0], [0.01], [1.0]]]).log())
 
 
 @torch.no_grad()
