@@ -12,20 +12,12 @@ import click
 
 from . import __version__
 from .cli_cache import cache_group, store_options
+from .cli_fusion import calibrate, compare, evaluate, train, variants
 from .data import InputError, open_store
-from .terminal import Bar, TrainLog, failures, interruptible, json_option, show
+from .terminal import Bar, chosen_device, device_option, failures, interruptible, json_option, show
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 EXTRAS = {"PIL", "av", "cv2", "librosa", "soxr", "timm", "torchvision", "transformers"}
-preset_option = click.option(
-    "--preset",
-    type=click.Choice(["auto", "tiny", "base", "large"]),
-    default="auto",
-    show_default=True,
-    help="Size and strength of regularisation, below --config and --set; auto is tiny under 5 h of labelled "
-    "recordings, else base.",
-)
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 
 
 class Lines(click.Group):
@@ -247,9 +239,9 @@ def extract(
     names = {"visual": visual, "visual_weights": visual_weights, "audio": audio, "audio_weights": audio_weights}
     recipe = Recipe({**names, "layer": layer, "vad": vad, "precision": precision})
     if dry_run:
-        show(asdict(plan(sources, *recipe.make(_device(device)), made)), as_json, _describe_plan)
+        show(asdict(plan(sources, *recipe.make(chosen_device(device)), made)), as_json, _describe_plan)
         return
-    one = _device(device) if engine == "local" else device
+    one = chosen_device(device) if engine == "local" else device
     workers = find_engine(engine, device=device, num_workers=num_processes, address=ray_address)
     eyes, ears = (None, None) if workers else recipe.make(one)
     store = open_store(cache, "a", licence=licence, restricted=restricted)
@@ -330,198 +322,8 @@ def status(cache: str, as_json: bool) -> None:
 
 
 main.add_command(cache_group)
-
-
-@main.command()
-@click.argument("cache")
-@click.option(
-    "--labels",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of Aff-Wild2 .txt files (row k = frame k) or .csv files with time_s, valence, arousal.",
-)
-@click.option(
-    "--out", "run", required=True, type=click.Path(path_type=Path), help="Folder of the run, which must be new."
-)
-@click.option(
-    "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file."
-)
-@click.option(
-    "--variant", metavar="NAME", help="Short for --set model.variant=…: sage, concat, gmu … (`sage-va variants`)."
-)
-@click.option("--seed", type=int, help="Short for --set seed=….")
-@preset_option
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key, e.g. --set train.epochs=20.")
-@device_option
-@click.option("--show-config", is_flag=True, help="Print the resolved configuration and stop.")
-@json_option
-def train(
-    cache: str,
-    labels: Path,
-    run: Path,
-    config_path: Path | None,
-    variant: str | None,
-    seed: int | None,
-    preset: str,
-    assignments: tuple[str, ...],
-    device: str,
-    show_config: bool,
-    as_json: bool,
-) -> None:
-    """Trains a fusion model on cached features.
-
-    `--set split.folds=8` trains one run per fold; `eval` then pools their held-out clips into one score.
-    """
-    from .fusion.config import load_config
-    from .fusion.evaluate import plain
-    from .fusion.train import train as fit
-    from .fusion.variants import resolve
-
-    short = [f"model.variant={variant}"] * bool(variant) + [f"seed={seed}"] * (seed is not None)
-    store = open_store(cache)
-    config = resolve(load_config(config_path, [*short, *assignments], _preset(preset, store, labels)))
-    if show_config:
-        click.echo(config.to_yaml(), nl=False)
-        return
-    with TrainLog(config, quiet=as_json) as log:
-        runs = fit(store, labels, run, config, device=_device(device), log=log)
-    show(
-        plain({"runs": [str(path) for path in runs], "val": log.scores, "random_weights": log.random_weights}),
-        as_json,
-        _describe_training,
-    )
-
-
-@main.command("eval")
-@click.argument(
-    "runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
-@click.option("--cache", help="Another cache than the run was trained on.")
-@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Other labels.")
-@click.option(
-    "--split", type=click.Choice(["train", "val", "test"]), help="Default: test, or val where there is no test."
-)
-@click.option(
-    "--robustness", "robust", is_flag=True, help="Corrupt the cached streams: curves and areas, for any number of runs."
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="With --robustness: folder for JSON, CSV and picture.",
-)
-@device_option
-@json_option
-def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str, as_json: bool, **places: Any) -> None:
-    """Scores a run: one CCC per target over all labelled instants of a split, raw and smoothed.
-
-    For a cross-validation run, the held-out clips of all folds are pooled.
-    """
-    from .fusion.report import describe_robustness, describe_score, write_robustness
-    from .fusion.robustness import robustness
-    from .fusion.score import score_run
-
-    first, *others = runs
-    if not robust and (others or out):
-        raise click.UsageError("Several runs, and --out, go with --robustness.")
-    places["device"] = _device(device)
-    if not robust:
-        show(score_run(first, **places), as_json, describe_score)
-        return
-    with Bar("corruptions") as bar:
-        found = {"runs": [robustness(run, **places, tick=bar.tick) for run in runs]}
-    if out:
-        write_robustness(out, found)
-    show(found, as_json, describe_robustness)
-
-
-@main.command()
-@click.argument("cache")
-@click.option(
-    "--labels",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of Aff-Wild2 .txt files (row k = frame k) or .csv files with time_s, valence, arousal.",
-)
-@click.option("--variants", required=True, metavar="NAME,NAME,…", help="What to compare, e.g. sage,concat,late,visual.")
-@click.option("--seeds", "num_seeds", type=click.IntRange(1), default=5, show_default=True, help="Seeds 0, 1, ….")
-@click.option(
-    "--folds", type=click.IntRange(3), help="Cross-validate: every clip is tested once. Default: the split as set."
-)
-@click.option(
-    "--base", metavar="NAME", help="What the others are held against. Default: concat if it takes part, else the first."
-)
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the runs and the table; one to go on with."
-)
-@click.option(
-    "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file."
-)
-@preset_option
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key, e.g. --set train.epochs=20.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    help="Runs at a time, on one core each; 1 takes all cores for one. Default: the number of cores; 1 on a GPU.",
-)
-@device_option
-@json_option
-def compare(
-    cache: str,
-    labels: Path,
-    variants: str,
-    out: Path,
-    config_path: Path | None,
-    preset: str,
-    assignments: tuple[str, ...],
-    device: str,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Trains variants side by side and prints one table: CCC over seeds, and differences with their intervals.
-
-    Runs lie in OUT/VARIANT/seed-S/fold-K, the table in OUT as table.csv, .md, .json and .png. A seed decides the split
-    as well as the weights, the same for all variants. Run it again to resume, or with more variants or seeds: what is
-    done is skipped. A run that fails is listed with its reason; the others are done; exit code 1.
-    """
-    from .fusion.compare import compare as compare_all
-    from .fusion.config import load_config
-
-    store = open_store(cache)
-    config = load_config(config_path, assignments, _preset(preset, store, labels))
-    names = [name.strip() for name in variants.split(",") if name.strip()]
-    if not names:
-        raise click.UsageError("Name variants with --variants, such as sage,concat.")
-    with Bar("runs") as bar:
-        found = compare_all(
-            store, labels, out, config, names, device=_device(device), progress=_counter(bar), **options
-        )
-    show(found, as_json, _describe_comparison)
-    sys.exit(130 if found["interrupted"] else 1 if found["failures"] else 0)
-
-
-@main.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new run.")
-@click.option("--cache", help="Another cache than the run was trained on.")
-@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Other labels.")
-@device_option
-@json_option
-def calibrate(run: Path, out: Path, cache: str | None, labels: Path | None, device: str, as_json: bool) -> None:
-    """Refits how a run's gate turns evidence into reliability, on its validation clips; all else stays as it is."""
-    from .fusion.calibrate import calibrate as refit
-    from .fusion.report import describe_calibration
-
-    show(refit(run, out, cache=cache, labels=labels, device=_device(device)), as_json, describe_calibration)
-
-
-@main.command()
-@json_option
-def variants(as_json: bool) -> None:
-    """Lists the fusion variants, also those that packages add, and where each comes from."""
-    from .fusion.variants import find_variant, variant_names
-
-    found = {name: find_variant(name).source for name in variant_names()}
-    show(found, as_json, lambda found: "\n".join(f"{name:<20} {source}" for name, source in found.items()))
+for command in (train, evaluate, compare, calibrate, variants):
+    main.add_command(command)
 
 
 @main.command()
@@ -541,7 +343,9 @@ def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **optio
     from .predict import predict_to_csv
 
     with Bar("clips") as bar:
-        summary = predict_to_csv(run, media, out, progress=bar, **{**options, "device": _device(options["device"])})
+        summary = predict_to_csv(
+            run, media, out, progress=bar, **{**options, "device": chosen_device(options["device"])}
+        )
     show(summary, as_json, _describe_prediction)
     sys.exit(1 if summary["failures"] else 0)
 
@@ -556,33 +360,6 @@ def demo(out: Path, num_clips: int, seconds: float, seed: int) -> None:
     from .demo import run_demo
 
     run_demo(out, num_clips=num_clips, seconds=seconds, seed=seed)
-
-
-def _preset(name: str, store: Any, labels: Path) -> str:
-    """The preset that is meant."""
-    from .fusion.config import suited_preset
-    from .fusion.dataset import labelled_hours
-
-    if name == "auto":
-        hours = labelled_hours(store, labels)
-        name = suited_preset(hours)
-        click.echo(f"preset {name}: {hours:.1f} h of labelled recordings", err=True)
-    return name
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:
-            got = str(error).splitlines()[0]
-            raise InputError(
-                "--device", expected="a device of this machine", got=got, todo="Use --device cpu."
-            ) from None
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _describe_plan(found: dict[str, Any]) -> str:
@@ -609,33 +386,6 @@ def _describe_extraction(found: dict[str, Any]) -> str:
     if found["interrupted"]:
         lines.append("interrupted: the clips in work were finished; run the same command to go on")
     return "\n".join([*lines, *failures(found["failures"])])
-
-
-def _describe_training(found: dict[str, Any]) -> str:
-    return "\n".join(f"done: {path}" for path in found["runs"]) + "\nScore it with `sage-va eval`."
-
-
-def _counter(bar: Bar) -> Callable[[int, int], None]:
-    def count(num_done: int, total: int) -> None:
-        bar.bar.total = total
-        bar.bar.update(num_done - bar.bar.n)
-        bar.bar.refresh()
-
-    return count
-
-
-def _describe_comparison(found: dict[str, Any]) -> str:
-    from .fusion.table import describe_table
-
-    lines = [f"{found['num_trained']} runs done, {found['num_skipped']} there already, "
-             f"{len(found['failures'])} failed, of {found['num_cells']}"]  # fmt: skip
-    if found["unlabelled"]:
-        lines.append(f"{len(found['unlabelled'])} clips without labels")
-    if found["interrupted"]:
-        lines.append("interrupted: run the same command to go on")
-    else:
-        lines += [describe_table(found), f"table.csv, .md, .json and .png: {found['out']}"]
-    return "\n".join([*lines, *(f"failed: {row['cell']}: {row['reason']}" for row in found["failures"])])
 
 
 def _describe_crops(found: dict[str, Any]) -> str:

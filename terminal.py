@@ -13,6 +13,9 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from .data import InputError
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
@@ -24,6 +27,26 @@ def show(found: dict[str, Any], as_json: bool, describe: Callable[[dict[str, Any
 def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
     """A line for each clip that failed."""
     return [f"failed: {row['clip_id']}: {row['reason']}" for row in rows]
+
+
+def chosen_device(name: str) -> str:
+    """The device that a name means.
+
+    Raises:
+        InputError: if this machine has none of it.
+    """
+    import torch
+
+    if name != "auto":
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            got = str(error).splitlines()[0]
+            raise InputError(
+                "--device", expected="a device of this machine", got=got, todo="Use --device cpu."
+            ) from None
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @contextlib.contextmanager
@@ -62,6 +85,12 @@ class Bar:
         failed = f", {progress.num_failed} failed" if progress.num_failed else ""
         self.bar.set_postfix_str(f"{progress.frames_per_s:.0f} frames/s{left}{failed}", refresh=False)
         self.bar.update(progress.num_done + progress.num_skipped + progress.num_failed - self.bar.n)
+        self.bar.refresh()
+
+    def count(self, num_done: int, total: int) -> None:
+        """So many of so many are done."""
+        self.bar.total = total
+        self.bar.update(num_done - self.bar.n)
         self.bar.refresh()
 
     def tick(self, *_: object) -> None:

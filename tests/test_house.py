@@ -76,6 +76,7 @@ sys.meta_path.insert(0, Blocker())
 import sage_va, sage_va.cli, sage_va.data.importer, sage_va.data.exporter, sage_va.data.inspect, sage_va.data.manifest
 import sage_va.data.copy, sage_va.data.maintain, sage_va.data.status
 import sage_va.fusion.train, sage_va.fusion.score, sage_va.fusion.report
+import sage_va.fusion.compare, sage_va.fusion.robustness, sage_va.fusion.calibrate, sage_va.fusion.variants
 print(sorted(set({sorted(FOREIGN)!r}) & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
