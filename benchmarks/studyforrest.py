@@ -19,8 +19,9 @@ import numpy as np
 
 NUM_RUNS = 8
 VARIANTS = (  # the first is what the others are held against
-    "concat", "linear", "visual", "audio", "late", "gmu", "xattn", "jca", "rjca", "dca", "lfan", "tagf", "raav", "sage",
-    "sage-no-stage", "sage-no-calibration", "sage-no-separation", "sage-no-tcn", "sage-no-transformer",
+    "concat", "concat-quality", "linear", "visual", "audio", "late", "gmu", "xattn", "jca", "rjca", "dca", "lfan",
+    "tagf", "raav", "sage", "sage-no-stage", "sage-no-calibration", "sage-no-separation", "sage-no-tcn",
+    "sage-no-transformer",
 )  # fmt: skip
 SETTINGS = Path(__file__).with_name("studyforrest.yaml")
 
