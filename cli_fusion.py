@@ -150,7 +150,7 @@ def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="Runs at a time, on one core each; 1 takes all cores for one. Default: the number of cores; 1 on a GPU.",
+    help="Runs at a time, on one core each. Default: the number of cores; 1 on a GPU.",
 )
 @device_option
 @json_option

@@ -39,7 +39,8 @@ def span_s(clip: Clip) -> list[float]:
 def lay_clip(store: Store, streams: Sequence[str], clip: Clip, records: Sequence[str], hz: float) -> Laid:
     """One clip on its grid, every byte of it checked."""
     tracks = [_track(store, clip.clip_id, stream, sha256) for stream, sha256 in zip(streams, records, strict=True)]
-    spans = [*(track.times_s[[0, -1]] for track in tracks), span_s(clip)]
+    known = span_s(clip)  # of the tracks only where no frames are known: the choice of streams must not move the grid
+    spans = [known] if known else [track.times_s[[0, -1]] for track in tracks]
     grid = Grid.over(hz, float(np.min(np.concatenate(spans))), float(np.max(np.concatenate(spans))))
     arrays, masks = {}, []
     for m, track in enumerate(tracks):

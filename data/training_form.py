@@ -27,7 +27,7 @@ from .lay import Laid
 from .store import Store
 from .timebase import Grid
 
-VERSION = 1  # of the files' layout, and of how tracks are put on a grid
+VERSION = 2  # of the files' layout, and of how tracks are put on a grid
 META = "meta.json"
 BUILDING = "building"
 UNUSED_S = 30 * 24 * 3600

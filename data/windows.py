@@ -163,8 +163,8 @@ def load_corpus(
 ) -> Corpus:
     """Reads clips whole, checked, and puts streams and labels on one grid.
 
-    A clip's grid spans these streams and all frames of the recording, so that every choice of streams is scored on the
-    same labels. A stream that a clip lacks altogether is an error: silence and missing
+    A clip's grid spans all frames of the recording, or these streams where no frames are known, so that every choice of
+    streams is scored on the same labels. A stream that a clip lacks altogether is an error: silence and missing
     faces are masked tracks, not absent ones.
 
     Args:

@@ -79,6 +79,9 @@ def _report(run: Run, corpus: Corpus) -> dict[str, Any]:
 def refit(run: Run, corpus: Corpus) -> None:
     """Moves offsets and temperatures of the run's gate to the least cross-entropy on the labelled steps of a corpus."""
     fusion, batches = _fusion_of(run), list(_batches(run, corpus))
+    counts = [int((windows.mask & error.isfinite()).sum()) for _, error, windows in batches]
+    if not sum(counts):
+        raise InputError(run.path, expected="validation labels that count", got="none", todo="Check --labels.")
     learnt = [fusion.gate.offset, fusion.gate.raw_temperature]
     fusion.gate.uncalibrate()
     run.model.requires_grad_(False)
@@ -88,8 +91,9 @@ def refit(run: Run, corpus: Corpus) -> None:
     sigma = torch.tensor(run.sigma)
     for _ in range(NUM_STEPS):
         optimiser.zero_grad()
-        for encoded, error, windows in batches:
-            calibration_loss(fusion.trust(encoded)[-1], error, sigma, windows).backward()
+        for count, (encoded, error, windows) in zip(counts, batches, strict=True):
+            loss = calibration_loss(fusion.trust(encoded)[-1], error, sigma, windows)
+            (loss * (count / sum(counts))).backward()
         optimiser.step()
     run.model.requires_grad_(False)
 

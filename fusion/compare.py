@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..data.errors import InputError
+from ..data.errors import InputError, first_line
 from ..data.store import Store
 from ..data.training_form import address_of
 from .cells import SCORE, Bench, Cell, Job, plan, read_json
@@ -101,7 +101,7 @@ def compare(
 def _of_all(store: Store, config: Config, variants: Sequence[str]) -> Config:
     """A configuration whose streams are those of all variants: `concat` takes every one, a single variant its own."""
     num_streams = len(config.data.streams) or len({name.split("/")[0] for name in store.streams()})
-    variant = variants[0] if len(variants) == 1 or num_streams < 2 else "concat"
+    variant = variants[0] if num_streams < 2 else "concat"
     return check_config({**config.model_dump(), "model": {"variant": variant}}, variant)
 
 
@@ -123,8 +123,14 @@ def _work(bench: Bench, cells: Sequence[Cell], jobs: int, progress: Progress) ->
 
 
 def _here(bench: Bench, cells: Sequence[Cell]) -> Ended:
-    for cell in cells:
-        yield cell, _attempt(bench, cell)
+    """In this process, by one thread, as a worker does: the number of threads changes last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for cell in cells:
+            yield cell, _attempt(bench, cell)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _in_processes(job: Job, cells: Sequence[Cell], jobs: int) -> Ended:
@@ -171,6 +177,8 @@ def _attempt(bench: Bench, cell: Cell) -> str | None:
         bench.do(cell)
     except InputError as error:
         return str(error)
+    except Exception as error:  # what a variant of the user's own does, or the device
+        return first_line(error)
     return None
 
 

@@ -159,9 +159,9 @@ class ReliabilityFusion(nn.Module):
             depths = floored_weights(each.movedim(-1, 0), mask, self.floor)  # (8) at each depth
             shares = stage.movedim(-1, 0)[..., None]
             weights, h, parts = (shares * depths).sum(0), encoded.h, []
-            for depth, share in zip(depths, shares, strict=True):
+            for k, (depth, share) in enumerate(zip(depths, shares, strict=True)):
+                h = self.interact(h, mask) if k else h
                 parts.append(share * self._mix(h, depth))
-                h = self.interact(h, mask)
             mixed = torch.stack(parts).sum(0)
         mixed = torch.where(mask.any(-1, keepdim=True), mixed, self.null.to(mixed.dtype))
         return Fused(self.norm(mixed), weights, reliability, stage)  # (9)

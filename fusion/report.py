@@ -13,6 +13,7 @@ import numpy as np
 from ..data.labels import Truth
 from .evaluate import TARGETS, Prediction
 
+SEEN = "scored on the clips that chose the epoch and the smoothing: too good for unseen ones"
 COLOURS = (  # Okabe and Ito, safe for colour-blind readers
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
 )  # fmt: skip
@@ -26,6 +27,8 @@ def describe_score(found: dict[str, Any]) -> str:
              f"{found['num_labels']} labels{folds}"]  # fmt: skip
     if found["random_weights"]:
         lines.append(f"UNTRAINED ENCODER (random weights): {', '.join(found['random_weights'])}")
+    if found["split"] == "val":
+        lines.append(SEEN)
     lines.append("CCC (95 % interval, bootstrap over clips)   valence               arousal               mean")
     for name in ("raw", "smoothed"):
         row, title = found[name], name

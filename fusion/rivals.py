@@ -114,8 +114,9 @@ class TAGF(Attended):
 
     def __init__(self, num_streams: int, dim: int, attention: nn.Module) -> None:
         super().__init__(num_streams, dim, attention, ITERATIONS)
-        self.read = nn.LSTM(dim, dim // 2, batch_first=True, bidirectional=True)
-        self.score = nn.Linear(2 * (dim // 2), 1)
+        half = max(1, dim // 2)
+        self.read = nn.LSTM(dim, half, batch_first=True, bidirectional=True)
+        self.score = nn.Linear(2 * half, 1)
 
     def forward(self, encoded: Encoded) -> Fused:
         """Encoded -> Fused without weights."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .ccc import ccc_of_moments
 from .evaluate import TARGETS, plain
-from .report import COLOURS
+from .report import COLOURS, SEEN
 
 KINDS = ("raw", "smoothed")
 NAMES = (*TARGETS, "mean")
@@ -94,7 +94,7 @@ def _over_seeds(sums: Sequence[Tensor]) -> dict[str, Any]:
     each = _with_mean(torch.stack([clips.sum(0) for clips in sums])) if sums else torch.empty(0, len(NAMES))
     found = {}
     for name, values in zip(NAMES, each.T.tolist(), strict=True):
-        spread = statistics.stdev(values) if len(values) > 1 else math.nan
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
         found[name] = {"mean": statistics.fmean(values) if values else math.nan, "std": spread, "each": values}
     return found
 
@@ -170,7 +170,10 @@ def describe_table(found: dict[str, Any]) -> str:
     """The table as text."""
     width = max(len(_title(row, found)) for row in found["rows"])
     head = "  ".join(f"{name:<14}" for name in (*NAMES, "mean, smoothed"))
-    lines = [*_heading(found), "CCC, mean ± std over seeds; seconds: median of the trainings"]
+    lines = [
+        *_heading(found),
+        "CCC, mean ± std over seeds; seconds: median of the trainings (the first gate cross-fits for all)",
+    ]
     lines.append(f"  {'':<{width}}  {head}  parameters  seconds")
     for row in found["rows"]:
         cells = [_spread(row["raw"][name]) for name in NAMES] + [_spread(row["smoothed"]["mean"])]
@@ -239,6 +242,8 @@ def _heading(found: dict[str, Any]) -> list[str]:
              f"{_folds(found)}, {_num_seeds(found)} seeds; base {found['base']}"]  # fmt: skip
     if found["random_weights"]:
         lines.append(f"UNTRAINED ENCODER (random weights): {', '.join(found['random_weights'])}")
+    if "val" in (found["split"] or ""):
+        lines.append(SEEN)
     return lines
 
 

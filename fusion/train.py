@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.errors import InputError
 from ..data.splits import Role
 from ..data.store import Store
-from ..data.windows import Corpus
+from ..data.windows import Corpus, cut, plan_windows
 from .checkpoint import METRICS, check_new, finish_run, start_run
 from .config import Config
 from .crossfit import crossfit_folds, unseen_errors
@@ -124,8 +124,19 @@ def train_one(
 
 def _check(corpus: Corpus, roles: Mapping[str, Role], config: Config) -> None:
     training, _ = (_counted(corpus, roles, role) for role in ("train", "val"))
-    if _learns_trust(build_model(corpus.streams, config.model), config):
+    model = build_model(corpus.streams, config.model).to(corpus.mask.device)
+    _check_gate(model, corpus)
+    if _learns_trust(model, config):
         crossfit_folds(corpus, training, config)
+
+
+def _check_gate(model: VAModel, corpus: Corpus) -> None:
+    """Refuses a fusion that says it has a gate and returns no reliability."""
+    with torch.inference_mode():
+        made = model.eval()(cut(corpus, plan_windows(corpus, [0], 8, 8)[:1], 8))
+    if model.learns_trust and made.fused.reliability is None:
+        todo = "Return it in Fused, or leave learns_trust out."
+        raise InputError(f"variant {model.config.variant}", expected="a reliability", got="none", todo=todo)
 
 
 def _learns_trust(model: VAModel, config: Config) -> bool:

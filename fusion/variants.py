@@ -88,6 +88,8 @@ def _sage(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
         todo = "Name fewer data.streams, or choose another stage."
         expected = f"at most {MAX_GIVEN} streams with model.stage=given"
         raise InputError("model.stage", expected=expected, got=str(len(streams)), todo=todo)
+    if config.stage == "depth":
+        _check_heads(config)
     return ReliabilityFusion([num_evidence(stream) for stream in streams], config)
 
 
@@ -99,7 +101,14 @@ def _gmu(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
     return GMU(len(streams), config.dim)
 
 
+def _check_heads(config: ModelConfig) -> None:
+    if config.dim % config.heads:
+        expected = f"a multiple of model.heads = {config.heads}"
+        raise InputError("model.dim", expected=expected, got=str(config.dim), todo="Change one of them.")
+
+
 def _cross(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
+    _check_heads(config)
     return CrossAttention(len(streams), config.dim, config.heads, config.causal)
 
 
@@ -199,7 +208,11 @@ def resolve(config: Config) -> Config:
     """
     raw = config.model_dump()
     for key, value in find_variant(config.model.variant).demands.items():
-        section, name = key.split(".")
+        section, _, name = key.partition(".")
+        if not isinstance(raw.get(section), dict) or name not in raw[section]:
+            place = f"variant {config.model.variant}"
+            todo = "Mend its package."
+            raise InputError(place, expected="demands such as model.layers", got=repr(key), todo=todo)
         raw[section][name] = value
     return check_config(raw, "configuration")
 

@@ -43,7 +43,7 @@ def test_verify_counts_problems_but_not_leftovers(store: Store) -> None:
     found = verify(store, ticks.append)
     assert [(p["clip_id"], p["stream"]) for p in found["problems"]] == [("a", VISUAL_NAME)]
     assert sorted(set(ticks)) == store.clip_ids()
-    assert "1 problems. Run `sage-va cache repair`" in describe_verified(found)
+    assert "1 problem. Run `sage-va cache repair`" in describe_verified(found)
 
 
 def test_verify_a_part(store: Store) -> None:

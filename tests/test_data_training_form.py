@@ -155,9 +155,11 @@ class TestForm:
         elif hurt == "gone":
             values.unlink()
         else:
-            old, new = {"seal": ("clip1", "clip9"), "no json": ("{", "["), "version": ('"version": 1', '"version": 0')}[
-                hurt
-            ]
+            old, new = {
+                "seal": ("clip1", "clip9"),
+                "no json": ("{", "["),
+                "version": (f'"version": {module.VERSION}', '"version": 0'),
+            }[hurt]
             meta.write_text(meta.read_text().replace(old, new))
         assert forms()[0].meta is None
         assert same(load(store), first)
@@ -298,7 +300,7 @@ class TestMaking:
             monkeypatch.undo()
             other = training_folder() / place.name.split(".")[0]
             monkeypatch.setattr(module, "folders", lambda _: [])
-            module._make(other, {"version": 1, "grid_hz": 25.0, "clips": [{}]}, iter([laid(5)]))
+            module._make(other, {"version": module.VERSION, "grid_hz": 25.0, "clips": [{}]}, iter([laid(5)]))
 
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(module, "folders", lambda _: [])

@@ -1,6 +1,7 @@
 """From cached Tracks to windows: one grid for streams of different rates, nothing leaks, every step is covered."""
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_va.data import Clip, DamagedError, InputError, Store, Track, open_store, stream_name
+from sage_va.data import Clip, DamagedError, FrameClock, InputError, Store, Track, open_store, stream_name
 from sage_va.data import windows as module
 from sage_va.data.labels import Truth
 from sage_va.data.windows import Corpus, choose_streams, cut, load_corpus, plan_windows, window_starts
 from sage_va.tests.synthetic import random_corpus, streams_of
 
 
-def commit(store: Store, clip_id: str, stream: str, track: Track, **fingerprint: Any) -> str:
+def commit(
+    store: Store, clip_id: str, stream: str, track: Track, clock: FrameClock | None = None, **fingerprint: Any
+) -> str:
     modality, alias = stream.split("/")
     fingerprint = {"modality": modality, "encoder": {"name": alias}, **fingerprint}
     name = stream_name(modality, alias, fingerprint)
-    store.commit(Clip(clip_id), name, track, fingerprint=fingerprint, source_sha256="5")
+    store.commit(Clip(clip_id, clock=clock), name, track, fingerprint=fingerprint, source_sha256="5")
     return name
 
 
@@ -124,6 +127,18 @@ class TestCorpus:
         track = Track.of(np.ones((100, 1), np.float16), np.arange(100) / 50, None, {"score": ("1", score)})
         commit(store, "a", "audio/voice", track)
         assert torch.allclose(load(store, ("audio",)).quality[0][:-1], torch.tensor(0.8))
+
+    def test_the_choice_of_streams_never_moves_the_grid(self, store: Store) -> None:
+        """Sound that goes on after the last frame has no label to stand beside."""
+        clock = FrameClock(Fraction(1, 25), np.arange(100))
+        commit(store, "long", "visual/face", constant(1, np.arange(100) / 25, 3), clock)
+        commit(store, "long", "audio/voice", constant(1, np.arange(300) / 50, 2, np.float32), clock)
+        grids = [
+            load_corpus(store, choose_streams(store, names), ["long"], grid_hz=25).grids
+            for names in (("visual",), ("audio",), ("visual", "audio"))
+        ]
+        assert grids[0] == grids[1] == grids[2]
+        assert grids[0][0].num_steps == 100
 
     def test_labels_are_put_on_the_grid(self, store: Store) -> None:
         times = np.arange(0, 2, 1 / 30)

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
-from sage_va.fusion.calibrate import calibrate
+from sage_va.fusion.calibrate import calibrate, refit
 from sage_va.fusion.checkpoint import finish_run, load_run, start_run
 from sage_va.fusion.config import check_config
-from sage_va.fusion.score import score_run
+from sage_va.fusion.score import load_part, score_run
 from sage_va.fusion.train import train
 from sage_va.tests.synthetic import make_cache, tiny
 
@@ -52,6 +52,26 @@ def test_it_mends_what_was_too_sure(overconfident: Path, tmp_path: Path) -> None
     assert (new.config, new.roles, new.sigma) == (old.config, old.roles, old.sigma)
     assert json.loads((tmp_path / "new" / "config.json").read_text())["calibrated_from"] == str(overconfident)
     assert score_run(tmp_path / "new")["raw"]["ccc"]["mean"] > 0.3
+
+
+def test_how_windows_are_batched_does_not_matter(overconfident: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for batch_size in (1, 3, 32):
+        monkeypatch.setattr("sage_va.fusion.calibrate.BATCH_SIZE", batch_size)
+        run = load_run(overconfident)
+        refit(run, load_part(run, open_store(run.cache), Path(run.labels), "val"))
+        found.append(run.model.get_parameter("fusion.gate.offset"))
+    torch.testing.assert_close(found[0], found[2], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found[1], found[2], rtol=1e-3, atol=1e-3)
+
+
+def test_labels_of_which_none_counts_are_refused(overconfident: Path, tmp_path: Path) -> None:
+    run = load_run(overconfident)
+    for clip_id in run.roles:
+        (tmp_path / f"{clip_id}.csv").write_text("time_s,valence,arousal\n900,0.1,0.1\n")
+    with pytest.raises(InputError, match=r"expected validation labels that count, got none\. Check --labels"):
+        calibrate(overconfident, tmp_path / "new", labels=tmp_path)
+    assert not (tmp_path / "new").exists()
 
 
 def test_it_speaks(overconfident: Path, tmp_path: Path) -> None:

@@ -247,6 +247,8 @@ def test_a_run_that_fails_leaves_the_others(
     def failing(corpus: Any, roles: Any, config: Config, *rest: Any) -> None:
         if (config.model.variant, config.seed, config.split.fold) == ("visual", 1, 2):
             raise InputError("training", expected="a finite loss", got="nan", todo="Lower it.")
+        if (config.model.variant, config.seed, config.split.fold) == ("visual", 1, 1):
+            raise ZeroDivisionError("of a variant of the user's own")
         train_one(corpus, roles, config, *rest)
 
     monkeypatch.setattr(cells_module, "train_one", failing)
@@ -262,9 +264,13 @@ def test_a_run_that_fails_leaves_the_others(
     assert told == [(k, 12) for k in range(13)]
     assert found["failures"] == [
         {
+            "cell": str(tmp_path / "out/visual/seed-1/fold-1"),
+            "reason": "ZeroDivisionError: of a variant of the user's own",
+        },
+        {
             "cell": str(tmp_path / "out/visual/seed-1/fold-2"),
             "reason": "training: expected a finite loss, got nan. Lower it.",
-        }
+        },
     ]
     visual, audio = found["rows"]
     assert (visual["seeds"], audio["seeds"]) == ([0], [0, 1])  # two folds of three are no score

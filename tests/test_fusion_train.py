@@ -143,14 +143,14 @@ def test_a_stream_that_only_memorises_gets_little_weight(
         weights = [p.weights for p in predict(model, corpus, held_out, config.data) if p.weights is not None]
         return float(np.concatenate(weights)[:, 1].mean()), errors.nanmedian(0).values
 
-    weight, (honest, memorised) = weight_of_memory()
-    assert weight < 0.35
+    trusted, (honest, memorised) = weight_of_memory()
+    assert trusted < 0.35
     assert honest < 0.5 * memorised
     monkeypatch.setattr(  # the control: errors on clips that the estimator was trained on
         "sage_va.fusion.crossfit.fit", lambda model, alone, _, *rest: fit(model, alone, training, *rest)
     )
-    weight, (_, familiar) = weight_of_memory()
-    assert weight > 0.38
+    deceived, (_, familiar) = weight_of_memory()
+    assert deceived > trusted + 0.04
     assert familiar < 0.5 * memorised
 
 

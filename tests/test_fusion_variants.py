@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from sage_va.cli import main
-from sage_va.data import InputError
+from sage_va.data import InputError, open_store
 from sage_va.data.windows import Stream, Windows
 from sage_va.fusion import variants
 from sage_va.fusion.attention import CrossAttention, JointCrossAttention
@@ -25,6 +25,7 @@ from sage_va.fusion.config import Config, ModelConfig, check_config
 from sage_va.fusion.gate import Encoded, Fused, ReliabilityFusion, given_stage
 from sage_va.fusion.model import FusionModel, VAModel, num_evidence, strength
 from sage_va.fusion.rivals import DCA, GMU, LFAN, RAAV, TAGF, Attended
+from sage_va.fusion.train import train
 from sage_va.fusion.variants import VARIANTS, Variant, build_model, find_variant, resolve, variant_names
 from sage_va.tests.synthetic import make_cache, random_windows, streams_of, tiny
 
@@ -315,6 +316,30 @@ def test_an_ablation_is_sage_less_one_thing(name: str, key: str, value: object) 
 def test_only_sage_learns_trust() -> None:
     for name in VARIANTS:
         assert make(name).learns_trust == name.startswith("sage")
+
+
+@pytest.mark.parametrize(("variant", "stage"), [("xattn", "none"), ("dca", "none"), ("sage", "depth")])
+def test_heads_must_part_the_width(variant: str, stage: str) -> None:
+    with pytest.raises(InputError, match=r"model\.dim: expected a multiple of model\.heads = 4, got 30"):
+        build_model(streams_of(), ModelConfig(variant=variant, dim=30, layers=0, stage=stage))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["seed", "modle.layers", "model.leyers"])
+def test_demands_of_keys_that_do_not_exist_are_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Variant(VARIANTS["concat"].build, "a test", demands={key: 1})
+    monkeypatch.setattr(variants, "find_variant", lambda name: wrong)
+    with pytest.raises(InputError, match=rf"expected demands such as model\.layers, got '{key}'\. Mend its package"):
+        resolve(Config())
+
+
+def test_a_gate_that_returns_no_reliability_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Loudest, "learns_trust", True, raising=False)
+    monkeypatch.setitem(VARIANTS, "loudest", LOUDEST)
+    cache, labels = make_cache(tmp_path, seconds=3)
+    config = check_config(tiny(model={"variant": "loudest"}), "test")
+    with pytest.raises(InputError, match="variant loudest: expected a reliability, got none"):
+        train(open_store(cache), labels, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_variant_is_refused_with_the_nearest_name() -> None:
