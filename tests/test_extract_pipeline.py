@@ -495,9 +495,10 @@ def test_asked_to_stop_it_finishes_what_it_began(media, eyes, ears, whole, tmp_p
     store, sources, stop = open_store(tmp_path / "a.zarr", "a"), find_sources([str(media)]), threading.Event()
     options = ExtractOptions(batch_size=8, num_workers=1)
 
+    monkeypatch.setattr(pipeline, "_PROGRESS_EVERY_S", 0)  # so that it is asked while the first clip is decoded
+
     def told(progress):
-        if progress.num_done:
-            stop.set()
+        stop.set()
 
     summary = extract(sources, store, visual=eyes, audio=ears, options=options, progress=told, stop=stop)
     assert 1 <= summary.num_done < 4
