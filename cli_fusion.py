@@ -11,6 +11,18 @@ import click
 from .data import open_store
 from .terminal import Bar, TrainLog, chosen_device, device_option, json_option, show
 
+labels_option = click.option(
+    "--labels",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of Aff-Wild2 .txt files (row k = frame k) or .csv files with time_s, valence, arousal.",
+)
+config_option = click.option(
+    "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file."
+)
+set_option = click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key, e.g. --set train.epochs=20."
+)
 preset_option = click.option(
     "--preset",
     type=click.Choice(["auto", "tiny", "base", "large"]),
@@ -23,24 +35,17 @@ preset_option = click.option(
 
 @click.command()
 @click.argument("cache")
-@click.option(
-    "--labels",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of Aff-Wild2 .txt files (row k = frame k) or .csv files with time_s, valence, arousal.",
-)
+@labels_option
 @click.option(
     "--out", "run", required=True, type=click.Path(path_type=Path), help="Folder of the run, which must be new."
 )
-@click.option(
-    "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file."
-)
+@config_option
 @click.option(
     "--variant", metavar="NAME", help="Short for --set model.variant=…: sage, concat, gmu … (`sage-va variants`)."
 )
 @click.option("--seed", type=int, help="Short for --set seed=….")
 @preset_option
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key, e.g. --set train.epochs=20.")
+@set_option
 @device_option
 @click.option("--show-config", is_flag=True, help="Print the resolved configuration and stop.")
 @json_option
@@ -125,12 +130,7 @@ def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str
 
 @click.command()
 @click.argument("cache")
-@click.option(
-    "--labels",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of Aff-Wild2 .txt files (row k = frame k) or .csv files with time_s, valence, arousal.",
-)
+@labels_option
 @click.option("--variants", required=True, metavar="NAME,NAME,…", help="What to compare, e.g. sage,concat,late,visual.")
 @click.option("--seeds", "num_seeds", type=click.IntRange(1), default=5, show_default=True, help="Seeds 0, 1, ….")
 @click.option(
@@ -142,11 +142,9 @@ def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the runs and the table; one to go on with."
 )
-@click.option(
-    "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file."
-)
+@config_option
 @preset_option
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key, e.g. --set train.epochs=20.")
+@set_option
 @click.option(
     "--jobs",
     type=click.IntRange(1),

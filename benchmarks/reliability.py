@@ -33,7 +33,7 @@ from sage_va.data import open_store
 from sage_va.data.fingerprint import stream_alias
 from sage_va.data.windows import Corpus
 from sage_va.fusion.ccc import ccc_of_moments
-from sage_va.fusion.checkpoint import Run, load_run, start_run
+from sage_va.fusion.checkpoint import Run, load_run, origin_of, start_run
 from sage_va.fusion.config import Config, load_config
 from sage_va.fusion.dataset import assign_roles, load_labelled
 from sage_va.fusion.evaluate import Prediction, corpus_sums, plain, predict
@@ -66,15 +66,8 @@ def run(task: Task) -> dict[str, Any]:
     found = load_labelled(store, task.data / "labels", config)
     roles = assign_roles(found.corpus.clips, found.parts, config.split, config.seed)
     start_run(place, config, roles)
-    terms = store.root()
-    origin = {
-        "cache": str((task.data / "cache.zarr").resolve()),
-        "labels": str((task.data / "labels").resolve()),
-        "licence": terms["licence"],
-        "restricted": terms["restricted"],
-    }
     events: list[dict[str, Any]] = []
-    train_one(found.corpus, roles, config, place, origin, events.append)
+    train_one(found.corpus, roles, config, place, origin_of(store, task.data / "labels"), events.append)
     scored = _scores(load_run(place), found.corpus, np.load(task.data / "truth.npz"))
     return {"variant": task.variant, "seed": task.seed, **_speed(events, config), **scored}
 

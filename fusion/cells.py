@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from ..data.errors import InputError
 from ..data.splits import Role, read_split
 from ..data.store import open_store
 from ..data.windows import Corpus
-from .checkpoint import CONFIG, METRICS, MODEL, RESOLVED, SPLIT, fold_runs, load_run, start_run
+from .checkpoint import CONFIG, METRICS, MODEL, RESOLVED, SPLIT, fold_runs, load_run, origin_of, start_run, write_json
 from .config import Config, check_config
 from .crossfit import crossfit_config, unseen_errors
 from .dataset import assign_roles, load_labelled
@@ -89,14 +88,7 @@ class Bench:
         store = open_store(job.cache)
         self.found = load_labelled(store, job.labels, job.config)
         self._errors: dict[str, Tensor] = {}
-        terms = store.root()
-        self.origin = {
-            "cache": job.cache,
-            "labels": str(job.labels),
-            "licence": terms["licence"],
-            "restricted": terms["restricted"],
-            "labels_sha256": _sha256(self.found.corpus),
-        }
+        self.origin = {**origin_of(store, job.labels), "labels_sha256": _sha256(self.found.corpus)}
 
     @functools.cached_property
     def corpus(self) -> Corpus:
@@ -152,7 +144,7 @@ class Bench:
             roles = self.roles(cell)
             start_run(cell.path, cell.config, roles)
             train_one(corpus, roles, cell.config, cell.path, self.origin, lambda event: None, self._unseen)
-        _write(cell.path / SCORE, score_cell(cell, corpus, self.job.device))
+        write_json(cell.path / SCORE, score_cell(cell, corpus, self.job.device))
 
 
 def score_cell(cell: Cell, corpus: Corpus, device: str) -> dict[str, Any]:
@@ -162,15 +154,14 @@ def score_cell(cell: Cell, corpus: Corpus, device: str) -> dict[str, Any]:
         `clips`: of each scored clip the (2, 6) moments of valence and arousal, raw and smoothed.
     """
     run = load_run(cell.path, device)
-    split = "test" if "test" in run.roles.values() else "val"
-    chosen = [index for index, clip in enumerate(corpus.clips) if run.roles[clip.clip_id] == split]
+    chosen = [index for index, clip in enumerate(corpus.clips) if run.roles[clip.clip_id] == run.scored_split]
     predictions = predict(run.model, corpus, chosen, run.config.data)
     raw, smoothed = (corpus_sums(predictions, corpus, width_s) for width_s in (0.0, run.smoothing_s))
     return {
         "variant": cell.variant,
         "seed": cell.seed,
         "fold": cell.fold,
-        "split": split,
+        "split": run.scored_split,
         "smoothing_s": run.smoothing_s,
         "num_parameters": sum(weight.numel() for weight in run.model.parameters()),
         "seconds": (cell.path / CONFIG).stat().st_mtime - (cell.path / RESOLVED).stat().st_mtime,  # its last, its first
@@ -213,9 +204,3 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError:
         todo = "Remove the folder; its run will be done again."
         raise InputError(path, expected="JSON", got="something else", todo=todo) from None
-
-
-def _write(path: Path, value: object) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value), encoding="utf-8")
-    os.replace(part, path)

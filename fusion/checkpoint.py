@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from ..data.errors import InputError
 from ..data.splits import Role, read_split
+from ..data.store import Store
+from ..data.training_form import address_of
 from ..data.windows import Stream
 from .config import Config, check_config
 from .model import VAModel
@@ -55,6 +57,11 @@ class Run:
     sigma: float | None
 
     @property
+    def scored_split(self) -> Role:
+        """The part of its clips that it is scored on: test, or val where there is no test."""
+        return "test" if "test" in self.roles.values() else "val"
+
+    @property
     def random_weights(self) -> list[str]:
         """Names of the streams whose encoder was never trained."""
         return [stream.name for stream in self.streams if stream.random_weights]
@@ -71,6 +78,17 @@ def check_new(out: Path) -> None:
         raise InputError(out, expected="a new folder", got="an unfinished run", todo=todo)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(out, expected="a new folder", got="one with files in it", todo="Choose another --out.")
+
+
+def origin_of(store: Store, labels: Path) -> dict[str, Any]:
+    """Where a run's data come from, and the terms of their use: the part of `ORIGIN` that is known before training."""
+    terms = store.root()
+    return {
+        "cache": address_of(store),
+        "labels": str(labels.resolve()),
+        "licence": terms["licence"],
+        "restricted": terms["restricted"],
+    }
 
 
 def start_run(out: Path, config: Config, roles: Mapping[str, Role]) -> None:
@@ -97,9 +115,14 @@ def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, A
         "versions": {name: version(name) for name in PACKAGES},
         **origin,
     }
-    part = out / f"{CONFIG}.part"
-    part.write_text(json.dumps(described, indent=2, ensure_ascii=False), encoding="utf-8")
-    os.replace(part, out / CONFIG)
+    write_json(out / CONFIG, described)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Makes or replaces a file of a run, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
+    os.replace(part, path)
 
 
 def load_run(path: Path, device: torch.device | str = "cpu") -> Run:

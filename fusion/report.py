@@ -20,15 +20,18 @@ COLOURS = (  # Okabe and Ito, safe for colour-blind readers
 STYLES = ("-", "--", ":")
 
 
+def cautions(random_weights: Sequence[str], split: str = "") -> list[str]:
+    """What must be said of a result: encoders that were never trained, and clips that are not unseen."""
+    lines = [f"UNTRAINED ENCODER (random weights): {', '.join(random_weights)}"] if random_weights else []
+    return [*lines, SEEN] if "val" in split else lines
+
+
 def describe_score(found: dict[str, Any]) -> str:
     """The result of `score_run` as text."""
     folds = f", {found['num_folds']} folds pooled" if found["num_folds"] else ""
     lines = [f"{found['run']} ({found['variant']}), {found['split']}: {found['num_clips']} clips, "
              f"{found['num_labels']} labels{folds}"]  # fmt: skip
-    if found["random_weights"]:
-        lines.append(f"UNTRAINED ENCODER (random weights): {', '.join(found['random_weights'])}")
-    if found["split"] == "val":
-        lines.append(SEEN)
+    lines += cautions(found["random_weights"], found["split"])
     lines.append("CCC (95 % interval, bootstrap over clips)   valence               arousal               mean")
     for name in ("raw", "smoothed"):
         row, title = found[name], name
@@ -49,7 +52,7 @@ def describe_score(found: dict[str, Any]) -> str:
 def describe_robustness(found: dict[str, Any]) -> str:
     """`{"runs": results of `robustness`}` as text: the curves of one run, or a table of the areas of several."""
     runs = found["runs"]
-    lines = [f"UNTRAINED ENCODER (random weights): {', '.join(names)}"] if (names := _untrained(runs)) else []
+    lines = cautions(_untrained(runs))
     if len({(*run["clip_ids"], run["num_labels"]) for run in runs}) > 1:
         lines.append("These runs are scored on different clips or labels: their areas do not compare.")
     return "\n".join([*lines, *(_curves(runs[0]) if len(runs) == 1 else _areas(runs))])
@@ -157,8 +160,8 @@ def plot_robustness(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     axes.flat[-1].legend(lines.values(), lines.keys(), loc="center", fontsize="x-small", frameon=False)
     figure.supxlabel("strength of corruption")
     figure.supylabel("CCC, mean of valence and arousal")
-    if names := _untrained(runs):
-        figure.suptitle(f"UNTRAINED ENCODER (random weights): {', '.join(names)}", fontsize="medium")
+    if warned := cautions(_untrained(runs)):
+        figure.suptitle("\n".join(warned), fontsize="medium")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -78,7 +78,7 @@ def load_scored(
         got = f"{len(runs)} of {wanted} folds, split {split or 'test'}"
         todo = "Train all folds; a clip is trained on in several of them, so only held-out clips are pooled."
         raise InputError(path, expected="all folds, and held-out clips", got=got, todo=todo)
-    chosen = split or ("test" if "test" in runs[0].roles.values() else "val")
+    chosen = split or runs[0].scored_split
     return Scored(path, runs, chosen, len(runs) if folds else None, cache, labels, torch.device(device))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .ccc import ccc_of_moments
 from .evaluate import TARGETS, plain
-from .report import COLOURS, SEEN
+from .report import COLOURS, cautions
 
 KINDS = ("raw", "smoothed")
 NAMES = (*TARGETS, "mean")
@@ -240,11 +240,7 @@ def plot_differences(found: dict[str, Any], path: Path) -> None:
 def _heading(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['num_clips']} clips, {found['num_labels']} labels ({found['split'] or 'no score'}), "
              f"{_folds(found)}, {_num_seeds(found)} seeds; base {found['base']}"]  # fmt: skip
-    if found["random_weights"]:
-        lines.append(f"UNTRAINED ENCODER (random weights): {', '.join(found['random_weights'])}")
-    if "val" in (found["split"] or ""):
-        lines.append(SEEN)
-    return lines
+    return [*lines, *cautions(found["random_weights"], found["split"])]
 
 
 def _folds(found: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from ..data.errors import InputError
 from ..data.splits import Role
 from ..data.store import Store
 from ..data.windows import Corpus, cut, plan_windows
-from .checkpoint import METRICS, check_new, finish_run, start_run
+from .checkpoint import METRICS, check_new, finish_run, origin_of, start_run
 from .config import Config
 from .crossfit import crossfit_folds, unseen_errors
 from .dataset import assign_roles, load_labelled
@@ -57,13 +57,7 @@ def train(
     }
     log({"event": "loaded", **counts, "random_weights": untrained})
     corpus = found.corpus.to(torch.device(device))
-    terms = store.root()
-    origin = {
-        "cache": store.url if "://" in store.url else str(Path(store.url).resolve()),
-        "labels": str(labels.resolve()),
-        "licence": terms["licence"],
-        "restricted": terms["restricted"],
-    }
+    origin = origin_of(store, labels)
     runs = _runs(config, out)
     parted = [assign_roles(corpus.clips, found.parts, run_config.split, config.seed) for run_config, _ in runs]
     for (run_config, _), roles in zip(runs, parted, strict=True):  # refused before anything is written
@@ -95,7 +89,7 @@ def train_one(
     """Trains one run on clips that are loaded already, and writes it into its folder, which `start_run` made.
 
     Args:
-        origin: `{"cache", "labels", "licence", "restricted"}`, written beside the weights.
+        origin: as `origin_of` gives it, written beside the weights.
         unseen: where a gate's errors come from; a comparison remembers them.
     """
     training, validation = (_counted(corpus, roles, role) for role in ("train", "val"))
