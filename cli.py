@@ -13,6 +13,8 @@ import click
 from . import __version__
 from .cli_cache import cache_group, store_options
 from .cli_fusion import calibrate, compare, evaluate, train, variants
+from .cli_models import export
+from .cli_sweep import sweep
 from .data import InputError, open_store
 from .terminal import Bar, chosen_device, device_option, failures, interruptible, json_option, show
 
@@ -322,7 +324,7 @@ def status(cache: str, as_json: bool) -> None:
 
 
 main.add_command(cache_group)
-for command in (train, evaluate, compare, calibrate, variants):
+for command in (train, evaluate, compare, sweep, calibrate, variants, export):
     main.add_command(command)
 
 
@@ -340,7 +342,7 @@ def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **optio
 
     MEDIA is a cache (*.zarr, *.h5, an address), or recordings, which are extracted first with the encoders of the run.
     """
-    from .predict import predict_to_csv
+    from .prediction import predict_to_csv
 
     with Bar("clips") as bar:
         summary = predict_to_csv(

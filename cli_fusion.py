@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .data import open_store
-from .terminal import Bar, TrainLog, chosen_device, device_option, json_option, show
+from .terminal import Bar, TrainLog, chosen_device, device_option, interruptible, json_option, show
 
 labels_option = click.option(
     "--labels",
@@ -33,6 +33,14 @@ preset_option = click.option(
 )
 
 
+track_option = click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["tensorboard", "wandb", "mlflow"]),
+    help="Tell a tracker of each run; may be given several times. metrics.jsonl and metrics.csv are always written.",
+)
+
+
 @click.command()
 @click.argument("cache")
 @labels_option
@@ -47,6 +55,8 @@ preset_option = click.option(
 @preset_option
 @set_option
 @device_option
+@track_option
+@click.option("--resume", is_flag=True, help="Go on with what --out holds, if anything; the result is the same.")
 @click.option("--show-config", is_flag=True, help="Print the resolved configuration and stop.")
 @json_option
 def train(
@@ -59,15 +69,19 @@ def train(
     preset: str,
     assignments: tuple[str, ...],
     device: str,
+    track: tuple[str, ...],
+    resume: bool,
     show_config: bool,
     as_json: bool,
 ) -> None:
     """Trains a fusion model on cached features.
 
-    `--set split.folds=8` trains one run per fold; `eval` then pools their held-out clips into one score.
+    `--set split.folds=8` trains one run per fold; `eval` then pools their held-out clips into one score. Ctrl-C (or
+    SIGTERM) saves the state and stops, exit code 130; `--resume` goes on from there, also after a crash.
     """
     from .fusion.config import load_config
     from .fusion.evaluate import plain
+    from .fusion.processes import is_main
     from .fusion.train import train as fit
     from .fusion.variants import resolve
 
@@ -77,8 +91,24 @@ def train(
     if show_config:
         click.echo(config.to_yaml(), nl=False)
         return
-    with TrainLog(config, quiet=as_json) as log:
-        runs = fit(store, labels, run, config, device=chosen_device(device), log=log)
+    with TrainLog(config, quiet=as_json) as log, interruptible("Saving the state") as stop:
+        try:
+            runs = fit(
+                store,
+                labels,
+                run,
+                config,
+                device=chosen_device(device),
+                resume=resume,
+                stop=stop.is_set,
+                track=track,
+                log=log,
+            )
+        except KeyboardInterrupt:
+            click.echo("interrupted: run the same command with --resume to go on", err=True)
+            sys.exit(130)
+    if not is_main():
+        return
     show(
         plain({"runs": [str(path) for path in runs], "val": log.scores, "random_weights": log.random_weights}),
         as_json,

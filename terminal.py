@@ -50,14 +50,14 @@ def chosen_device(name: str) -> str:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[threading.Event]:
+def interruptible(doing: str = "Finishing the clips in work") -> Iterator[threading.Event]:
     """An event that the first Ctrl-C (or SIGTERM, as SLURM sends it) sets; the second stops at once."""
     stop = threading.Event()
 
     def asked(number: int, _: object) -> None:
         stop.set()
         signal.signal(number, before[signal.Signals(number)])
-        click.echo("\nFinishing the clips in work; press Ctrl-C again to stop at once.", err=True)
+        click.echo(f"\n{doing}; press Ctrl-C again to stop at once.", err=True)
 
     before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -117,7 +117,7 @@ class TrainLog:
         getattr(self, f"_{event['event']}")(event)
 
     def _loaded(self, event: dict[str, Any]) -> None:
-        self._say(f"{event['num_clips']} labelled clips")
+        self._say(f"{event['num_clips']} labelled clips, {event['placement']}")
         if event["num_without_subject"] and self.config.split.by == "subject":
             self._say(f"{event['num_without_subject']} of them without subject_id: each recording stands for itself")
         for name, places in (("without labels", event["unlabelled"]), ("labels without a clip", event["unused"])):
@@ -148,7 +148,10 @@ class TrainLog:
         if self.bar is not None:
             val = event.get("val", {}).get("mean", float("nan"))
             self.bar.set_postfix_str(f"val CCC {val:.3f}, {event['windows_per_s']:.0f} windows/s")
-            self.bar.update(1)
+            self.bar.update(event["epoch"] + 1 - self.bar.n)
+
+    def _tracker(self, event: dict[str, Any]) -> None:
+        click.echo(f"tracker {event['name']} failed, the training goes on without it: {event['reason']}", err=True)
 
     def _done(self, event: dict[str, Any]) -> None:
         self._close()

@@ -21,6 +21,7 @@ from .timebase import Grid, to_grid
 from .training_form import open_form
 
 HUGE_BYTES = 1 << 22
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Corpus:
         va: (N, 2) float32 valence and arousal on the grid, 0 where not counted.
         va_mask: (N,) bool, True = the step counts.
         truths: the labels of each clip at their own times, for scoring; None where unlabelled.
+        device: where windows are wanted; the tensors lie there too, or in main memory where they are too large.
     """
 
     clips: list[Clip]
@@ -71,6 +73,7 @@ class Corpus:
     va: Tensor
     va_mask: Tensor
     truths: list[Truth | None]
+    device: torch.device = CPU
 
     @property
     def num_steps(self) -> int:
@@ -106,6 +109,7 @@ class Corpus:
             mask=self.mask.to(device),
             va=self.va.to(device),
             va_mask=self.va_mask.to(device),
+            device=device,
         )
 
 
@@ -124,6 +128,12 @@ class Windows:
     va: Tensor
     va_mask: Tensor
     steps: Tensor
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Windows:
+        """The same windows with every tensor changed."""
+        values, quality = ([change(tensor) for tensor in tensors] for tensors in (self.values, self.quality))
+        rest = (self.mask, self.inside, self.va, self.va_mask, self.steps)
+        return Windows(values, quality, *(change(tensor) for tensor in rest))
 
 
 def choose_streams(store: Store, names: Sequence[str]) -> list[Stream]:
@@ -279,7 +289,7 @@ def plan_windows(
 
 
 def cut(corpus: Corpus, plan: NDArray[np.int64] | Tensor, window_steps: int) -> Windows:
-    """The windows of a plan, copied on the corpus's own device."""
+    """The windows of a plan, copied where the corpus lies and then, if that is elsewhere, to its device."""
     device = corpus.mask.device
     rows = torch.as_tensor(plan, device=device)
     steps = rows[:, :1] + torch.arange(window_steps, device=device)
@@ -287,7 +297,7 @@ def cut(corpus: Corpus, plan: NDArray[np.int64] | Tensor, window_steps: int) -> 
     steps = torch.minimum(steps, rows[:, 1:] - 1)
 
     take = _slicer(rows, steps, corpus.num_steps) if device.type == "cpu" else lambda tensor: tensor[steps]
-    return Windows(
+    windows = Windows(
         [take(values) for values in corpus.values],
         [take(quality) for quality in corpus.quality],
         take(corpus.mask) & inside[..., None],
@@ -296,6 +306,12 @@ def cut(corpus: Corpus, plan: NDArray[np.int64] | Tensor, window_steps: int) -> 
         take(corpus.va_mask) & inside,
         steps,
     )
+    return windows if device == corpus.device else windows.each(lambda tensor: _sent(tensor, corpus.device))
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on a device, which the host does not wait for where it need not."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def _slicer(rows: Tensor, steps: Tensor, num_steps: int) -> Callable[[Tensor], Tensor]:

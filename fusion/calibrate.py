@@ -18,6 +18,7 @@ from .evaluate import plain, predict
 from .gate import Encoded, ReliabilityFusion
 from .losses import calibration_loss
 from .model import FusionModel
+from .record import write_table
 from .reliability import trust_report
 from .score import load_part
 
@@ -66,6 +67,7 @@ def _calibrate(run: Run, out: Path, cache: str | None, labels: Path | None, devi
     refit(run, corpus)
     start_run(out, run.config, run.roles)
     shutil.copy(run.path / METRICS, out / METRICS)
+    write_table(out)
     origin = {name: getattr(run, name) for name in ORIGIN}
     finish_run(out, run.model, run.config, {**origin, "calibrated_from": str(run.path)})
     return {"run": str(out), "before": before, "after": _report(run, corpus)}

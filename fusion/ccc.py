@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .processes import pooled
+
 MIN_STEPS = 4
 MIN_VARIANCE = 1e-8
 ROUNDING = 1e-12
@@ -53,7 +55,7 @@ def ccc(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
 
 
 def ccc_loss(prediction: Tensor, truth: Tensor, mask: Tensor, weights: tuple[float, ...]) -> Tensor:
-    """Equation (13): Σ_d w_d (1 - CCC_d) over all counted steps of a batch, in float32.
+    """Equation (13): Σ_d w_d (1 - CCC_d) over all counted steps of a batch (of all processes), in float32.
 
     A target with fewer than 4 counted steps, or whose truth does not vary, contributes its mean squared error.
 
@@ -65,10 +67,10 @@ def ccc_loss(prediction: Tensor, truth: Tensor, mask: Tensor, weights: tuple[flo
     """
     counted = mask.reshape(1, -1).expand(truth.shape[-1], -1)
     x, y = (torch.where(counted, v.float().reshape(-1, v.shape[-1]).T, 0) for v in (prediction, truth))
-    n = counted.sum(-1).clamp(min=1)
-    centre = (y.sum(-1) / n)[:, None]
-    mse = (x - y).square().sum(-1) / n
-    sums = moments(x - centre, y - centre, counted)
+    n = pooled(counted.sum(-1)).clamp(min=1)
+    centre = (pooled(y.sum(-1)) / n)[:, None]
+    mse = pooled((x - y).square().sum(-1)) / n
+    sums = pooled(moments(x - centre, y - centre, counted))
     joint, spread = _joint_and_spread(sums)
     usable = (sums[:, 0] >= MIN_STEPS) & (sums[:, 4] / n > MIN_VARIANCE)
     terms = torch.where(usable, 1 - joint / torch.where(usable, spread, 1), mse)  # no 0 / 0, whose gradient is NaN

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,20 @@ import torch
 from torch import Tensor
 
 from ..data.errors import InputError
+from ..data.placement import place
 from ..data.splits import Role, read_split
 from ..data.store import open_store
 from ..data.windows import Corpus
-from .checkpoint import CONFIG, METRICS, MODEL, RESOLVED, SPLIT, fold_runs, load_run, origin_of, start_run, write_json
+from .checkpoint import CONFIG, OF_A_RUN, RESOLVED, SPLIT, fold_runs, load_run, origin_of, start_run, write_json
 from .config import Config, check_config
 from .crossfit import crossfit_config, unseen_errors
-from .dataset import assign_roles, load_labelled
+from .dataset import assign_roles, labels_sha256, load_labelled
 from .evaluate import corpus_sums, predict
 from .fit import Log
 from .train import train_one
 from .variants import resolve, variant_streams
 
 SCORE = "score.json"
-OF_A_RUN = {RESOLVED, SPLIT, METRICS, MODEL, f"{MODEL}.part", f"{CONFIG}.part"}
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,12 @@ class Bench:
         store = open_store(job.cache)
         self.found = load_labelled(store, job.labels, job.config)
         self._errors: dict[str, Tensor] = {}
-        self.origin = {**origin_of(store, job.labels), "labels_sha256": _sha256(self.found.corpus)}
+        self.origin = {**origin_of(store, job.labels), "labels_sha256": labels_sha256(self.found.corpus)}
 
     @functools.cached_property
     def corpus(self) -> Corpus:
         """The clips on the device."""
-        return self.found.corpus.to(torch.device(self.job.device))
+        return place(self.found.corpus, torch.device(self.job.device))[0]
 
     def roles(self, cell: Cell) -> dict[str, Role]:
         """Who is trained on in a cell."""
@@ -127,8 +126,8 @@ class Bench:
             return
         told = read_json(cell.path / CONFIG)
         kept = check_config(told.pop("config"), str(cell.path / CONFIG))
-        found = {**told, "streams": ", ".join(stream["name"] for stream in told["streams"]), **_flat(kept)}
-        wanted = {**self.origin, "streams": ", ".join(streams), **_flat(cell.config)}
+        found = {**told, "streams": ", ".join(stream["name"] for stream in told["streams"]), **kept.flat()}
+        wanted = {**self.origin, "streams": ", ".join(streams), **cell.config.flat()}
         split = {"split": "changed"} if read_split(cell.path / SPLIT) != roles else {}
         for key, value in {**wanted, **split}.items():
             if found.get(key) != value:
@@ -138,13 +137,17 @@ class Bench:
 
     def do(self, cell: Cell) -> None:
         """Trains a cell unless that is done, and scores it."""
-        corpus = self.corpus.only(self.streams(cell))
         if not (cell.path / CONFIG).exists():
             _clear(cell.path)
-            roles = self.roles(cell)
-            start_run(cell.path, cell.config, roles)
-            train_one(corpus, roles, cell.config, cell.path, self.origin, lambda event: None, self._unseen)
+            self.train(cell)
+        corpus = self.corpus.only(self.streams(cell))
         write_json(cell.path / SCORE, score_cell(cell, corpus, self.job.device))
+
+    def train(self, cell: Cell, log: Log = lambda event: None) -> None:
+        """Trains a cell, whose folder must be new."""
+        corpus, roles = self.corpus.only(self.streams(cell)), self.roles(cell)
+        start_run(cell.path, cell.config, roles)
+        train_one(corpus, roles, cell.config, cell.path, self.origin, log, self._unseen)
 
 
 def score_cell(cell: Cell, corpus: Corpus, device: str) -> dict[str, Any]:
@@ -177,24 +180,6 @@ def _clear(path: Path) -> None:
     """Removes an unfinished run, and nothing else."""
     if (path / RESOLVED).exists() and {file.name for file in path.iterdir()} <= OF_A_RUN:
         shutil.rmtree(path)
-
-
-def _sha256(corpus: Corpus) -> str:
-    """Of all labels, with the clips that they belong to."""
-    digest = hashlib.sha256()
-    for clip, truth in zip(corpus.clips, corpus.truths, strict=True):
-        assert truth is not None
-        for part in (clip.clip_id.encode(), truth.times_s.tobytes(), truth.va.tobytes(), truth.mask.tobytes()):
-            digest.update(part)
-    return digest.hexdigest()[:16]
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    """`{"train.epochs": 60, …}`."""
-    flat: dict[str, Any] = {}
-    for name, part in config.model_dump(mode="json").items():
-        flat |= {f"{name}.{key}": value for key, value in part.items()} if isinstance(part, Mapping) else {name: part}
-    return flat
 
 
 def read_json(path: Path) -> dict[str, Any]:

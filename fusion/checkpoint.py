@@ -1,4 +1,7 @@
-"""A trained run on disk: `model.safetensors`, `config.json`, the resolved YAML, the split, and where it came from."""
+"""A run on disk: `model.safetensors` (the best epoch), `config.json`, the resolved YAML, the split, its origin.
+
+While it is trained, `last.safetensors` and `errors.safetensors` hold what it takes to go on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +22,25 @@ from ..data.splits import Role, read_split
 from ..data.store import Store
 from ..data.training_form import address_of
 from ..data.windows import Stream
-from .config import Config, check_config
+from .config import Config, check_config, load_config
 from .model import VAModel
+from .provenance import provenance
 from .variants import build_model
 
-MODEL, CONFIG, RESOLVED, SPLIT, METRICS = (
+MODEL, CONFIG, RESOLVED, SPLIT, METRICS, TABLE, TRACKERS, LAST, ERRORS = (
     "model.safetensors",
     "config.json",
     "config.yaml",
     "split.csv",
     "metrics.jsonl",
+    "metrics.csv",
+    "trackers.json",
+    "last.safetensors",
+    "errors.safetensors",
 )
+UNFINISHED = (LAST, ERRORS, *(f"{name}.part" for name in (LAST, ERRORS, MODEL, CONFIG, METRICS, TABLE, TRACKERS)))
+OF_A_RUN = {RESOLVED, SPLIT, METRICS, TABLE, TRACKERS, MODEL, *UNFINISHED}
 ORIGIN = ("cache", "labels", "licence", "restricted", "smoothing_s", "sigma")
-PACKAGES = ("sage-va", "torch", "numpy", "zarr")
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def check_new(out: Path) -> None:
         InputError: if so; runs are never overwritten.
     """
     if (out / SPLIT).exists() and not (out / CONFIG).exists():
-        todo = "Remove it, or choose another --out."
+        todo = "Go on with it by --resume, or choose another --out."
         raise InputError(out, expected="a new folder", got="an unfinished run", todo=todo)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(out, expected="a new folder", got="one with files in it", todo="Choose another --out.")
@@ -104,7 +112,8 @@ def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, A
     """Writes the weights, then `config.json`, which marks the run as finished.
 
     Args:
-        origin: what `Run` keeps under the names of `ORIGIN`, and what else is to be known.
+        origin: what `Run` keeps under the names of `ORIGIN`, and what else is to be known; `provenance`
+            as of the start of the training, else of now.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, out / f"{MODEL}.part")
@@ -112,10 +121,12 @@ def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, A
     described = {
         "config": config.model_dump(mode="json"),
         "streams": [asdict(stream) for stream in model.streams],
-        "versions": {name: version(name) for name in PACKAGES},
+        **provenance(),
         **origin,
     }
     write_json(out / CONFIG, described)
+    for name in UNFINISHED:
+        (out / name).unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -123,6 +134,23 @@ def write_json(path: Path, value: object) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
     os.replace(part, path)
+
+
+def begun(config: Config, out: Path) -> bool:
+    """Whether the folder holds a run of this configuration, finished or not.
+
+    Raises:
+        InputError: if it holds one of another configuration, or something else.
+    """
+    if not (out / SPLIT).exists():
+        check_new(out)
+        return False
+    kept = load_config(out / RESOLVED).flat()
+    for key, value in config.flat().items():
+        if kept[key] != value:
+            todo = "Give the settings that it began with, or choose another --out."
+            raise InputError(out, expected=f"a run of {key} = {value}", got=f"one of {kept[key]}", todo=todo)
+    return True
 
 
 def load_run(path: Path, device: torch.device | str = "cpu") -> Run:

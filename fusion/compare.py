@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,10 +24,12 @@ from .cells import SCORE, Bench, Cell, Job, plan, read_json
 from .checkpoint import SPLIT
 from .config import Config, check_config
 from .table import tabulate, write_table
+from .trainer import settled
 
 LOCK = ".lock"
 Progress = Callable[[int, int], None]
-Ended = Generator[tuple[Cell, str | None], None, None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def compare(
@@ -74,13 +76,14 @@ def compare(
     if base not in names:
         raise InputError("--base", expected=f"one of {', '.join(names)}", got=base, todo="Add it to --variants.")
     folds = folds or (config.split.folds if config.split.fold is None else None)
+    config = settled(config, torch.device(device))
     cells = plan(config, names, num_seeds, folds, out)
     with _alone(out):
-        bench = Bench(Job(address_of(store), labels.resolve(), _of_all(store, config, names), device))
+        bench = Bench(Job(address_of(store), labels.resolve(), of_all(store, config, names), device))
         for cell in cells:
             bench.check(cell)
         left = [cell for cell in cells if not cell.done]
-        failures, interrupted = _work(bench, left, jobs or _num_jobs(device), progress)
+        failures, interrupted = _work(bench, left, jobs or num_jobs(device), progress)
         found = {
             "out": str(out),
             "num_cells": len(cells),
@@ -98,7 +101,7 @@ def compare(
         return found
 
 
-def _of_all(store: Store, config: Config, variants: Sequence[str]) -> Config:
+def of_all(store: Store, config: Config, variants: Sequence[str]) -> Config:
     """A configuration whose streams are those of all variants: `concat` takes every one, a single variant its own."""
     num_streams = len(config.data.streams) or len({name.split("/")[0] for name in store.streams()})
     variant = variants[0] if num_streams < 2 else "concat"
@@ -108,7 +111,10 @@ def _of_all(store: Store, config: Config, variants: Sequence[str]) -> Config:
 def _work(bench: Bench, cells: Sequence[Cell], jobs: int, progress: Progress) -> tuple[list[dict[str, str]], bool]:
     """Does cells; returns those that failed, each with its reason, and whether Ctrl-C ended it."""
     failures = []
-    ended = _here(bench, cells) if jobs == 1 else _in_processes(bench.job, cells, jobs)
+    if jobs == 1:
+        ended = in_this_process(functools.partial(_attempt, bench), cells)
+    else:
+        ended = in_processes(functools.partial(_in_worker, bench.job), cells, jobs)
     try:
         progress(0, len(cells))
         for num_done, (cell, reason) in enumerate(ended, 1):
@@ -122,22 +128,29 @@ def _work(bench: Bench, cells: Sequence[Cell], jobs: int, progress: Progress) ->
     return failures, False
 
 
-def _here(bench: Bench, cells: Sequence[Cell]) -> Ended:
-    """In this process, by one thread, as a worker does: the number of threads changes last bits."""
+def in_this_process(do: Callable[[Item], Result], items: Sequence[Item]) -> Generator[tuple[Item, Result], None, None]:
+    """Each item with what `do` makes of it, by one thread as in a worker: the number of threads changes last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for cell in cells:
-            yield cell, _attempt(bench, cell)
+        for item in items:
+            yield item, do(item)
     finally:
         torch.set_num_threads(before)
 
 
-def _in_processes(job: Job, cells: Sequence[Cell], jobs: int) -> Ended:
+def in_processes(
+    do: Callable[[Item], Result], items: Sequence[Item], jobs: int
+) -> Generator[tuple[Item, Result], None, None]:
+    """Each item with what `do` makes of it in one of so many processes, as they end.
+
+    Raises:
+        InputError: if a process dies.
+    """
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(jobs, len(cells)) or 1, multiprocessing.get_context("spawn"), _begin)
+    pool = ProcessPoolExecutor(min(jobs, len(items)) or 1, multiprocessing.get_context("spawn"), _begin)
     try:
-        doing = {pool.submit(_in_worker, job, cell): cell for cell in cells}
+        doing = {pool.submit(do, item): item for item in items}
         for future in as_completed(doing):
             yield doing[future], future.result()
     except BaseException as error:
@@ -165,11 +178,11 @@ def _begin() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-_bench = functools.lru_cache(maxsize=1)(Bench)
+bench_of = functools.lru_cache(maxsize=1)(Bench)
 
 
 def _in_worker(job: Job, cell: Cell) -> str | None:
-    return _attempt(_bench(job), cell)
+    return _attempt(bench_of(job), cell)
 
 
 def _attempt(bench: Bench, cell: Cell) -> str | None:
@@ -182,7 +195,8 @@ def _attempt(bench: Bench, cell: Cell) -> str | None:
     return None
 
 
-def _num_jobs(device: str) -> int:
+def num_jobs(device: str) -> int:
+    """How many processes are at work unless somebody says so: one per core, or one where the device is no CPU."""
     if device != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

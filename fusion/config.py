@@ -83,6 +83,7 @@ class ModelConfig(Part):
     tcn_blocks: Annotated[int, Field(ge=0)] = 4
     tcn_kernel: Count = 5
     causal: bool = False
+    memory_steps: Count = 300
     layers: Annotated[int, Field(ge=0)] = 2
     heads: Count = 4
     dropout: Share = 0.1
@@ -114,13 +115,24 @@ class LossConfig(Part):
 
 
 class TrainConfig(Part):
-    """How the weights are found."""
+    """How the weights are found.
+
+    schedule: of the learning rate after the warm-up; "plateau" halves it after `plateau_epochs` epochs without a better
+    validation score. ema: how much of the average of weights, which then is the model, a step keeps; 0 = no
+    average. precision: of the network; losses, scores and weights are float32. deterministic: only operations that
+    give the same bits each time, on a GPU too.
+    """
 
     epochs: Count = 60
     batch_size: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Weight = 0.01
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup: Share = 0.05
+    plateau_epochs: Count = 5
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    deterministic: bool = False
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     patience: Count = 15
     modality_dropout: Share = 0.1
@@ -139,6 +151,13 @@ class Config(Part):
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
+
+    def flat(self) -> dict[str, Any]:
+        """`{"seed": 0, "train.epochs": 60, …}`."""
+        found: dict[str, Any] = {}
+        for name, part in self.model_dump(mode="json").items():
+            found |= {f"{name}.{key}": value for key, value in part.items()} if isinstance(part, dict) else {name: part}
+        return found
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that `load_config` reads back."""

@@ -35,13 +35,13 @@ def unseen_errors(corpus: Corpus, training: Sequence[int], config: Config, log: 
             for fold, unseen in enumerate(folds):
                 _try_on(unseen, corpus, m, [index for index in training if index not in unseen], config, errors)
                 log({"event": "crossfit", "stream": stream.name, "fold": fold, "num_folds": len(folds)})
-    return errors
+    return errors.to(corpus.device)
 
 
 def _try_on(unseen: list[int], corpus: Corpus, m: int, seen: list[int], config: Config, errors: Tensor) -> None:
     """Fills in the errors that stream m, learnt on some clips, makes on others."""
     alone, probe_config = corpus.only([m]), crossfit_config(config)
-    probe = build_model(alone.streams, probe_config.model).to(corpus.mask.device)
+    probe = build_model(alone.streams, probe_config.model).to(corpus.device)
     fit(probe, alone, seen, [], probe_config)
     for index, prediction in zip(unseen, predict(probe, alone, unseen, config.data), strict=True):
         steps = corpus.steps(index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,3 +93,13 @@ def _known_roles(parts: Mapping[str, str], split: SplitConfig) -> Mapping[str, R
     if split.file is not None:
         return read_split(Path(split.file))
     return {clip_id: "train" if part == "train" else "val" for clip_id, part in parts.items()}
+
+
+def labels_sha256(corpus: Corpus) -> str:
+    """Of all labels, with the clips that they belong to."""
+    digest = hashlib.sha256()
+    for clip, truth in zip(corpus.clips, corpus.truths, strict=True):
+        assert truth is not None
+        for part in (clip.clip_id.encode(), truth.times_s.tobytes(), truth.va.tobytes(), truth.mask.tobytes()):
+            digest.update(part)
+    return digest.hexdigest()[:16]

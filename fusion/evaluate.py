@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from ..data.labels import Truth
 from ..data.timebase import Grid
-from ..data.windows import Corpus, cut, plan_windows
+from ..data.windows import Corpus, Windows, cut, plan_windows
 from .ccc import ccc_of_moments, moments
 from .config import DataConfig
-from .model import VAModel
+from .memory import Memory
+from .model import Output, VAModel
 
 TARGETS = ("valence", "arousal")
+CHUNK_STEPS = 300  # of a clip that a causal model is given at once; decides memory, not numbers
 SMOOTHING_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 Floats = NDArray[np.float64]
 
@@ -46,15 +48,21 @@ class Prediction:
 def predict(
     model: VAModel, corpus: Corpus, clips: Sequence[int], data: DataConfig, batch_size: int = 64
 ) -> list[Prediction]:
-    """Estimates for clips of a corpus; where windows overlap, their average."""
+    """Estimates for clips of a corpus.
+
+    A `live` model sees each clip once, from its beginning, as `LiveModel` does. Any other sees it in windows; where
+    they overlap, the estimate is their average.
+    """
     was_training = model.training
     model.eval()
-    plan = plan_windows(corpus, clips, data.window_steps, data.hop_steps)
+    passes = (
+        _in_chunks(model, corpus, clips, batch_size)
+        if model.live
+        else _in_windows(model, corpus, clips, data, batch_size)
+    )
     sums: dict[str, torch.Tensor] = {}
     count = torch.zeros(corpus.num_steps, dtype=torch.float64)
-    for rows in torch.from_numpy(plan).split(batch_size):
-        windows = cut(corpus, rows, data.window_steps)
-        output = model(windows)
+    for windows, output in passes:
         steps = windows.steps[windows.inside].cpu()
         count.index_add_(0, steps, torch.ones(len(steps), dtype=torch.float64))
         fused = output.fused
@@ -72,6 +80,45 @@ def predict(
     model.train(was_training)
     found = {name: (total / count.clamp(min=1)[:, None]).numpy() for name, total in sums.items()}
     return [_of_clip(corpus, index, found) for index in clips]
+
+
+def _in_windows(
+    model: VAModel, corpus: Corpus, clips: Sequence[int], data: DataConfig, batch_size: int
+) -> Iterator[tuple[Windows, Output]]:
+    plan = plan_windows(corpus, clips, data.window_steps, data.hop_steps)
+    for rows in torch.from_numpy(plan).split(batch_size):
+        windows = cut(corpus, rows, data.window_steps)
+        yield windows, model(windows)
+
+
+def _in_chunks(
+    model: VAModel, corpus: Corpus, clips: Sequence[int], batch_size: int
+) -> Iterator[tuple[Windows, Output]]:
+    """Some clips side by side, the longest first, so that those not yet at their end are always the first rows."""
+    longest_first = sorted(clips, key=lambda index: corpus.grids[index].num_steps, reverse=True)
+    spans = torch.tensor([(corpus.offsets[index], corpus.offsets[index + 1]) for index in longest_first])
+    for rows in spans.split(batch_size):
+        memory = Memory()
+        while len(rows):
+            windows = cut(corpus, rows, min(CHUNK_STEPS, int(rows[0, 1] - rows[0, 0])))
+            yield windows, model(windows, memory)
+            rows = rows + torch.tensor([CHUNK_STEPS, 0])
+            rows = rows[rows[:, 0] < rows[:, 1]]
+            memory.keep(len(rows))
+
+
+def averaged(predictions: Sequence[Prediction]) -> Prediction:
+    """The mean of what several models, such as those of the folds, say of one clip.
+
+    It has no stages: those of one model are not those of another.
+    """
+    if len(predictions) == 1:
+        return predictions[0]
+    means: dict[str, Floats | None] = {}
+    for name in ("va", "unimodal", "reliability", "weights"):
+        parts = [part for prediction in predictions if (part := getattr(prediction, name)) is not None]
+        means[name] = np.mean(parts, axis=0) if len(parts) == len(predictions) else None
+    return replace(predictions[0], **means, stage=None)
 
 
 def _of_clip(corpus: Corpus, index: int, found: dict[str, Floats]) -> Prediction:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import CrossAttention
+from .attention import CrossAttention, reach_of
 from .config import ModelConfig
+from .memory import Memory
 
 MIN_TEMPERATURE = 0.05
 
@@ -23,13 +24,14 @@ class Encoded:
     h: M × (B, L, d) features, which at steps where the stream is not valid tell only of what is near. quality:
     M × (B, L, Q) standardised signals, the last of them how strong the features are. mask (B, L, M) where each stream
     is valid, which is nowhere outside the clip. active (B, L, M) where it is valid and, if a voice detector has
-    listened, holds speech.
+    listened, holds speech. memory: where the steps are a chunk of a clip, what came before is asked of it.
     """
 
     h: list[Tensor]
     quality: list[Tensor]
     mask: Tensor
     active: Tensor
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class ReliabilityFusion(nn.Module):
     """
 
     learns_trust = True
+    live = True
 
     def __init__(self, num_quality: list[int], config: ModelConfig) -> None:
         super().__init__()
@@ -141,7 +144,7 @@ class ReliabilityFusion(nn.Module):
         num_stages = {"none": 1, "given": 2**num_streams}.get(config.stage, config.num_stages)
         self.gate = ReliabilityGate(num_quality, config, num_stages)
         self.interact = (
-            CrossAttention(num_streams, dim, config.heads, config.causal) if config.stage == "depth" else None
+            CrossAttention(num_streams, dim, config.heads, reach_of(config)) if config.stage == "depth" else None
         )
         self.project = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in num_quality)
         self.together = nn.Linear(dim * num_streams, dim)
@@ -160,7 +163,7 @@ class ReliabilityFusion(nn.Module):
             shares = stage.movedim(-1, 0)[..., None]
             weights, h, parts = (shares * depths).sum(0), encoded.h, []
             for k, (depth, share) in enumerate(zip(depths, shares, strict=True)):
-                h = self.interact(h, mask) if k else h
+                h = self.interact(h, mask, encoded.memory) if k else h
                 parts.append(share * self._mix(h, depth))
             mixed = torch.stack(parts).sum(0)
         mixed = torch.where(mask.any(-1, keepdim=True), mixed, self.null.to(mixed.dtype))

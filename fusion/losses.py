@@ -10,6 +10,7 @@ from ..data.windows import Windows
 from .ccc import ccc_loss
 from .config import LossConfig
 from .model import Output
+from .processes import pooled
 
 
 def reliability_target(error: Tensor, sigma: Tensor) -> Tensor:
@@ -77,10 +78,12 @@ def _optional(output: Output, windows: Windows, config: LossConfig) -> dict[str,
         inside = windows.inside[:, 1:]
         terms["smoothness"] = config.smoothness * _mean(va.diff(dim=1).square().sum(-1), inside)
     if config.stage_usage and output.fused.stage is not None:
-        usage = output.fused.stage[windows.inside].float().mean(0)
+        counted = windows.inside[..., None].expand_as(output.fused.stage)
+        usage = _mean(output.fused.stage.float(), counted, (0, 1))
         terms["stage_usage"] = config.stage_usage * torch.xlogy(usage, usage).sum()
     return terms
 
 
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
+def _mean(values: Tensor, mask: Tensor, dim: tuple[int, ...] | None = None) -> Tensor:
+    """Over what counts, in all processes."""
+    return pooled(torch.where(mask, values, 0).sum(dim)) / pooled(mask.sum(dim)).clamp(min=1)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
 
 from ..data.windows import Corpus, Stream, Windows
+from .attention import causal_transformer
 from .config import ModelConfig
 from .gate import Encoded, Fused
+from .memory import Memory
 from .tcn import TCN
 
 VOICE = "voice"  # the quality signal of a voice detector: how likely a step holds speech
@@ -87,6 +90,11 @@ class VAModel(nn.Module, ABC):
         return False
 
     @property
+    def live(self) -> bool:
+        """Whether a clip can be given to it in chunks, as it comes: it is causal, and its `forward` takes a memory."""
+        return self.config.causal and "memory" in signature(self.forward).parameters
+
+    @property
     def feature_scales(self) -> list[Tensor]:
         """For each stream (D,) the standard deviation of its features over the training clips."""
         return [norm.scale for norm in self.norms if isinstance(norm, Standardise)]
@@ -104,8 +112,11 @@ class VAModel(nn.Module, ABC):
             quality_norm.fit(corpus.quality[m], steps)
 
     @abstractmethod
-    def forward(self, windows: Windows) -> Output:
-        """Windows -> Output; steps outside a clip hold values of no meaning."""
+    def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
+        """Windows -> Output; steps outside a clip hold values of no meaning.
+
+        With a memory, for a `live` model: the windows are the next chunk of clips that it has seen the beginning of.
+        """
 
 
 def num_evidence(stream: Stream) -> int:
@@ -135,11 +146,11 @@ class StreamEncoder(nn.Module):
         self.absent = nn.Parameter(torch.zeros(config.dim))
         self.tcn = TCN(config.dim, config.tcn_blocks, config.tcn_kernel, config.causal, config.dropout)
 
-    def forward(self, values: Tensor, mask: Tensor, inside: Tensor) -> Tensor:
+    def forward(self, values: Tensor, mask: Tensor, inside: Tensor, memory: Memory | None = None) -> Tensor:
         """values (B, L, D) standardised, mask and inside (B, L) -> (B, L, d), zero outside the clip."""
         x = self.project(values)  # (1)
         x = torch.where(mask[..., None], x, self.absent.to(x.dtype)) * inside[..., None]
-        return self.tcn(x, inside)  # (2)
+        return self.tcn(x, inside, memory)  # (2)
 
 
 class EncodedModel(VAModel):
@@ -162,8 +173,11 @@ class EncodedModel(VAModel):
         """How many steps the TCN sees around each."""
         return max(encoder.tcn.receptive_steps for encoder in self.encoders if isinstance(encoder, StreamEncoder))
 
-    def encode(self, windows: Windows) -> Encoded:
-        """What a fusion is given of windows."""
+    def encode(self, windows: Windows, memory: Memory | None = None) -> Encoded:
+        """What a fusion is given of windows, or of the next chunk of clips."""
+        if memory is not None:
+            assert self.config.causal, "who sees ahead cannot go chunk by chunk"
+            memory.begin()
         values = [norm(x) for norm, x in zip(self.norms, windows.values, strict=True)]
         quality = [
             torch.cat([norm(q), strength(x, windows.mask[..., m])], dim=-1)
@@ -172,10 +186,10 @@ class EncodedModel(VAModel):
         if self.config.quality_input:
             values = [torch.cat(pair, dim=-1) for pair in zip(values, quality, strict=True)]
         h = [
-            encoder(x, windows.mask[..., m], windows.inside)
+            encoder(x, windows.mask[..., m], windows.inside, memory)
             for m, (encoder, x) in enumerate(zip(self.encoders, values, strict=True))
         ]
-        return Encoded(h, quality, windows.mask, self._active(windows))
+        return Encoded(h, quality, windows.mask, self._active(windows), memory)
 
     def _active(self, windows: Windows) -> Tensor:
         """(B, L, M) where each stream is valid and, where a voice detector has listened, holds speech."""
@@ -215,7 +229,8 @@ class FusionModel(EncodedModel):
     Args:
         streams: the M inputs.
         config: sizes and switches.
-        fusion: a module from `Encoded` to `Fused`; one that has a gate says so by `learns_trust = True`.
+        fusion: a module from `Encoded` to `Fused`. One that has a gate says so by `learns_trust = True`; one that looks
+            at no other step, or asks `Encoded.memory` for those before, by `live = True`.
     """
 
     def __init__(self, streams: Sequence[Stream], config: ModelConfig, fusion: nn.Module) -> None:
@@ -224,13 +239,15 @@ class FusionModel(EncodedModel):
         self.transformer = _transformer(config)
         self.head = Head(config)
 
-    def forward(self, windows: Windows) -> Output:
+    def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
         """Windows -> Output; steps outside a clip hold values of no meaning."""
-        encoded = self.encode(windows)
+        encoded = self.encode(windows, memory)
         fused: Fused = self.fusion(encoded)
         z = fused.features
-        if self.transformer is not None:
-            z = self.transformer(z, mask=self._future(z), src_key_padding_mask=~windows.inside)  # (10)
+        if self.transformer is not None and self.config.causal:  # (10); padding follows a clip, so nobody sees it
+            z = causal_transformer(self.transformer, z, self.config.memory_steps, memory)
+        elif self.transformer is not None:
+            z = self.transformer(z, src_key_padding_mask=~windows.inside)
         return Output(self.head(z), self.alone(encoded), fused)
 
     @property
@@ -238,11 +255,10 @@ class FusionModel(EncodedModel):
         """Whether it has a gate, which must be taught by errors that streams make on unseen clips."""
         return getattr(self.fusion, "learns_trust", False)
 
-    def _future(self, z: Tensor) -> Tensor | None:
-        if not self.config.causal:
-            return None
-        length = z.shape[1]
-        return torch.ones(length, length, dtype=torch.bool, device=z.device).triu(1)
+    @property
+    def live(self) -> bool:
+        """Whether a clip can be given to it in chunks, as it comes: it is causal, and so is its fusion, and says so."""
+        return super().live and getattr(self.fusion, "live", False)
 
 
 def _transformer(config: ModelConfig) -> nn.TransformerEncoder | None:

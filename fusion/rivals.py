@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.windows import Stream
+from .attention import band
 from .gate import Encoded, Fused
+from .memory import Memory, with_past
 
 ITERATIONS = 3  # of the recursive fusions
 CHOICE_TEMPERATURE = 0.1  # of DCA's gate
@@ -33,6 +35,8 @@ def leader_of(streams: Sequence[Stream]) -> int:
 class Concat(nn.Module):
     """Streams side by side through one linear layer: the usual baseline."""
 
+    live = True
+
     def __init__(self, num_streams: int, dim: int) -> None:
         super().__init__()
         self.together = nn.Linear(dim * num_streams, dim)
@@ -52,6 +56,8 @@ class GMU(nn.Module):
 
     Softmax over streams; for two this is the paper's z and 1 - z. Weights are the shares averaged over dimensions.
     """
+
+    live = True
 
     def __init__(self, num_streams: int, dim: int) -> None:
         super().__init__()
@@ -85,7 +91,7 @@ class Attended(Concat):
         """The streams before the first iteration and after each."""
         found = [encoded.h]
         for _ in range(self.iterations):
-            found.append(self.attention(found[-1], encoded.mask))
+            found.append(self.attention(found[-1], encoded.mask, encoded.memory))
         return found
 
 
@@ -132,6 +138,8 @@ class LFAN(nn.Module):
     At each step, streams attend to each other in a narrow space; the leader's own features go on unweighted.
     """
 
+    live = True
+
     def __init__(self, num_streams: int, dim: int, leader: int) -> None:
         super().__init__()
         self.leader = leader
@@ -157,11 +165,19 @@ class RAAV(nn.Module):
 
     The leader goes step by step; every other stream is context, kept in a few latents that each step of the leader
     asks. A masked gate that starts from a prior in favour of the leader shares out the sum.
+
+    Args:
+        num_streams: M.
+        dim: width d.
+        leader: which stream leads.
+        reach_steps: how many steps the latents hold, the present one and those before; None for all of the window.
     """
 
-    def __init__(self, num_streams: int, dim: int, leader: int, causal: bool) -> None:
+    live = True
+
+    def __init__(self, num_streams: int, dim: int, leader: int, reach_steps: int | None) -> None:
         super().__init__()
-        self.leader, self.causal = leader, causal
+        self.leader, self.reach_steps = leader, reach_steps
         self.latents = nn.Parameter(torch.randn(num_streams, NUM_LATENTS, dim) / math.sqrt(dim))
         self.ask = nn.Linear(dim, dim)
         self.value = nn.ModuleList(nn.Linear(dim, dim) for _ in range(num_streams))
@@ -174,27 +190,40 @@ class RAAV(nn.Module):
 
     def forward(self, encoded: Encoded) -> Fused:
         """Encoded -> Fused with weights."""
-        leading, ever = encoded.h[self.leader], encoded.mask.any(1, keepdim=True).expand_as(encoded.mask)
         heard = [
-            value(x if m == self.leader else self._context(m, x, encoded.mask[..., m], leading))
+            value(x if m == self.leader else self._context(m, encoded))
             for m, (x, value) in enumerate(zip(encoded.h, self.value, strict=True))
         ]
-        context = encoded.mask.cumsum(1) > 0 if self.causal else ever
-        present = context.clone()
+        present = self._heard_of(encoded).clone()
         present[..., self.leader] = encoded.mask[..., self.leader]
         weights = shares(self.score(torch.cat(heard, dim=-1)) + self.log_prior, present)
         mixed = (torch.stack(heard, dim=-1) * weights[..., None, :]).sum(-1)
         mixed = torch.where(present.any(-1, keepdim=True), mixed, self.null)
         return Fused(self.norm(mixed), weights)
 
-    def _context(self, m: int, x: Tensor, mask: Tensor, leading: Tensor) -> Tensor:
+    def _heard_of(self, encoded: Encoded) -> Tensor:
+        """(B, L, M) where a stream is valid at some step that the latents hold."""
+        mask = encoded.mask
+        if self.reach_steps is None:
+            return mask.any(1, keepdim=True).expand_as(mask)
+        seen = with_past(mask, self.reach_steps - 1, encoded.memory)
+        near = band(mask.shape[1], seen.shape[1], self.reach_steps, mask.device)
+        return near.float() @ seen.float() > 0
+
+    def _context(self, m: int, encoded: Encoded) -> Tensor:
         """What the leader learns from the latents of stream m: (B, L, d)."""
-        pull = (x @ self.latents[m].mT).clamp(max=30).exp() * mask[..., None]
-        pulled = pull[..., None] * x[..., None, :]
-        if self.causal:
-            total, weight = pulled.cumsum(1), pull.cumsum(1)
-        else:
-            total, weight = pulled.sum(1, keepdim=True), pull.sum(1, keepdim=True)
+        x, leading = encoded.h[m], encoded.h[self.leader]
+        pull = (x @ self.latents[m].mT).clamp(max=30).exp() * encoded.mask[..., m, None]
+        total, weight = self._sums(x, pull, encoded.memory)
         latents = total / weight[..., None].clamp(min=1e-9)
         asked = (self.ask(leading)[..., None, :] * latents).sum(-1) / math.sqrt(x.shape[-1])
         return (asked.softmax(-1)[..., None] * latents).sum(-2)
+
+    def _sums(self, x: Tensor, pull: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor]:
+        """x (B, L, d) times how much each latent takes, summed over steps: (B, L or 1, latents, d); and that alone."""
+        if self.reach_steps is None:
+            return (pull[..., None] * x[..., None, :]).sum(1, keepdim=True), pull.sum(1, keepdim=True)
+        length, past = x.shape[1], self.reach_steps - 1
+        x, pull = with_past(x, past, memory), with_past(pull, past, memory)
+        each = pull.mT[:, :, None] * band(length, x.shape[1], self.reach_steps, x.device)  # (B, latents, L, K)
+        return (each @ x[:, None]).transpose(1, 2), each.sum(-1).mT

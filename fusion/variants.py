@@ -13,9 +13,10 @@ from torch import nn
 
 from ..data.errors import InputError, first_line
 from ..data.windows import Stream, Windows
-from .attention import CrossAttention, JointCrossAttention
+from .attention import CrossAttention, JointCrossAttention, reach_of
 from .config import Config, ModelConfig, check_config
 from .gate import Fused, ReliabilityFusion
+from .memory import Memory
 from .model import EncodedModel, FusionModel, Output, VAModel, num_evidence
 from .rivals import DCA, GMU, ITERATIONS, LFAN, RAAV, TAGF, Attended, Concat, leader_of
 
@@ -49,9 +50,9 @@ class LateModel(EncodedModel):
         super().__init__(streams, config)
         self.null = nn.Parameter(torch.zeros(2))
 
-    def forward(self, windows: Windows) -> Output:
+    def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
         """Windows -> Output."""
-        alone = self.alone(self.encode(windows))
+        alone = self.alone(self.encode(windows, memory))
         each = windows.mask[..., None] / windows.mask.sum(-1)[..., None, None].clamp(min=1)
         va = torch.where(windows.mask.any(-1, keepdim=True), (alone * each).sum(-2), self.null.tanh())
         return Output(va, alone, Fused(va))
@@ -67,8 +68,8 @@ class LinearModel(VAModel):
         self.unimodal = nn.ModuleList(nn.Linear(stream.dim, 2) for stream in streams)
         self.bias = nn.Parameter(torch.zeros(2))
 
-    def forward(self, windows: Windows) -> Output:
-        """Windows -> Output."""
+    def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
+        """Windows -> Output; a step needs no memory of others."""
         x = [
             self.dropout(torch.where(windows.mask[..., m, None], norm(values), 0))
             for m, (norm, values) in enumerate(zip(self.norms, windows.values, strict=True))
@@ -109,11 +110,11 @@ def _check_heads(config: ModelConfig) -> None:
 
 def _cross(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
     _check_heads(config)
-    return CrossAttention(len(streams), config.dim, config.heads, config.causal)
+    return CrossAttention(len(streams), config.dim, config.heads, reach_of(config))
 
 
 def _joint(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
-    return JointCrossAttention(len(streams), config.dim, config.causal)
+    return JointCrossAttention(len(streams), config.dim, reach_of(config))
 
 
 def _attended(attention: Build, iterations: int = 1) -> Build:
@@ -133,7 +134,7 @@ def _lfan(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
 
 
 def _raav(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
-    return RAAV(len(streams), config.dim, leader_of(streams), config.causal)
+    return RAAV(len(streams), config.dim, leader_of(streams), reach_of(config))
 
 
 _SAGE = "Lee et al., arXiv 2603.11468, as docs/model.md reads it"

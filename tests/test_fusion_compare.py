@@ -334,7 +334,7 @@ def test_a_process_that_dies_is_one_line(
         compared(cache, tmp_path / "out", ["visual"], jobs=2)
 
 
-def until(true: Callable[[], bool], seconds: float = 60) -> bool:
+def until(true: Callable[[], bool], seconds: float = 300) -> bool:
     end = time.monotonic() + seconds
     while not (reached := true()) and time.monotonic() < end:
         time.sleep(0.05)

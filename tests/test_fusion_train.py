@@ -12,17 +12,19 @@ import pytest
 import torch
 
 from sage_va.data import DamagedError, InputError, open_store
-from sage_va.fusion import fit as fit_module
+from sage_va.fusion.augment import corrupt
 from sage_va.fusion.checkpoint import load_run
 from sage_va.fusion.config import Config, TrainConfig, check_config
 from sage_va.fusion.crossfit import unseen_errors
 from sage_va.fusion.dataset import assign_roles, load_labelled
 from sage_va.fusion.evaluate import predict
-from sage_va.fusion.fit import corrupt, fit, learning_rate
+from sage_va.fusion.fit import fit
+from sage_va.fusion.schedule import learning_rate
 from sage_va.fusion.score import score_run
 from sage_va.fusion.train import train
+from sage_va.fusion.trainer import Trainer, settled
 from sage_va.fusion.variants import build_model
-from sage_va.predict import predict_to_csv
+from sage_va.prediction import predict_to_csv
 from sage_va.tests.synthetic import Kind, make_cache, random_corpus, random_windows, streams_of, tiny
 
 torch.set_num_threads(1)
@@ -72,7 +74,9 @@ def test_what_a_run_writes(learnt: tuple[Path, list[dict[str, Any]]], cache: tup
     assert (loaded.cache, loaded.labels) == (str(cache[0]), str(cache[1]))
     assert (loaded.licence, loaded.restricted) == ("test", False)
     assert sorted(loaded.roles) == [f"clip{i:02}" for i in range(10)]
-    assert (run / "config.yaml").read_text(encoding="utf-8") == config_of().to_yaml()
+    assert loaded.config == settled(config_of(), torch.device("cpu"))
+    assert (run / "config.yaml").read_text(encoding="utf-8") == loaded.config.to_yaml()
+    assert not list(run.glob("*.part")) + list(run.glob("last*")) + list(run.glob("errors*"))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines == [event for event in events if event["event"] == "epoch"]
     done = events[-1]
@@ -111,7 +115,7 @@ def test_early_stopping(monkeypatch: pytest.MonkeyPatch, scores: list[float], nu
         states.append({key: value.clone() for key, value in model.state_dict().items()})
         return {"mean": next(given)}
 
-    monkeypatch.setattr(fit_module, "score", fake)
+    monkeypatch.setattr(Trainer, "validate", fake)
     fit(model, corpus, [0], [1], config)
     assert len(states) == num_epochs
     assert all(torch.equal(states[best][key], value) for key, value in model.state_dict().items())
@@ -124,24 +128,28 @@ def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
     assert abs(score_run(tmp_path / "run")["raw"]["ccc"]["mean"]) < 0.25
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+@pytest.mark.parametrize("seeds", [(0,), pytest.param((0, 1, 2), marks=pytest.mark.slow)])
 def test_a_stream_that_only_memorises_gets_little_weight(
-    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, seeds: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On clips that its estimator was trained on it looks the better stream; on others its sign is a coin's."""
     kinds = {"visual/face": Kind(masked=0.0), "audio/voice": Kind(dim=18, masked=0.0, memorises=True)}
     cache, labels = make_cache(tmp_path, num_clips=12, seconds=5, kinds=kinds, seed=1)
-    config = config_of(seed=seed, train={"epochs": 8, "crossfit_epochs": 8})
+    config = config_of(train={"epochs": 8, "crossfit_epochs": 8})
     corpus = load_labelled(open_store(cache), labels, config).corpus
     training, held_out = list(range(9)), [9, 10, 11]
 
     def weight_of_memory() -> tuple[float, torch.Tensor]:
-        torch.manual_seed(seed)
-        errors = unseen_errors(corpus, training, config, lambda event: None)
-        model = build_model(corpus.streams, config.model)
-        fit(model, corpus, training, [], config, errors=errors)
-        weights = [p.weights for p in predict(model, corpus, held_out, config.data) if p.weights is not None]
-        return float(np.concatenate(weights)[:, 1].mean()), errors.nanmedian(0).values
+        weights, medians = [], []
+        for seed in seeds:
+            torch.manual_seed(seed)
+            seeded = config.model_copy(update={"seed": seed})
+            errors = unseen_errors(corpus, training, seeded, lambda event: None)
+            model = build_model(corpus.streams, config.model)
+            fit(model, corpus, training, [], seeded, errors=errors)
+            weights += [p.weights for p in predict(model, corpus, held_out, config.data) if p.weights is not None]
+            medians.append(errors.nanmedian(0).values)
+        return float(np.concatenate(weights)[:, 1].mean()), torch.stack(medians).mean(0)
 
     trusted, (honest, memorised) = weight_of_memory()
     assert trusted < 0.35
@@ -298,7 +306,7 @@ def test_corruption_hides_but_never_everything(num_streams: int) -> None:
     streams = streams_of((8, 6, 5)[:num_streams], (0, 0, 0)[:num_streams])
     windows = random_windows(streams, 8, 60, valid=0.6)
     config = config_of(train={"modality_dropout": 0.7, "span_dropout": 0.7})
-    found = corrupt(windows, config, np.random.default_rng(0), [torch.ones(s.dim) for s in streams])
+    found = corrupt(windows, config, torch.Generator().manual_seed(0), [torch.ones(s.dim) for s in streams])
     assert torch.equal(found.mask.any(-1), windows.mask.any(-1))
     assert not (found.mask & ~windows.mask).any()
     assert (found.mask.sum() < windows.mask.sum()) == (num_streams > 1)
@@ -313,7 +321,7 @@ def test_noise_is_measured_in_each_features_own_spread() -> None:
     windows = dataclasses.replace(windows, values=[v.half() for v in windows.values])
     scales = [torch.linspace(0.1, 10, s.dim) for s in streams]
     config = config_of(train={"noise": 0.5, "modality_dropout": 0, "span_dropout": 0})
-    found = corrupt(windows, config, np.random.default_rng(0), scales)
+    found = corrupt(windows, config, torch.Generator().manual_seed(0), scales)
     for clean, noisy, scale in zip(windows.values, found.values, scales, strict=True):
         added = (noisy - clean.float()).std((0, 1))
         torch.testing.assert_close(added, 0.5 * scale, rtol=0.05, atol=0)
@@ -339,6 +347,19 @@ def test_predictions_are_written_per_clip(learnt: tuple[Path, Any], cache: tuple
         for name in ("visual", "audio"):
             assert (row[f"reliability_{name}"] == "") == (row[f"mask_{name}"] == "0")
             assert row[f"mask_{name}"] == "0" or 0 <= float(row[f"reliability_{name}"]) <= 1
+
+
+def test_the_predictions_of_folds_are_averaged(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    config = config_of(split={"folds": 3}, train=SHORT)
+    runs = train(open_store(cache[0]), cache[1], tmp_path / "cv", config)
+    found = predict_to_csv(tmp_path / "cv", [str(cache[0])], tmp_path / "all")
+    assert (found["num_models"], found["failures"]) == (3, [])
+    each = []
+    for number, run in enumerate(runs):
+        predict_to_csv(run, [str(cache[0])], tmp_path / str(number))
+        each.append([float(row["valence"]) for row in rows_of(tmp_path / str(number) / "clip03.csv")])
+    together = [float(row["valence"]) for row in rows_of(tmp_path / "all" / "clip03.csv")]
+    np.testing.assert_allclose(together, np.mean(each, axis=0), atol=2e-5)
 
 
 def test_predictions_without_a_gate_leave_reliability_empty(cache: tuple[Path, Path], tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ import sage_va, sage_va.cli, sage_va.data.importer, sage_va.data.exporter, sage_
 import sage_va.data.copy, sage_va.data.maintain, sage_va.data.status
 import sage_va.fusion.train, sage_va.fusion.score, sage_va.fusion.report
 import sage_va.fusion.compare, sage_va.fusion.robustness, sage_va.fusion.calibrate, sage_va.fusion.variants
+import sage_va.fusion.pretrained, sage_va.fusion.export, sage_va.api, sage_va.prediction, sage_va.cli_models
+from sage_va import SAGE, evaluate, open_store, predict, train
 print(sorted(set({sorted(FOREIGN)!r}) & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)

@@ -1,4 +1,4 @@
-"""`sage-va predict`: a run on new recordings or on a cache, one CSV per clip. Lives above both stages."""
+"""`sage-va predict`: a model on new recordings or on a cache, one CSV per clip. Lives above both stages."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
-
 from .data import InputError, Store, open_store
 from .data.store import is_cache
-from .data.windows import load_corpus
 from .extract.outcome import Progress
-from .fusion.checkpoint import Run, load_run
-from .fusion.evaluate import Prediction, predict
+from .fusion.checkpoint import fold_runs
+from .fusion.evaluate import Prediction, averaged
+from .fusion.pretrained import SAGE
+
+Tell = Callable[[Progress], None]
+Keep = Callable[[Prediction], None]
 
 
 def predict_to_csv(
-    run_path: Path,
+    model: str | Path,
     media: Sequence[str],
     out: Path,
     *,
     device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Tell | None = None,
     **extraction: Any,
 ) -> dict[str, Any]:
-    """Predicts every clip of a cache, or of recordings after extracting them with the run's own encoders.
+    """Predicts every clip of a cache, or of recordings after extracting them with the model's own encoders.
 
     Args:
-        run_path: a finished run.
+        model: a finished run, or a folder that `sage-va export` wrote; or the folder of a run's folds, whose
+            predictions are averaged.
         media: one cache (`*.zarr`, `*.h5`, an address), or files, folders, globs and manifests.
         out: folder; clip `a/b.mp4` becomes `a/b.mp4.csv` in it.
         device: where to compute.
@@ -41,61 +43,77 @@ def predict_to_csv(
             batch_size, num_workers.
 
     Returns:
-        `{"run", "streams", "random_weights", "out", "clips", "failures"}`, also written to `predictions.json` in `out`.
+        `{"run", "streams", "random_weights", "num_models", "out", "clips", "failures"}`, also written to `predictions.json` in `out`.
     """
-    run = load_run(run_path, device)
+    models = load_models(model, device)
+    sage = models[0]
     out.mkdir(parents=True, exist_ok=True)
-    found = _predict(run, media, out, device, progress, **extraction)
+    labels, done = [stream.label for stream in sage.streams], list[str]()
+
+    def keep(prediction: Prediction) -> None:
+        write_csv(out / f"{prediction.clip_id}.csv", prediction, labels)
+        done.append(prediction.clip_id)
+
+    failures = predict_each(models, media, keep, progress, **extraction)
+    made_with = {"run": str(model), "streams": [s.name for s in sage.streams], "random_weights": sage.random_weights}
+    made_with |= {"num_models": len(models)}
+    found = {**made_with, "out": str(out), "clips": done, "failures": failures}
     (out / "predictions.json").write_text(json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8")
     return found
 
 
-def _predict(
-    run: Run,
-    media: Sequence[str],
-    out: Path,
-    device: str,
-    progress: Callable[[Progress], None] | None,
-    **extraction: Any,
-) -> dict[str, Any]:
+def load_models(place: str | Path, device: str = "cpu") -> list[SAGE]:
+    """The models of the folds below a folder; or the one model of a run, a saved folder or a repository of the hub."""
+    return [SAGE.load(path, device) for path in fold_runs(Path(place)) or [place]]
+
+
+def predict_each(
+    models: Sequence[SAGE], media: Store | Sequence[str], keep: Keep, progress: Tell | None = None, **extraction: Any
+) -> list[dict[str, str]]:
+    """Gives the prediction of each clip to `keep`; returns `{"clip_id", "reason"}` of those that have none.
+
+    Args:
+        models: of the same streams, on the device where to compute; their predictions are averaged.
+        media: an open cache, or as for `predict_to_csv`, like progress and extraction.
+    """
+    if isinstance(media, Store):
+        return _from_store(models, media, media.clip_ids(), keep, progress)
     caches = [place for place in media if is_cache(place)]
     if caches and len(media) > 1:
         todo = "Predict once for each cache."
         raise InputError("MEDIA", expected="one cache, or recordings", got=", ".join(media[:3]), todo=todo)
     if caches:
         store = open_store(media[0])
-        return _from_store(run, store, store.clip_ids(), out, device, progress)
+        return _from_store(models, store, store.clip_ids(), keep, progress)
     with tempfile.TemporaryDirectory(prefix="sage-va-") as folder:
         store = open_store(Path(folder) / "cache.zarr", "a")
-        failures = _extract(run, media, store, device, progress, **extraction)
+        failures = _extract(models[0], media, store, progress, **extraction)
         whole = [clip_id for clip_id in store.clip_ids() if clip_id not in failures]
-        found = _from_store(run, store, whole, out, device, None)
-    rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in sorted(failures.items())]
-    return {**found, "failures": rows + found["failures"]}
+        rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in sorted(failures.items())]
+        return rows + _from_store(models, store, whole, keep, None)
 
 
 def _extract(
-    run: Run,
+    sage: SAGE,
     media: Sequence[str],
     store: Store,
-    device: str,
-    progress: Callable[[Progress], None] | None,
+    progress: Tell | None,
     *,
     visual_weights: str | None = None,
     audio: str | None = None,
     face_weights: str | None = None,
     **options: Any,
 ) -> dict[str, str]:
-    """Makes the run's streams, one after the other; returns why clips failed."""
+    """Makes the model's streams, one after the other; returns why clips failed."""
     from .data.manifest import find_sources
     from .extract.encoder import VisualEncoder
     from .extract.identity import check_same, encoder_from_fingerprint, options_of
     from .extract.pipeline import extract
 
     sources, failures, jobs = find_sources(media), {}, []
-    for stream in run.streams:
+    for stream in sage.streams:
         weights = visual_weights if stream.modality == "visual" else audio
-        encoder = encoder_from_fingerprint(stream.fingerprint, weights, device=device)
+        encoder = encoder_from_fingerprint(stream.fingerprint, weights, device=str(sage.device))
         made = options_of(stream.fingerprint, face_weights, **options)
         check_same(stream.fingerprint, encoder, made)
         jobs.append((encoder, made))
@@ -109,25 +127,22 @@ def _extract(
 
 
 def _from_store(
-    run: Run, store: Store, clip_ids: list[str], out: Path, device: str, progress: Callable[[Progress], None] | None
-) -> dict[str, Any]:
-    start_s, done, failures = perf_counter(), [], []
-    for clip_id in clip_ids:
+    models: Sequence[SAGE], store: Store, clip_ids: list[str], keep: Keep, progress: Tell | None
+) -> list[dict[str, str]]:
+    start_s, failures = perf_counter(), []
+    for number, clip_id in enumerate(clip_ids, 1):
         try:
-            corpus = load_corpus(store, run.streams, [clip_id], grid_hz=run.config.data.grid_hz, keep=False)
-            (prediction,) = predict(run.model, corpus.to(torch.device(device)), [0], run.config.data)
-            write_csv(out / f"{clip_id}.csv", prediction, [stream.label for stream in run.streams])
-            done.append(clip_id)
+            keep(averaged([model.predict(store, [clip_id])[0] for model in models]))
         except InputError as error:
             failures.append({"clip_id": clip_id, "reason": error.about(clip_id)})
         except OSError as error:
             failures.append({"clip_id": clip_id, "reason": f"cannot write its predictions: {error.strerror}"})
         if progress:
-            counts = {"num_clips": len(clip_ids), "num_done": len(done), "num_failed": len(failures), "num_skipped": 0}
+            num_failed = len(failures)
+            counts = {"num_clips": len(clip_ids), "num_done": number - num_failed, "num_failed": num_failed}
             elapsed_s = perf_counter() - start_s
-            progress(Progress(**counts, num_frames=0, audio_s=0.0, elapsed_s=elapsed_s, eta_s=None))
-    made_with = {"run": str(run.path), "streams": [s.name for s in run.streams], "random_weights": run.random_weights}
-    return {**made_with, "out": str(out), "clips": done, "failures": failures}
+            progress(Progress(**counts, num_skipped=0, num_frames=0, audio_s=0.0, elapsed_s=elapsed_s, eta_s=None))
+    return failures
 
 
 def write_csv(path: Path, prediction: Prediction, labels: Sequence[str]) -> None:

@@ -1,0 +1,193 @@
+"""What a training step costs, what its data add, and what the field's way of feeding it costs.
+
+    python benchmarks/train.py                       # about four minutes on two cores
+    python benchmarks/train.py --preset tiny
+    python benchmarks/train.py --steps 2060000 --device cuda --epochs 100    # a cache the size of Aff-Wild2's, whole
+
+Drawn features of a 512-dimensional visual and a 768-dimensional audio stream, float16, laid in clips of 4,000 steps. In
+turns, so that all ways meet the same machine:
+
+    resident   the same batch of windows again and again: what the model alone costs
+    ours       the trainer: windows cut by index, corrupted, trained on
+    loader     the same model fed by torch's DataLoader over one .npy file for each clip and stream, with 0 and 2 workers
+
+Data cost = what cutting and corrupting take of a step of ours, timed by themselves. Then seconds an epoch for one, two
+and four times the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sage_va.data.clip import Clip
+from sage_va.data.timebase import Grid
+from sage_va.data.windows import Corpus, Stream, Windows, cut, plan_windows
+from sage_va.fusion.augment import corrupt
+from sage_va.fusion.config import Config, load_config
+from sage_va.fusion.trainer import Trainer
+from sage_va.fusion.variants import build_model
+
+STREAMS = [("visual", 512), ("audio", 768)]
+CLIP_STEPS = 4000
+ROUNDS = 3
+
+
+def drawn(num_steps: int, hz: float) -> Corpus:
+    """A corpus of random features and slow random labels."""
+    rng = np.random.default_rng(0)
+    num_clips = max(2, num_steps // CLIP_STEPS)
+    clips = [Clip(f"{number:05}", f"{number:05}.mp4", "0" * 64) for number in range(num_clips)]
+    grids = [Grid(hz, 0, CLIP_STEPS)] * num_clips
+    total = num_clips * CLIP_STEPS
+    noise = [torch.from_numpy(rng.standard_normal((CLIP_STEPS, dim), np.float32)).half() for _, dim in STREAMS]
+    values = [part.repeat(num_clips, 1) for part in noise]
+    va = torch.from_numpy(np.sin(np.arange(total)[:, None] / (50, 70)).astype(np.float32))
+    streams = [Stream(f"{name}/drawn@0", name, name, dim, (), {}) for name, dim in STREAMS]
+    offsets = np.arange(num_clips + 1) * CLIP_STEPS
+    everywhere = torch.ones(total, dtype=torch.bool)
+    quality = [torch.zeros(total, 0) for _ in STREAMS]
+    mask = everywhere[:, None].repeat(1, len(STREAMS))
+    return Corpus(clips, streams, grids, offsets, values, quality, mask, va, everywhere, [None] * num_clips)
+
+
+class Files(Dataset[tuple[Tensor, ...]]):
+    """Windows of features in one .npy file for each clip and stream."""
+
+    def __init__(self, folder: Path, corpus: Corpus, length: int, hop: int) -> None:
+        self.folder, self.length, self.va = folder, length, corpus.va.numpy()
+        self.starts = [
+            (clip, start) for clip in range(len(corpus.clips)) for start in range(0, CLIP_STEPS - length, hop)
+        ]
+        for clip in range(len(corpus.clips)):
+            for m, values in enumerate(corpus.values):
+                np.save(folder / f"{clip}-{m}.npy", values[corpus.steps(clip)].numpy())
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        clip, start = self.starts[index]
+        parts = [np.load(self.folder / f"{clip}-{m}.npy")[start : start + self.length] for m in range(len(STREAMS))]
+        first = clip * CLIP_STEPS + start
+        return *(torch.from_numpy(part) for part in parts), torch.from_numpy(self.va[first : first + self.length])
+
+
+def as_windows(parts: list[Tensor]) -> Windows:
+    *values, va = parts
+    shape = va.shape[:2]
+    inside = torch.ones(shape, dtype=torch.bool)
+    steps = torch.zeros(shape, dtype=torch.long)
+    mask = inside[..., None].repeat(1, 1, len(values))
+    return Windows(values, [torch.zeros(*shape, 0) for _ in values], mask, inside, va, inside, steps)
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds."""
+    start = perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return perf_counter() - start
+
+
+def compare_ways(corpus: Corpus, config: Config, num_steps: int) -> None:
+    """Prints seconds a step: resident, ours, and by a DataLoader."""
+    device, length, size = corpus.device, config.data.window_steps, config.train.batch_size
+    trainer = a_trainer(corpus, config)
+    plan = plan_windows(corpus, range(len(corpus.clips)), length, config.data.hop_steps, np.random.default_rng(0))
+    np.random.default_rng(0).shuffle(plan)
+    batches = [plan[k * size : (k + 1) * size] for k in range(num_steps)]
+    resident = cut(corpus, batches[0], length)
+
+    def data() -> None:
+        for rows in batches:
+            corrupt(cut(corpus, rows, length), config, trainer.generator, trainer.model.feature_scales)
+
+    ways: dict[str, Callable[[], object]] = {
+        "resident batch": lambda: [trainer.step(resident, 1e-4) for _ in batches],
+        "ours": lambda: [trainer.step(cut(corpus, rows, length), 1e-4) for rows in batches],
+        "data alone": data,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        few = Files(Path(folder), drawn(20 * CLIP_STEPS, config.data.grid_hz), length, config.data.hop_steps)
+        for workers in (0, 2):
+            loader = DataLoader(few, size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+            source = endless(loader)
+            next(source)
+
+            def loaded(source: Iterator[list[Tensor]] = source) -> None:
+                for _ in batches:
+                    trainer.step(as_windows(next(source)).each(lambda tensor: tensor.to(device)), 1e-4)
+
+            ways[f"DataLoader, {workers} workers"] = loaded
+        trainer.step(resident, 1e-4)
+        took = {name: [] for name in ways}
+        for _ in range(ROUNDS):
+            for name, work in ways.items():
+                took[name].append(timed(work, device) / num_steps)
+    each_s = {name: statistics.median(found) for name, found in took.items()}
+    print(
+        f"{config.model.variant}, {sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
+        f"{size} windows of {length}"
+    )
+    for name, seconds in each_s.items():
+        ratio = seconds / each_s["resident batch"]
+        print(f"  {name:24}{1000 * seconds:9.1f} ms a step   x {ratio:.3f}", flush=True)
+    print(f"  data cost               {100 * each_s['data alone'] / each_s['ours']:9.2f} % of a step of ours")
+
+
+def endless(loader: DataLoader[tuple[Tensor, ...]]) -> Iterator[list[Tensor]]:
+    while True:
+        yield from loader
+
+
+def a_trainer(corpus: Corpus, config: Config) -> Trainer:
+    torch.manual_seed(0)
+    model = build_model(corpus.streams, config.model).to(corpus.device)
+    errors = torch.rand(corpus.mask.shape, device=corpus.device)
+    return Trainer(model, corpus, range(len(corpus.clips)), config, errors)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=["tiny", "base", "large"], default="base")
+    parser.add_argument("--set", dest="assignments", action="append", default=[])
+    parser.add_argument("--steps", type=int, default=80_000, help="of the corpus")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batches", type=int, default=5, help="timed steps of each way and round")
+    parser.add_argument("--epochs", type=int, default=0, help="also train so many whole epochs, without validation")
+    options = parser.parse_args()
+    config = load_config(None, options.assignments, options.preset)
+    corpus = drawn(options.steps, config.data.grid_hz).to(torch.device(options.device))
+    print(f"{corpus.num_steps:,} steps, {' + '.join(str(dim) for _, dim in STREAMS)} dimensions on {corpus.device}, "
+          f"{torch.get_num_threads()} threads")  # fmt: skip
+    compare_ways(corpus, config, options.batches)
+    if options.epochs:
+        trainer = a_trainer(corpus, config)
+        start = perf_counter()
+        for _ in range(options.epochs):
+            speed = trainer.epoch()["windows_per_s"]
+            trainer.course.epoch += 1
+        print(f"{options.epochs} epochs: {perf_counter() - start:.1f} s, the last at {speed} windows/s")
+        return
+    small = options.steps // 4
+    for factor in (1, 2, 4):
+        trainer = a_trainer(drawn(factor * small, config.data.grid_hz).to(corpus.device), config)
+        took_s = timed(trainer.epoch, corpus.device)
+        print(
+            f"  {factor * small:9,} steps: {took_s:7.2f} s an epoch, {1e6 * took_s / (factor * small):.1f} s a million"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""A causal model at work: one step in, one estimate out, the same as over the whole recording afterwards."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ..data.errors import InputError
+from ..data.windows import Stream, Windows
+from .checkpoint import Run
+from .memory import Memory
+from .model import VAModel
+from .tcn import TCNBlock
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a model says of one step.
+
+    va (2,): valence and arousal; reliability and weights (M,) and stage (K,), each None where the variant has no gate.
+    """
+
+    va: Floats
+    reliability: Floats | None
+    weights: Floats | None
+    stage: Floats | None
+
+
+class LiveModel:
+    """A causal model and what it remembers of the one recording that it follows.
+
+    It works on a copy in evaluation mode; the model that it is made from may be trained on.
+
+    Args:
+        source: a run, or a model, trained with `model.causal=true`.
+
+    Raises:
+        InputError: if it is not causal, or of a variant that cannot go step by step.
+    """
+
+    def __init__(self, source: VAModel | Run) -> None:
+        model = source.model if isinstance(source, Run) else source
+        _check(model, str(source.path) if isinstance(source, Run) else "LiveModel")
+        self.streams = list(model.streams)
+        self._model = copy.deepcopy(model).eval().requires_grad_(False)
+        for module in self._model.modules():
+            if isinstance(module, TCNBlock):
+                module.settle()
+        self._device = next(self._model.parameters()).device
+        self.reset()
+
+    def reset(self) -> None:
+        """Another recording begins."""
+        self._memory = Memory()
+
+    @property
+    def num_values(self) -> int:
+        """How many numbers it remembers; bounded, however long the recording."""
+        return self._memory.num_values
+
+    @torch.inference_mode()
+    def step(self, values: Sequence[ArrayLike | None], quality: Sequence[ArrayLike | None] | None = None) -> Estimate:
+        """The estimate for the next step of the grid, which comes once every 1 / `data.grid_hz` seconds.
+
+        Args:
+            values: for each of `streams`, in their order, (D,) features; None where the stream is not valid now.
+            quality: for each its (Q,) signals, in the order of `Stream.quality_names`, NaN or None where not measured.
+
+        Raises:
+            InputError: for another number of streams, other shapes, or features that are not finite.
+        """
+        signals = [None] * len(self.streams) if quality is None else quality
+        for what, given in (("values", values), ("quality", signals)):
+            if len(given) != len(self.streams):
+                expected = f"one for each of {', '.join(stream.label for stream in self.streams)}"
+                todo = "Give None for a stream without any."
+                raise InputError(f"step: {what}", expected=expected, got=str(len(given)), todo=todo)
+        x = [_values(*pair) for pair in zip(self.streams, values, strict=True)]
+        q = [_quality(*pair) for pair in zip(self.streams, signals, strict=True)]
+        mask = torch.tensor([[[each is not None for each in values]]])
+        return self._estimate(x, q, mask)
+
+    def _estimate(self, values: list[Tensor], quality: list[Tensor], mask: Tensor) -> Estimate:
+        yes, no = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.bool)
+        windows = Windows(
+            values=[x[None, None].to(self._device) for x in values],
+            quality=[q[None, None].to(self._device) for q in quality],
+            mask=mask.to(self._device),
+            inside=yes.to(self._device),
+            va=torch.zeros(1, 1, 2, device=self._device),
+            va_mask=no.to(self._device),
+            steps=torch.zeros(1, 1, dtype=torch.long, device=self._device),
+        )
+        output = self._model(windows, self._memory)
+        fused = output.fused
+        return Estimate(output.va[0, 0].cpu().numpy(), *map(_plain, (fused.reliability, fused.weights, fused.stage)))
+
+
+def _check(model: VAModel, place: str) -> None:
+    """Refuses a model that cannot go step by step."""
+    if not model.config.causal:
+        todo = "Train one with --set model.causal=true."
+        raise InputError(place, expected="a causal model", got="model.causal=false", todo=todo)
+    if not model.live:
+        todo = "docs/streaming.md tells what a variant of your own needs."
+        got = f"{model.config.variant}, which takes no memory"
+        raise InputError(place, expected="a variant that can go step by step", got=got, todo=todo)
+
+
+def _values(stream: Stream, given: ArrayLike | None) -> Tensor:
+    """(D,) features, 0 where there are none."""
+    if given is None:
+        return torch.zeros(stream.dim)
+    found = _of_shape(f"step: values of {stream.label}", given, stream.dim)
+    if not np.isfinite(found).all():
+        todo = "Give None where the stream is not valid."
+        raise InputError(f"step: values of {stream.label}", expected="finite numbers", got="NaN or inf", todo=todo)
+    return torch.from_numpy(found)
+
+
+def _quality(stream: Stream, given: ArrayLike | None) -> Tensor:
+    """(Q,) signals, NaN where not measured."""
+    num_signals = len(stream.quality_names)
+    if given is None:
+        return torch.full((num_signals,), torch.nan)
+    return torch.from_numpy(_of_shape(f"step: quality of {stream.label}", given, num_signals))
+
+
+def _of_shape(place: str, given: ArrayLike, length: int) -> Floats:
+    found = np.array(given, np.float32)
+    if found.shape != (length,):
+        todo = "Give what the run was trained on, one step at a time."
+        raise InputError(place, expected=f"shape ({length},)", got=str(found.shape), todo=todo)
+    return found
+
+
+def _plain(part: Tensor | None) -> Floats | None:
+    return None if part is None else part[0, 0].float().cpu().numpy()

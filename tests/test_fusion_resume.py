@@ -1,0 +1,202 @@
+"""A training that is stopped, or killed, and gone on with ends with the same weights, bit for bit on a CPU."""
+
+import contextlib
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sage_va.data import InputError, open_store
+from sage_va.fusion import state as state_module
+from sage_va.fusion.config import Config, check_config
+from sage_va.fusion.state import StateFile
+from sage_va.fusion.train import train
+from sage_va.tests.synthetic import make_cache, tiny
+
+torch.set_num_threads(1)
+SHORT = {"epochs": 4, "crossfit_epochs": 1, "span_dropout": 0.3, "noise": 0.1}
+HABITS = {
+    "sage": {},
+    "average": {"train": {"ema": 0.9}},
+    "plateau": {"train": {"schedule": "plateau", "plateau_epochs": 1, "patience": 2, "epochs": 6}},
+    "concat": {"model": {"variant": "concat"}},
+}
+Place = tuple[Path, Path]
+
+
+def config_of(name: str = "sage", **train: Any) -> Config:
+    habits = HABITS[name]
+    model = {"dropout": 0.2, **habits.get("model", {})}
+    return check_config(tiny(model=model, train={**SHORT, **habits.get("train", {}), **train}), "test")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return make_cache(tmp_path_factory.mktemp("cache"))
+
+
+def train_in_pieces(cache: Place, out: Path, config: Config, stops: list[int]) -> int:
+    """Trains, stopped after so many steps each time; returns how often it was stopped."""
+    for number, steps in enumerate(itertools.chain(stops, [10**9])):
+        count = itertools.count(1)
+        try:
+            train(open_store(cache[0]), cache[1], out, config, resume=True, stop=lambda: next(count) >= steps)  # noqa: B023
+        except KeyboardInterrupt:
+            continue
+        return number
+    raise AssertionError
+
+
+def told(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if key != "windows_per_s"} for line in lines]
+
+
+def same(run: Path, other: Path) -> bool:
+    a, b = (load_file(path / "model.safetensors") for path in (run, other))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) and told(run) == told(other)
+
+
+@pytest.mark.parametrize("name", HABITS)
+def test_a_training_in_pieces_is_the_training_at_once(cache: Place, tmp_path: Path, name: str) -> None:
+    config = config_of(name)
+    train(open_store(cache[0]), cache[1], tmp_path / "once", config)
+    assert train_in_pieces(cache, tmp_path / "pieces", config, [1, 2, 7, 1, 5]) >= 4
+    assert same(tmp_path / "once", tmp_path / "pieces")
+    assert not list((tmp_path / "pieces").glob("last*")) + list((tmp_path / "pieces").glob("errors*"))
+
+
+def test_it_goes_on_where_it_was(cache: Place, tmp_path: Path) -> None:
+    config = config_of(epochs=6)
+    count = itertools.count(1)
+    with pytest.raises(KeyboardInterrupt):
+        train(open_store(cache[0]), cache[1], tmp_path / "run", config, stop=lambda: next(count) >= 14)
+    before = told(tmp_path / "run")
+    assert 0 < len(before) < 6
+    events: list[dict[str, Any]] = []
+    train(open_store(cache[0]), cache[1], tmp_path / "run", config, resume=True, log=events.append)
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == list(range(len(before), 6))
+    assert not [event for event in events if event["event"] == "crossfit"]
+    assert told(tmp_path / "run")[: len(before)] == before
+
+
+@pytest.mark.slow
+def test_killed_at_any_time_nothing_is_lost(cache: Place, tmp_path: Path) -> None:
+    """A real process, killed hard again and again, whose state is saved at every step."""
+    config = config_of(epochs=6)
+    train(open_store(cache[0]), cache[1], tmp_path / "once", config)
+    program = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path\n"
+        "from sage_va.data import open_store\n"
+        "from sage_va.fusion import state\n"
+        "from sage_va.fusion.config import load_config\n"
+        "from sage_va.fusion.train import train\n"
+        "state.EVERY_S = 0.0\n"
+        "cache, labels, out, config = sys.argv[1:]\n"
+        "train(open_store(cache), Path(labels), Path(out), load_config(Path(config)), resume=True)\n"
+    )
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    run = tmp_path / "killed"
+    arguments = [*map(str, cache), str(run), str(tmp_path / "config.yaml")]
+    num_killed = 0
+    for _ in range(40):
+        process = subprocess.Popen([sys.executable, "-c", program, *arguments])
+        begun_s, seen = time.monotonic(), (run / "last.safetensors").stat().st_mtime_ns if num_killed else 0
+        while process.poll() is None and num_killed < 6:
+            with contextlib.suppress(FileNotFoundError):
+                if (run / "last.safetensors").stat().st_mtime_ns > seen and time.monotonic() - begun_s > 0.1:
+                    time.sleep(0.01 * num_killed)
+                    process.send_signal(signal.SIGKILL)
+                    num_killed += 1
+                    break
+            time.sleep(0.002)
+        if process.wait() == 0:
+            break
+    assert num_killed >= 3
+    assert (run / "config.json").exists()
+    assert same(tmp_path / "once", run)
+
+
+def test_folds_go_on_too(cache: Place, tmp_path: Path) -> None:
+    config = check_config(tiny(train=SHORT, model={"variant": "concat"}, split={"folds": 3}), "test")
+    train(open_store(cache[0]), cache[1], tmp_path / "once", config)
+    assert train_in_pieces(cache, tmp_path / "pieces", config, [15, 20]) == 2
+    for fold in range(3):
+        assert same(tmp_path / "once" / f"fold-{fold}", tmp_path / "pieces" / f"fold-{fold}")
+
+
+def test_a_finished_run_is_left_alone(cache: Place, tmp_path: Path) -> None:
+    config = config_of("concat")
+    train(open_store(cache[0]), cache[1], tmp_path / "run", config)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    assert train(open_store(cache[0]), cache[1], tmp_path / "run", config, resume=True) == [tmp_path / "run"]
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.fixture
+def stopped(cache: Place, tmp_path: Path) -> Path:
+    with pytest.raises(KeyboardInterrupt):
+        train(open_store(cache[0]), cache[1], tmp_path / "run", config_of(), stop=lambda: True)
+    return tmp_path / "run"
+
+
+def test_an_unfinished_run_is_not_overwritten(cache: Place, stopped: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a new folder, got an unfinished run\. Go on with it by --resume"):
+        train(open_store(cache[0]), cache[1], stopped, config_of())
+
+
+def test_other_settings_are_refused(cache: Place, stopped: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a run of train\.epochs = 5, got one of 4\. Give the settings"):
+        train(open_store(cache[0]), cache[1], stopped, config_of(epochs=5), resume=True)
+
+
+def test_other_labels_are_refused(stopped: Path, tmp_path: Path) -> None:
+    other = make_cache(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match=r"expected a training of labels = \w+, got \w+\. Train with what it began"):
+        train(open_store(other[0]), other[1], stopped, config_of(), resume=True)
+
+
+def test_a_damaged_state_is_refused(cache: Place, stopped: Path) -> None:
+    whole = (stopped / "last.safetensors").read_bytes()
+    (stopped / "last.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"last\.safetensors: expected the state of a training"):
+        train(open_store(cache[0]), cache[1], stopped, config_of(), resume=True)
+
+
+def test_a_full_disk_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = StateFile(tmp_path / "last.safetensors", {})
+    plain = {"course": {"epoch": 1}}
+    file.save(({"x": torch.ones(3)}, plain))
+
+    def full(*_: Any) -> None:
+        (tmp_path / "last.safetensors.part").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(state_module, "save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        file.save(({"x": torch.zeros(3)}, plain))
+    found = file.load()
+    assert found is not None
+    assert torch.equal(found[0]["x"], torch.ones(3))
+
+
+def test_states_are_saved_now_and_then(tmp_path: Path) -> None:
+    file = StateFile(tmp_path / "last.safetensors", {})
+    file.offer(lambda: pytest.fail("too early"))
+    file.saved_s -= 31
+    file.offer(lambda: ({"x": torch.ones(1)}, {"course": {"epoch": 0}}))
+    assert (tmp_path / "last.safetensors").exists()
+
+
+def test_no_pickle_in_a_state(stopped: Path) -> None:
+    tensors = load_file(stopped / "last.safetensors")
+    assert {name.split(".")[0] for name in tensors} >= {"model", "optimiser", "random", "plan"}

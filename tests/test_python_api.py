@@ -1,0 +1,121 @@
+"""The names of `sage_va`: what docs/python.md says runs, imports are light, and the three functions go together."""
+
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sage_va
+from sage_va.data import InputError, open_store
+from sage_va.fusion.config import check_config
+from sage_va.tests.synthetic import make_cache, tiny
+
+torch.set_num_threads(1)
+SNIPPETS = re.findall(
+    r"```python\n(.*?)```", (Path(__file__).resolve().parents[1] / "docs/python.md").read_text("utf-8"), re.DOTALL
+)
+QUICK = tiny(model={"variant": "concat"}, train={"epochs": 1})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    home = tmp_path_factory.mktemp("api")
+    cache, labels = make_cache(home, num_clips=6, seconds=3)
+    run = sage_va.train(str(cache), str(labels), str(home / "run"), QUICK)
+    assert run == home / "run"
+    return run, cache, labels
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    for snippet in SNIPPETS:
+        exec(snippet, found)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("9 clips")
+    assert "weight of the voice while the face is away: 1.0" in lines
+    assert len(SNIPPETS) == 6
+    assert found["score"]["split"] == "test"
+    assert found["found"]["num_clips"] == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.zarr", "labels", "model", "runs"]
+
+
+def test_names_are_there_and_others_are_not() -> None:
+    for name in sage_va.__all__:
+        assert getattr(sage_va, name) is not None
+        assert name in dir(sage_va)
+    with pytest.raises(AttributeError, match="has no attribute 'predcit'"):
+        sage_va.predcit  # noqa: B018
+
+
+def imported(code: str) -> set[str]:
+    """Packages that are loaded after some code, in a fresh process."""
+    code = f"import sys\n{code}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    return set(done.stdout.split())
+
+
+def test_imports_bring_no_more_than_they_need() -> None:
+    optional = {"onnx", "onnxscript", "onnxruntime", "matplotlib", "optuna", "accelerate", "wandb", "mlflow"}
+    stage_one = {"timm", "transformers", "av", "cv2", "torchvision", "librosa", "soxr"}
+    assert not imported("import sage_va") & {"torch", "zarr", "numpy", "huggingface_hub"}
+    assert "torch" not in imported("from sage_va import Clip, Track, open_store")
+    found = imported("from sage_va import SAGE, train, evaluate, predict, open_store")
+    assert {"torch", "huggingface_hub"} <= found
+    assert not found & (optional | stage_one)
+
+
+def test_a_configuration_in_each_of_its_forms(made: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from sage_va import api
+
+    given: list[Any] = []
+    monkeypatch.setattr(api, "train_runs", lambda store, labels, out, config, **_: given.append(config))
+    _, cache, labels = made
+    for config in ("auto", "base", {"train": {"epochs": 3}}, check_config(QUICK, "test"), {"seed": 7}):
+        sage_va.train(open_store(cache), labels, "unused", config)
+    auto, base, sections, whole, seeded = given
+    assert (auto.model.dim, auto.train.epochs, base.model.dim) == (32, 30, 256)
+    assert (sections.model.dim, sections.train.epochs, sections.train.batch_size) == (32, 3, 8)
+    assert whole == check_config(QUICK, "test")
+    assert (seeded.seed, seeded.model.dim) == (7, 32)
+    for config, line in (
+        ("tinny", r"config: expected a known preset, got 'tinny'\. Known: auto, tiny"),
+        ({"train": {"epoch": 3}}, r"got 'train\.epoch'\. Did you mean train\.epochs"),
+        ({"train": 3}, r"config: train: expected"),
+    ):
+        with pytest.raises(InputError, match=line):
+            sage_va.train(cache, labels, "unused", config)
+
+
+def test_evaluate_takes_runs_models_and_their_places(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    run, cache, labels = made
+    model = sage_va.SAGE.from_run(run)
+    model.save_pretrained(tmp_path / "model")
+    assert sage_va.evaluate(run)["split"] == "test"
+    assert sage_va.evaluate(str(run), cache=cache, labels=labels, split="val")["split"] == "val"
+    found = [sage_va.evaluate(m, cache=cache, labels=labels) for m in (model, tmp_path / "model")]
+    assert found[0] == found[1]
+    assert (found[0]["split"], found[0]["num_clips"]) == ("all", 6)
+    for refused in ({}, {"cache": cache}, {"cache": cache, "labels": labels, "split": "test"}):
+        with pytest.raises(InputError, match=r"expected a cache and labels, and no split.*evaluate\(model, cache="):
+            sage_va.evaluate(model, **refused)
+
+
+def test_predict_takes_the_same_and_warns_of_what_fails(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    run, cache, _ = made
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [sage_va.predict(m, cache) for m in (run, str(run), sage_va.SAGE.from_run(run))]
+        found.append(sage_va.predict(run, open_store(cache)))
+        found.append(sage_va.predict(run, [cache]))
+    assert [[p.clip_id for p in predictions] for predictions in found] == [[f"clip{i:02}" for i in range(6)]] * 5
+    assert all((p.va == q.va).all() for p, q in zip(found[0], found[3], strict=True))
+    other, _ = make_cache(tmp_path, num_clips=2, seconds=2, weights="random")
+    with pytest.warns(UserWarning, match=r"no prediction for clip0\d: .*expected a committed stream") as caught:
+        assert sage_va.predict(run, other) == []
+    assert len(caught) == 2
