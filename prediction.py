@@ -43,7 +43,7 @@ def predict_to_csv(
             batch_size, num_workers.
 
     Returns:
-        `{"run", "streams", "random_weights", "num_models", "out", "clips", "failures"}`, also written to `predictions.json` in `out`.
+        `{"run", "streams", "random_weights", "num_models", "out", "clips", "failures"}`, also in `predictions.json`.
     """
     models = load_models(model, device)
     sage = models[0]

@@ -9,7 +9,7 @@ turns, so that all ways meet the same machine:
 
     resident   the same batch of windows again and again: what the model alone costs
     ours       the trainer: windows cut by index, corrupted, trained on
-    loader     the same model fed by torch's DataLoader over one .npy file for each clip and stream, with 0 and 2 workers
+    loader     the same model fed by torch's DataLoader over one .npy file for each clip and stream
 
 Data cost = what cutting and corrupting take of a step of ours, timed by themselves. Then seconds an epoch for one, two
 and four times the steps.
