@@ -163,16 +163,22 @@ def test_without_the_packages_one_line_says_so(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("causal", [False, True], ids=["centred", "causal"])
-@pytest.mark.parametrize("variant", VARIANTS)
+def marked(variant: str, causal: bool) -> Any:
+    """An export takes seconds: CI makes one of each kind, `make exhaustive` all."""
+    often = variant == "sage" if causal else variant in ("linear", "late", "jca", "raav")
+    return pytest.param(variant, causal, marks=pytest.mark.slow if often else pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize(
+    ("variant", "causal"), [marked(variant, causal) for variant in VARIANTS for causal in (False, True)]
+)
 def test_every_variant(variant: str, causal: bool, tmp_path: Path) -> None:
     model = model_of(variant, causal=causal)
     export_onnx(model, tmp_path / "x.onnx")
     check_parity(tmp_path / "x.onnx", model)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("switches", [{"stage": "depth"}, {"stage": "none"}, {"separate_heads": True}], ids=str)
 def test_other_switches(switches: dict[str, Any], tmp_path: Path) -> None:
     model = model_of("sage", **switches)
