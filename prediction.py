@@ -64,7 +64,13 @@ def predict_to_csv(
 
 def load_models(place: str | Path, device: str = "cpu") -> list[SAGE]:
     """The models of the folds below a folder; or the one model of a run, a saved folder or a repository of the hub."""
-    return [SAGE.load(path, device) for path in fold_runs(Path(place)) or [place]]
+    folds = fold_runs(Path(place))
+    models = [SAGE.load(path, device) for path in folds or [place]]
+    wanted = models[0].config.split.folds
+    if folds and len(folds) != wanted:
+        got, todo = f"{len(folds)} of them", "Train all folds, or name one of them."
+        raise InputError(place, expected=f"all {wanted} folds", got=got, todo=todo)
+    return models
 
 
 def predict_each(

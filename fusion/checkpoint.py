@@ -38,7 +38,11 @@ MODEL, CONFIG, RESOLVED, SPLIT, METRICS, TABLE, TRACKERS, LAST, ERRORS = (
     "last.safetensors",
     "errors.safetensors",
 )
-UNFINISHED = (LAST, ERRORS, *(f"{name}.part" for name in (LAST, ERRORS, MODEL, CONFIG, METRICS, TABLE, TRACKERS)))
+UNFINISHED = (
+    LAST,
+    ERRORS,
+    *(f"{name}.part" for name in (SPLIT, LAST, ERRORS, MODEL, CONFIG, METRICS, TABLE, TRACKERS)),
+)
 OF_A_RUN = {RESOLVED, SPLIT, METRICS, TABLE, TRACKERS, MODEL, *UNFINISHED}
 ORIGIN = ("cache", "labels", "licence", "restricted", "smoothing_s", "sigma")
 
@@ -81,7 +85,7 @@ def check_new(out: Path) -> None:
     Raises:
         InputError: if so; runs are never overwritten.
     """
-    if (out / SPLIT).exists() and not (out / CONFIG).exists():
+    if any((run / SPLIT).exists() and not (run / CONFIG).exists() for run in (out, *fold_runs(out))):
         todo = "Go on with it by --resume, or choose another --out."
         raise InputError(out, expected="a new folder", got="an unfinished run", todo=todo)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -103,9 +107,11 @@ def start_run(out: Path, config: Config, roles: Mapping[str, Role]) -> None:
     """Makes the folder of a run, which must be new, with its configuration and split."""
     check_new(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / RESOLVED).write_text(config.to_yaml(), encoding="utf-8")
-    with (out / SPLIT).open("w", newline="", encoding="utf-8") as file:
+    part = out / f"{SPLIT}.part"
+    with part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("clip_id", "split"), *sorted(roles.items())])
+    (out / RESOLVED).write_text(config.to_yaml(), encoding="utf-8")
+    os.replace(part, out / SPLIT)
 
 
 def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, Any]) -> None:

@@ -83,7 +83,11 @@ def _end_of(error: BaseException | None) -> End:
 def _noted(out: Path) -> dict[str, dict[str, Any]]:
     """Of each tracker the `run_id`, and `num_epochs` that it was told and keeps."""
     path = out / TRACKERS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError:
+        todo = "Remove the file: the trackers then begin new runs."
+        raise InputError(path, expected="JSON", got="something else", todo=todo) from None
 
 
 def _note(out: Path, trackers: Sequence[Guarded]) -> None:

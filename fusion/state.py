@@ -44,8 +44,9 @@ class StateFile:
         Raises:
             KeyboardInterrupt: after saving it, if the training is to stop.
         """
-        stop = self.stop()
-        if gathered(stop or time.monotonic() - self.saved_s >= self.every_s)[0]:  # as the main process says
+        asked = gathered((self.stop(), time.monotonic() - self.saved_s >= self.every_s))
+        stop = any(one for one, _ in asked)  # all stop together, or those that go on would wait for ever
+        if stop or asked[0][1]:
             self.save(state())
         if stop:
             raise KeyboardInterrupt

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..data.errors import InputError
 from ..data.fingerprint import json_sha256
 from ..data.placement import place
-from ..data.splits import Role
+from ..data.splits import Role, read_split
 from ..data.store import Store
 from ..data.windows import Corpus, cut, plan_windows
 from .checkpoint import CONFIG, ERRORS, LAST, SPLIT, begun, check_new, finish_run, origin_of, start_run
@@ -26,7 +27,7 @@ from .evaluate import best_smoothing_s, predict, score
 from .fit import Log, fit
 from .losses import typical_error
 from .model import VAModel
-from .processes import gathered, is_main, join
+from .processes import gathered, is_main, join, num_processes
 from .provenance import described, provenance
 from .record import open_record
 from .state import StateFile
@@ -79,8 +80,11 @@ def train(
     corpus, where = place(found.corpus, torch.device(device))
     log({"event": "loaded", **_told(found), "placement": where})
     parted = [assign_roles(corpus.clips, found.parts, run_config.split, config.seed) for run_config, _ in left]
-    for (run_config, _), roles in zip(left, parted, strict=True):  # refused before anything is written
+    for (run_config, folder), roles in zip(left, parted, strict=True):  # refused before anything is written
         _check(corpus, roles, run_config)
+        if (folder / SPLIT).exists() and read_split(folder / SPLIT) != roles:
+            todo = "Train with the clips that it began with, or choose another --out."
+            raise InputError(folder / SPLIT, expected="the split that the run began with", got="another", todo=todo)
     for (run_config, folder), roles in zip(left, parted, strict=True):
         if is_main() and not (folder / SPLIT).exists():
             start_run(folder, run_config, roles)
@@ -138,19 +142,27 @@ def train_one(
         stop: see `train`.
         track: see `train`.
     """
-    made_with = provenance()
-    facts = {**made_with, **described(corpus.streams)}
+    made_with, learnt_of = provenance(), _facts(corpus, roles)
+    told = {**made_with, **described(corpus.streams)}
     training, validation = (_counted(corpus, roles, role) for role in ("train", "val"))
-    file = StateFile(out / LAST, _facts(corpus, roles), stop=stop)
+    file = StateFile(out / LAST, learnt_of, stop=stop)
     recording = (
-        open_record(track, out, config, facts, file.num_epochs, log) if is_main() else contextlib.nullcontext(log)
+        open_record(track, out, config, told, file.num_epochs, log) if is_main() else contextlib.nullcontext(log)
     )
     with recording as record, _deterministic(config.train.deterministic):
         torch.manual_seed(config.seed)
         model = build_model(corpus.streams, config.model).to(corpus.device)
         num_parameters = sum(weight.numel() for weight in model.parameters())
         log({"event": "model", "num_parameters": num_parameters, "receptive_steps": model.receptive_steps})
-        errors = _errors(corpus, training, config, out, log, unseen) if _learns_trust(model, config) else None
+
+        def heard(event: dict[str, Any]) -> None:
+            log(event)
+            if stop() and num_processes() == 1:  # several would have to agree
+                raise KeyboardInterrupt
+
+        errors = None
+        if _learns_trust(model, config):
+            errors = _errors(corpus, training, config, out, heard, unseen, json_sha256(learnt_of))
         fit(model, corpus, training, validation, config, errors=errors, log=record, file=file)
         if is_main():
             predictions = predict(model, corpus, validation, config.data)
@@ -174,15 +186,17 @@ def _errors(
     out: Path,
     log: Log,
     unseen: Callable[[Corpus, list[int], Config, Log], Tensor],
+    facts: str,
 ) -> Tensor:
     """What the gate is taught by, kept for the case that the training is stopped."""
     path = out / ERRORS
-    if path.exists():
-        return load_file(path)["errors"].to(corpus.device)
+    with contextlib.suppress(OSError, KeyError, SafetensorError), safe_open(path, "pt") as file:
+        if (file.metadata() or {}).get("facts") == facts:  # those of other labels are made again
+            return file.get_tensor("errors").to(corpus.device)
     errors = unseen(corpus, training, config, log)
     if is_main():
         part = path.with_name(f"{path.name}.part")
-        save_file({"errors": errors.cpu().contiguous()}, part)
+        save_file({"errors": errors.cpu().contiguous()}, part, {"facts": facts})
         os.replace(part, path)
     return errors
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sage_va.data import InputError, open_store
 from sage_va.fusion import state as state_module
@@ -144,8 +144,9 @@ def test_a_finished_run_is_left_alone(cache: Place, tmp_path: Path) -> None:
 
 @pytest.fixture
 def stopped(cache: Place, tmp_path: Path) -> Path:
+    count = itertools.count()
     with pytest.raises(KeyboardInterrupt):
-        train(open_store(cache[0]), cache[1], tmp_path / "run", config_of(), stop=lambda: True)
+        train(open_store(cache[0]), cache[1], tmp_path / "run", config_of(), stop=lambda: next(count) > 8)
     return tmp_path / "run"
 
 
@@ -163,6 +164,43 @@ def test_other_labels_are_refused(stopped: Path, tmp_path: Path) -> None:
     other = make_cache(tmp_path / "other", seed=1)
     with pytest.raises(InputError, match=r"expected a training of labels = \w+, got \w+\. Train with what it began"):
         train(open_store(other[0]), other[1], stopped, config_of(), resume=True)
+
+
+def test_a_run_that_has_no_state_yet_keeps_its_split(cache: Place, stopped: Path, tmp_path: Path) -> None:
+    (stopped / "last.safetensors").unlink(missing_ok=True)
+    more = make_cache(tmp_path / "more", num_clips=14)
+    with pytest.raises(InputError, match=r"split\.csv: expected the split that the run began with, got another"):
+        train(open_store(more[0]), more[1], stopped, config_of(), resume=True)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_errors_of_something_else_are_made_again(cache: Place, tmp_path: Path, damaged: bool) -> None:
+    config = config_of()
+    train(open_store(cache[0]), cache[1], tmp_path / "once", config)
+    count = itertools.count()
+    with pytest.raises(KeyboardInterrupt):
+        train(open_store(cache[0]), cache[1], tmp_path / "run", config, stop=lambda: next(count) > 10)
+    (tmp_path / "run" / "last.safetensors").unlink(missing_ok=True)
+    other = {"errors": torch.zeros(7, 2)}
+    save_file(other, tmp_path / "run" / "errors.safetensors", {"facts": "of other labels"})
+    if damaged:
+        (tmp_path / "run" / "errors.safetensors").write_bytes(b"half")
+    train(open_store(cache[0]), cache[1], tmp_path / "run", config, resume=True)
+    assert same(tmp_path / "once", tmp_path / "run")
+
+
+def test_it_stops_between_the_probes_of_the_gate(cache: Place, tmp_path: Path) -> None:
+    events: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            open_store(cache[0]),
+            cache[1],
+            tmp_path / "run",
+            config_of(),
+            stop=lambda: True,
+            log=lambda event: events.append(event["event"]),
+        )
+    assert events.count("crossfit") == 1
 
 
 def test_a_damaged_state_is_refused(cache: Place, stopped: Path) -> None:

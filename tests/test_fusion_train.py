@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -354,6 +355,9 @@ def test_the_predictions_of_folds_are_averaged(cache: tuple[Path, Path], tmp_pat
     runs = train(open_store(cache[0]), cache[1], tmp_path / "cv", config)
     found = predict_to_csv(tmp_path / "cv", [str(cache[0])], tmp_path / "all")
     assert (found["num_models"], found["failures"]) == (3, [])
+    shutil.copytree(tmp_path / "cv" / "fold-0", tmp_path / "part" / "fold-0")
+    with pytest.raises(InputError, match="expected all 3 folds, got 1 of them"):
+        predict_to_csv(tmp_path / "part", [str(cache[0])], tmp_path / "none")
     each = []
     for number, run in enumerate(runs):
         predict_to_csv(run, [str(cache[0])], tmp_path / str(number))
