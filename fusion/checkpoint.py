@@ -38,6 +38,7 @@ MODEL, CONFIG, RESOLVED, SPLIT, METRICS, TABLE, TRACKERS, LAST, ERRORS = (
     "last.safetensors",
     "errors.safetensors",
 )
+SPLIT_PART = f"{SPLIT}.part"
 UNFINISHED = (
     LAST,
     ERRORS,
@@ -88,7 +89,10 @@ def check_new(out: Path) -> None:
     if any((run / SPLIT).exists() and not (run / CONFIG).exists() for run in (out, *fold_runs(out))):
         todo = "Go on with it by --resume, or choose another --out."
         raise InputError(out, expected="a new folder", got="an unfinished run", todo=todo)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    names = {file.name for file in out.iterdir()} if out.is_dir() else set[str]()
+    if SPLIT_PART in names and names <= {SPLIT_PART, RESOLVED}:  # killed as it began
+        return
+    if names or out.is_file():
         raise InputError(out, expected="a new folder", got="one with files in it", todo="Choose another --out.")
 
 
@@ -107,7 +111,7 @@ def start_run(out: Path, config: Config, roles: Mapping[str, Role]) -> None:
     """Makes the folder of a run, which must be new, with its configuration and split."""
     check_new(out)
     out.mkdir(parents=True, exist_ok=True)
-    part = out / f"{SPLIT}.part"
+    part = out / SPLIT_PART
     with part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("clip_id", "split"), *sorted(roles.items())])
     (out / RESOLVED).write_text(config.to_yaml(), encoding="utf-8")

@@ -155,6 +155,24 @@ def test_an_unfinished_run_is_not_overwritten(cache: Place, stopped: Path) -> No
         train(open_store(cache[0]), cache[1], stopped, config_of())
 
 
+@pytest.mark.parametrize("left", [("split.csv.part",), ("split.csv.part", "config.yaml")])
+def test_a_run_that_was_killed_as_it_began_begins_again(cache: Place, tmp_path: Path, left: tuple[str, ...]) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in left:
+        (run / name).write_text("half", encoding="utf-8")
+    train(open_store(cache[0]), cache[1], run, config_of("concat", epochs=1), resume=True)
+    assert (run / "config.json").exists()
+    assert not list(run.glob("*.part"))
+
+
+def test_a_folder_of_something_else_is_no_run(cache: Place, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match="expected a new folder, got one with files in it"):
+        train(open_store(cache[0]), cache[1], tmp_path, config_of(), resume=True)
+    assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == "mine"
+
+
 def test_other_settings_are_refused(cache: Place, stopped: Path) -> None:
     with pytest.raises(InputError, match=r"expected a run of train\.epochs = 5, got one of 4\. Give the settings"):
         train(open_store(cache[0]), cache[1], stopped, config_of(epochs=5), resume=True)
