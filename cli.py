@@ -304,8 +304,8 @@ def faces(
 @json_option
 def align(cache: str, labels: Path | None, tolerance_s: float, as_json: bool) -> None:
     """Whether frames, sound and labels of each clip go together: counts, rates, offsets, gaps, drift."""
-    from .data.alignment import align as check
-    from .data.alignment import describe_align
+    from .data.sync_check import align as check
+    from .data.sync_check import describe_align
 
     found = check(open_store(cache), labels, tolerance_s)
     show(found, as_json, describe_align)
@@ -317,8 +317,8 @@ def align(cache: str, labels: Path | None, tolerance_s: float, as_json: bool) ->
 @json_option
 def status(cache: str, as_json: bool) -> None:
     """How far an extraction into CACHE is, while it runs: clips done and failed, rate, time left."""
-    from .data.status import describe_status
-    from .data.status import status as look
+    from .data.store.status import describe_status
+    from .data.store.status import status as look
 
     show(look(open_store(cache)), as_json, describe_status)
 

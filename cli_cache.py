@@ -38,8 +38,8 @@ def cache_group() -> None:
 @json_option
 def info(cache: str, as_json: bool) -> None:
     """What a cache holds: streams, aliases, clips, hours, terms of use, content hash."""
-    from .data.inspect import describe_info
-    from .data.inspect import info as look
+    from .data.store.info import describe_info
+    from .data.store.info import info as look
 
     show(look(open_store(cache)), as_json, describe_info)
 
@@ -49,7 +49,7 @@ def info(cache: str, as_json: bool) -> None:
 @json_option
 def ls(cache: str, as_json: bool) -> None:
     """The clips of a cache and their streams."""
-    from .data.inspect import describe_clips, list_clips
+    from .data.store.info import describe_clips, list_clips
 
     show(list_clips(open_store(cache)), as_json, describe_clips)
 
@@ -61,8 +61,8 @@ def ls(cache: str, as_json: bool) -> None:
 @json_option
 def verify(cache: str, subset: str | None, jobs: int, as_json: bool) -> None:
     """Reads every byte against its checksum; names damaged clips and streams; exit code 1 if there are any."""
-    from .data.maintain import describe_verified
-    from .data.maintain import verify as check
+    from .data.maintenance import describe_verified
+    from .data.maintenance import verify as check
 
     with Bar("entries") as bar:
         found = check(open_store(cache), bar.tick, subset=subset, jobs=jobs)
@@ -76,8 +76,8 @@ def verify(cache: str, subset: str | None, jobs: int, as_json: bool) -> None:
 @json_option
 def repair(cache: str, jobs: int, as_json: bool) -> None:
     """Takes damaged streams out, so that the next `extract` makes just those again; restores the rest."""
-    from .data.maintain import describe_repaired
-    from .data.maintain import repair as mend
+    from .data.maintenance import describe_repaired
+    from .data.maintenance import repair as mend
 
     with Bar("entries") as bar:
         found = mend(cache, bar.tick, jobs=jobs)
@@ -90,7 +90,7 @@ def repair(cache: str, jobs: int, as_json: bool) -> None:
 @json_option
 def gc(cache: str, dry_run: bool, as_json: bool) -> None:
     """Removes streams whose alias means another now, leftovers of killed writers, and training forms of no more use."""
-    from .data.maintain import collect_garbage, describe_garbage
+    from .data.maintenance import collect_garbage, describe_garbage
 
     show(collect_garbage(cache, dry_run=dry_run), as_json, describe_garbage)
 
@@ -114,7 +114,7 @@ def alias(cache: str, alias: str, stream: str, as_json: bool) -> None:
 @json_option
 def tag(cache: str, name: str | None, as_json: bool) -> None:
     """Names the present state of an Icechunk cache (read it as icechunk://PLACE@NAME); without NAME, its history."""
-    from .data.store_icechunk import describe_history, icechunk_store
+    from .data.store.icechunk_store import describe_history, icechunk_store
 
     store = icechunk_store(cache, "r")
     if name:
@@ -138,8 +138,8 @@ def copy(source: str, destination: str, as_json: bool, **options: Any) -> None:
     Each is a cache: x.zarr, x.h5, x.zarr.zip, x.packs, icechunk://PLACE[@tag], s3://…, gs://…,
     hf://datasets/USER/NAME, or (SOURCE only) https://….
     """
-    from .data.copy import copy as copy_all
-    from .data.copy import describe_copied
+    from .data.transfer.copy import copy as copy_all
+    from .data.transfer.copy import describe_copied
 
     with Bar("entries") as bar:
         found = copy_all(source, destination, progress=bar.tick, **options)
@@ -186,7 +186,7 @@ def import_(
     SOURCE is a folder of CLIP.npy, .npz, .csv, .h5 or .safetensors (rows = frames), one such file, or one .npz, .h5
     or .safetensors of many clips.
     """
-    from .data.importer import check_import, import_features
+    from .data.transfer.importer import check_import, import_features
 
     check_import(source, **{name: options[name] for name in ("stream", "hz", "key", "time_column", "columns")})
     store = open_store(cache, "a", licence=licence, restricted=restricted)
@@ -216,8 +216,8 @@ def import_(
 @json_option
 def export(cache: str, as_json: bool, **options: Any) -> None:
     """Writes one stream as files that any program reads; the terms of use go with them in cache.json."""
-    from .data.exporter import describe_export
-    from .data.exporter import export as write_all
+    from .data.transfer.exporter import describe_export
+    from .data.transfer.exporter import export as write_all
 
     found = write_all(open_store(cache), **options)
     show(asdict(found), as_json, describe_export)

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from .data import InputError, Store, open_store
-from .data.store import is_cache
+from .data.store.base import is_cache
 from .extract.outcome import Progress
 from .fusion.checkpoint import fold_runs
 from .fusion.evaluate import Prediction, averaged

@@ -30,8 +30,8 @@ import torch
 
 from sage_va.benchmarks.planted import Planted, plant, snr_on_grid
 from sage_va.data import open_store
-from sage_va.data.fingerprint import stream_alias
-from sage_va.data.windows import Corpus
+from sage_va.data.store.fingerprint import stream_alias
+from sage_va.data.windows.corpus import Corpus
 from sage_va.fusion.ccc import ccc_of_moments
 from sage_va.fusion.checkpoint import Run, load_run, origin_of, start_run
 from sage_va.fusion.config import Config, load_config

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sage_va.data.clip import Clip
 from sage_va.data.timebase import Grid
-from sage_va.data.windows import Corpus, Stream, Windows, cut, plan_windows
+from sage_va.data.windows.corpus import Corpus, Stream, Windows, cut, plan_windows
 from sage_va.fusion.augment import corrupt
 from sage_va.fusion.config import Config, load_config
 from sage_va.fusion.trainer import Trainer

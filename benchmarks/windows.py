@@ -28,11 +28,11 @@ import torch
 import zarr
 
 from sage_va.data import Clip, Store, Track, open_store, stream_name
-from sage_va.data.entry import Entry
-from sage_va.data.fingerprint import clip_key
 from sage_va.data.labels import Truth
-from sage_va.data.store_hdf5 import write_single
-from sage_va.data.windows import choose_streams, cut, load_corpus
+from sage_va.data.store.entry import Entry
+from sage_va.data.store.fingerprint import clip_key
+from sage_va.data.store.hdf5_store import write_single
+from sage_va.data.windows.corpus import choose_streams, cut, load_corpus
 
 DIM, WINDOW, BATCH, HZ = 768, 300, 32, 25.0
 MODALITIES = {"visual": {"encoder": {"name": "face"}}, "audio": {"encoder": {"name": "voice"}}}

@@ -2,8 +2,8 @@
 
 from .clip import MODALITIES, Clip, FrameClock, Track
 from .errors import DamagedError, InputError
-from .fingerprint import SCHEMA_VERSION, json_sha256, stream_alias, stream_name
-from .store import Problem, Store, open_store
+from .store.base import Problem, Store, open_store
+from .store.fingerprint import SCHEMA_VERSION, json_sha256, stream_alias, stream_name
 from .timebase import Grid, to_grid
 
 __all__ = [

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .fingerprint import check_clip_id
+from .store.fingerprint import check_clip_id
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"

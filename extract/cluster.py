@@ -13,7 +13,7 @@ import torch
 
 from ..data.errors import InputError
 from ..data.manifest import Source
-from ..data.store import Store
+from ..data.store.base import Store
 from .identity import ExtractOptions, size_of
 from .outcome import Failure, Outcome, Progress, Summary, Tally, check_failures
 from .pipeline import work_list

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.errors import InputError
-from ..data.fingerprint import SCHEMA_VERSION
+from ..data.store.fingerprint import SCHEMA_VERSION
 from .align import Cropper, FaceOf
 from .frames import FIT, INTERPOLATION, Pixels, Shrinker
 from .sound import RESAMPLER, Samples

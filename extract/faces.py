@@ -20,9 +20,9 @@ from av import VideoFrame
 from numpy.typing import NDArray
 
 from ..data.errors import InputError
-from ..data.fingerprint import json_sha256
-from ..data.home import user_cache
 from ..data.manifest import Source
+from ..data.store.fingerprint import json_sha256
+from ..data.user_cache import user_cache
 from .align import ALIGNMENT, TEMPLATE_SIZE, Cropper, FaceOf, Upright, upright_size
 from .detectors import Detector, Faces, Pixels, open_detector
 from .frames import Frames

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..data.clip import VALUE_DTYPES
 from ..data.errors import InputError
-from ..data.fingerprint import json_sha256, stream_name
 from ..data.manifest import Source, crop_numbers
+from ..data.store.fingerprint import json_sha256, stream_name
 from .encoder import AudioEncoder, VisualEncoder
 from .faces import FaceFinder
 from .hashes import MediaHashes

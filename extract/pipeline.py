@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..data.clip import Clip
 from ..data.errors import InputError
 from ..data.manifest import Source
-from ..data.store import Store
+from ..data.store.base import Store
 from .ahead import Backlog, DecodeAhead, Part, num_cores
 from .assemble import Assembly
 from .batch import Packer

@@ -12,7 +12,7 @@ from av.error import FFmpegError
 
 from ..data.errors import InputError
 from ..data.manifest import Source, crop_numbers
-from ..data.store import open_store
+from ..data.store.base import open_store
 from .align import FACE_QUALITY_UNITS
 from .encoder import AudioEncoder, VisualEncoder
 from .frames import VISUAL_QUALITY_UNITS

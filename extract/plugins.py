@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.errors import InputError, first_line
-from ..data.fingerprint import file_sha256
+from ..data.store.fingerprint import file_sha256
 from .encoder import AudioEncoder, Encoder, VisualEncoder
 from .voice import voice_fingerprint
 

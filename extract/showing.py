@@ -12,8 +12,8 @@ import numpy as np
 from av import VideoFrame
 
 from ..data.errors import InputError
-from ..data.fingerprint import file_sha256
 from ..data.manifest import Source
+from ..data.store.fingerprint import file_sha256
 from .align import Cropper, FaceOf
 from .faces import FaceFinder, PersonEnding, decode_person, sightings
 from .frames import Frames, Pixels

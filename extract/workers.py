@@ -190,7 +190,7 @@ def _enter(folder: Path) -> None:
 
 
 def _extract(work: Job, device: str, inbox: Inbox, tell: Callable[[Event], None]) -> None:
-    from ..data.store import open_store
+    from ..data.store.base import open_store
     from .identity import stream_of
     from .pipeline import extract_part
 

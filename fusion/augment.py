@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..data.windows import Windows
+from ..data.windows.corpus import Windows
 from .config import Config
 
 SPAN_S = (0.5, 3.0)

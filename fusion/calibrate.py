@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..data.errors import InputError
-from ..data.store import open_store
-from ..data.windows import Corpus, Windows, cut, plan_windows
+from ..data.store.base import open_store
+from ..data.windows.corpus import Corpus, Windows, cut, plan_windows
 from .checkpoint import METRICS, ORIGIN, Run, check_new, finish_run, fold_runs, load_run, start_run
 from .evaluate import plain, predict
 from .gate import Encoded, ReliabilityFusion

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..data.errors import InputError
-from ..data.placement import place
-from ..data.splits import Role, read_split
-from ..data.store import open_store
-from ..data.windows import Corpus
+from ..data.store.base import open_store
+from ..data.windows.corpus import Corpus
+from ..data.windows.placement import place
+from ..data.windows.splits import Role, read_split
 from .checkpoint import CONFIG, OF_A_RUN, RESOLVED, SPLIT, fold_runs, load_run, origin_of, start_run, write_json
 from .config import Config, check_config
 from .crossfit import crossfit_config, unseen_errors

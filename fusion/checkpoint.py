@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..data.errors import InputError
-from ..data.splits import Role, read_split
-from ..data.store import Store
-from ..data.training_form import address_of
-from ..data.windows import Stream
+from ..data.store.base import Store
+from ..data.windows.corpus import Stream
+from ..data.windows.memmap_cache import address_of
+from ..data.windows.splits import Role, read_split
 from .config import Config, check_config, load_config
 from .model import VAModel
 from .provenance import provenance

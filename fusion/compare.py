@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import torch
 
 from ..data.errors import InputError, first_line
-from ..data.store import Store
-from ..data.training_form import address_of
+from ..data.store.base import Store
+from ..data.windows.memmap_cache import address_of
 from .cells import SCORE, Bench, Cell, Job, plan, read_json
 from .checkpoint import SPLIT
 from .config import Config, check_config

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data.errors import InputError
 from ..data.timebase import Grid
-from ..data.windows import Corpus
+from ..data.windows.corpus import Corpus
 
 SPAN_S = (0.5, 3.0)
 MAX_NOISE = 3.0

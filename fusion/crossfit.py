@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.errors import InputError
-from ..data.windows import Corpus
+from ..data.windows.corpus import Corpus
 from .config import Config, ModelConfig
 from .dataset import group_of
 from .evaluate import predict

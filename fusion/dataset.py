@@ -10,9 +10,9 @@ from pathlib import Path
 from ..data.clip import Clip
 from ..data.errors import InputError
 from ..data.labels import join_labels, read_labels
-from ..data.splits import Role, read_split, split_folds, split_groups
-from ..data.store import Store
-from ..data.windows import Corpus, choose_streams, load_corpus
+from ..data.store.base import Store
+from ..data.windows.corpus import Corpus, choose_streams, load_corpus
+from ..data.windows.splits import Role, read_split, split_folds, split_groups
 from .config import Config, SplitConfig
 from .variants import find_variant, variant_streams
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..data.labels import Truth
 from ..data.timebase import Grid
-from ..data.windows import Corpus, Windows, cut, plan_windows
+from ..data.windows.corpus import Corpus, Windows, cut, plan_windows
 from .ccc import ccc_of_moments, moments
 from .config import DataConfig
 from .memory import Memory

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.errors import InputError
-from ..data.windows import Stream, Windows
+from ..data.windows.corpus import Stream, Windows
 from .model import QualityNorm, VAModel
 from .pretrained import SAGE
 from .tcn import TCNBlock

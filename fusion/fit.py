@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.windows import Corpus
+from ..data.windows.corpus import Corpus
 from .config import Config
 from .model import VAModel
 from .state import StateFile

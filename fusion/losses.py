@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.windows import Windows
+from ..data.windows.corpus import Windows
 from .ccc import ccc_loss
 from .config import LossConfig
 from .model import Output

@@ -10,7 +10,7 @@ from inspect import signature
 import torch
 from torch import Tensor, nn
 
-from ..data.windows import Corpus, Stream, Windows
+from ..data.windows.corpus import Corpus, Stream, Windows
 from .attention import causal_transformer
 from .config import ModelConfig
 from .gate import Encoded, Fused

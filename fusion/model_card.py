@@ -10,9 +10,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..data.card import KNOWN_LICENCES
-from ..data.fingerprint import json_sha256
-from ..data.windows import Stream
+from ..data.store.fingerprint import json_sha256
+from ..data.transfer.dataset_card import KNOWN_LICENCES
+from ..data.windows.corpus import Stream
 from .config import Config
 from .evaluate import TARGETS
 from .variants import find_variant

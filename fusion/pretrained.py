@@ -18,8 +18,8 @@ from torch import nn
 from ..data.clip import Clip
 from ..data.errors import InputError, first_line
 from ..data.labels import join_labels, read_labels
-from ..data.store import Store, open_store
-from ..data.windows import Corpus, Stream, Windows, load_corpus
+from ..data.store.base import Store, open_store
+from ..data.windows.corpus import Corpus, Stream, Windows, load_corpus
 from .checkpoint import CONFIG, MODEL, SPLIT, Run, load_run, write_json
 from .config import Config, check_config
 from .evaluate import Prediction, corpus_sums, plain, predict, summarise

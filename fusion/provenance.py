@@ -11,7 +11,7 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
-from ..data.windows import Stream
+from ..data.windows.corpus import Stream
 
 GIT_LIMIT_S = 10.0
 

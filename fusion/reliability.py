@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..data.windows import Corpus
+from ..data.windows.corpus import Corpus
 from .evaluate import Prediction
 from .report import COLOURS
 

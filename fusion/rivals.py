@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.windows import Stream
+from ..data.windows.corpus import Stream
 from .attention import band
 from .gate import Encoded, Fused
 from .memory import Memory, with_past

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..data.errors import InputError
-from ..data.windows import Corpus
+from ..data.windows.corpus import Corpus
 from .checkpoint import Run
 from .corruption import KINDS, corrupted
 from .evaluate import TARGETS, ClipSums, Prediction, corpus_sums, plain, pooled_ccc, predict

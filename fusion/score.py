@@ -11,8 +11,8 @@ import torch
 
 from ..data.errors import InputError
 from ..data.labels import join_labels, read_labels
-from ..data.store import Store, open_store
-from ..data.windows import Corpus, load_corpus
+from ..data.store.base import Store, open_store
+from ..data.windows.corpus import Corpus, load_corpus
 from .checkpoint import Run, fold_runs, load_run
 from .evaluate import ClipSums, corpus_sums, plain, predict, summarise
 from .reliability import trust_report

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..data.errors import InputError
-from ..data.windows import Stream, Windows
+from ..data.windows.corpus import Stream, Windows
 from .checkpoint import Run
 from .memory import Memory
 from .model import VAModel

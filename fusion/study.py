@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..data.errors import InputError
-from ..data.fingerprint import json_sha256
+from ..data.store.fingerprint import json_sha256
 from .space import Choices, Range, Space
 
 try:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from ..data.errors import DamagedError, InputError, first_line
-from ..data.store import Store, open_store
-from ..data.training_form import address_of
-from ..data.windows import choose_streams
+from ..data.store.base import Store, open_store
+from ..data.windows.corpus import choose_streams
+from ..data.windows.memmap_cache import address_of
 from .cells import Bench, Cell, Job
 from .checkpoint import SPLIT
 from .compare import bench_of, in_processes, in_this_process, num_jobs, of_all

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..data.errors import InputError
-from ..data.fingerprint import json_sha256
-from ..data.placement import place
-from ..data.splits import Role, read_split
-from ..data.store import Store
-from ..data.windows import Corpus, cut, plan_windows
+from ..data.store.base import Store
+from ..data.store.fingerprint import json_sha256
+from ..data.windows.corpus import Corpus, cut, plan_windows
+from ..data.windows.placement import place
+from ..data.windows.splits import Role, read_split
 from .checkpoint import CONFIG, ERRORS, LAST, SPLIT, begun, check_new, finish_run, origin_of, start_run
 from .config import Config
 from .crossfit import crossfit_folds, unseen_errors

@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..data.errors import InputError
-from ..data.placement import each_cut
-from ..data.windows import Corpus, Windows, plan_windows
+from ..data.windows.corpus import Corpus, Windows, plan_windows
+from ..data.windows.placement import each_cut
 from .augment import corrupt
 from .config import Config
 from .evaluate import corpus_sums, pooled_ccc, predict

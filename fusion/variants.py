@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..data.errors import InputError, first_line
-from ..data.windows import Stream, Windows
+from ..data.windows.corpus import Stream, Windows
 from .attention import CrossAttention, JointCrossAttention, reach_of
 from .config import Config, ModelConfig, check_config
 from .gate import Fused, ReliabilityFusion

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sage_va.data import Clip, FrameClock, InputError, Store, Track, open_store, stream_name
-from sage_va.data.store import in_subset
+from sage_va.data.store.base import in_subset
 
 SHA = "5" * 64
 VISUAL = {"modality": "visual", "encoder": {"name": "toy"}}

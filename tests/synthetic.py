@@ -13,7 +13,7 @@ import torch
 
 from sage_va.data import Clip, FrameClock, Grid, Track, open_store, stream_name
 from sage_va.data.labels import Truth
-from sage_va.data.windows import Corpus, Stream, Windows
+from sage_va.data.windows.corpus import Corpus, Stream, Windows
 
 TINY = {
     "data": {"window_steps": 60, "hop_steps": 40},

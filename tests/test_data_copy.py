@@ -23,12 +23,14 @@ import pytest
 import yaml
 from fsspec.implementations.dirfs import DirFileSystem
 
-from sage_va.data import Clip, DamagedError, InputError, Store, open_store, push, remote, stream_name
-from sage_va.data import copy as copy_module
-from sage_va.data.card import MARK
-from sage_va.data.copy import Copied, copy
-from sage_va.data.remote import OutageError, Remote
-from sage_va.data.store_packs import PackStore
+from sage_va.data import Clip, DamagedError, InputError, Store, open_store, stream_name
+from sage_va.data.store import remote
+from sage_va.data.store.pack_store import PackStore
+from sage_va.data.store.remote import OutageError, Remote
+from sage_va.data.transfer import copy as copy_module
+from sage_va.data.transfer import push_packs as push
+from sage_va.data.transfer.copy import Copied, copy
+from sage_va.data.transfer.dataset_card import MARK
 from sage_va.tests.s3 import (
     BUCKET,
     CREDENTIALS,

@@ -13,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sage_va.data import InputError, Store, Track, open_store
-from sage_va.data.exporter import Exported, _file_name, _files, export
-from sage_va.data.fingerprint import check_clip_id
-from sage_va.data.folder import write
-from sage_va.data.import_csv import Rules, read_csv
-from sage_va.data.importer import import_features
+from sage_va.data.store.fingerprint import check_clip_id
+from sage_va.data.store.folder_store import write
+from sage_va.data.transfer.exporter import Exported, _file_name, _files, export
+from sage_va.data.transfer.importer import import_features
+from sage_va.data.transfer.read_csv import Rules, read_csv
 from sage_va.tests.stores import SHA, VISUAL, VISUAL_NAME, make_track, put, same, tracks
 
 NAMES = ["a", "deep/b.mp4", "ü #1", "x" * 300, "a.frames", "a.npy/c", "b//c", ".hidden", "k=2Fl", "~t", "CACHE.json"]
@@ -187,7 +187,7 @@ def test_an_interrupted_export_goes_on_and_others_are_refused(
             write(path, content[: len(content) // 2])
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("sage_va.data.exporter.write", cutting)
+        monkeypatch.setattr("sage_va.data.transfer.exporter.write", cutting)
         with pytest.raises(KeyboardInterrupt):
             run(store, cut)
         for path in cut.iterdir():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_va.data import InputError, json_sha256, stream_alias, stream_name
-from sage_va.data.fingerprint import (
+from sage_va.data.store.fingerprint import (
     MAX_KEY_BYTES,
     array_sha256,
     canonical_json,

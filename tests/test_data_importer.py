@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from sage_va.data import Clip, FrameClock, InputError, Store, Track, open_store, stream_name
-from sage_va.data.importer import import_features
+from sage_va.data.transfer.importer import import_features
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 MUSE = """timestamp,segment_id,feat_0,feat_1

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sage_va.data import Clip, Store, Track, open_store, stream_name
-from sage_va.data.inspect import describe_clips, describe_info, info, list_clips
-from sage_va.data.maintain import describe_verified, verify
+from sage_va.data.maintenance import describe_verified, verify
+from sage_va.data.store.info import describe_clips, describe_info, info, list_clips
 
 FINGERPRINT = {"modality": "visual", "encoder": {"name": "toy", "weights": "random"}}
 STREAM = stream_name("visual", "toy", FINGERPRINT)

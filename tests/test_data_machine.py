@@ -175,7 +175,7 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("examples", "steps"), [(10, 15), pytest.param(60, 30, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_store_is_a_dictionary(form: str, examples: int, steps: int) -> None:
-    if form == "icechunk" and not (find_spec("icechunk") and find_spec("sage_va.data.store_icechunk")):
+    if form == "icechunk" and not (find_spec("icechunk") and find_spec("sage_va.data.store.icechunk_store")):
         pytest.skip("no Icechunk here")
     machine = type("Machine", (CacheMachine,), {"FORM": form})
     run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=steps))

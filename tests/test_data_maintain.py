@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sage_va.data import InputError, Store, open_store, stream_name
-from sage_va.data.maintain import (
+from sage_va.data.maintenance import (
     collect_garbage,
     describe_garbage,
     describe_repaired,

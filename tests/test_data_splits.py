@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sage_va.data import InputError
-from sage_va.data.splits import read_split, split_folds, split_groups
+from sage_va.data.windows.splits import read_split, split_folds, split_groups
 
 group_maps = st.dictionaries(st.text("abcdef", min_size=1), st.sampled_from([f"s{k}" for k in range(12)]), min_size=3)
 SHARES = (0.6, 0.2, 0.2)

@@ -14,11 +14,11 @@ import pytest
 import zarr
 
 from sage_va.data import Clip, DamagedError, FrameClock, InputError, Store, Track, open_store
-from sage_va.data.entry import Entry
-from sage_va.data.fingerprint import array_sha256, clip_key, json_sha256, sealed
-from sage_va.data.folder import FolderStore, append_line, damaged_lines, read_lines, write
-from sage_va.data.store_zarr import restore
-from sage_va.data.zarr_form import encode, group_attrs, group_file
+from sage_va.data.store.entry import Entry
+from sage_va.data.store.fingerprint import array_sha256, clip_key, json_sha256, sealed
+from sage_va.data.store.folder_store import FolderStore, append_line, damaged_lines, read_lines, write
+from sage_va.data.store.zarr_layout import encode, group_attrs, group_file
+from sage_va.data.store.zarr_store import restore
 from sage_va.tests.stores import (
     AUDIO_NAME,
     SHA,

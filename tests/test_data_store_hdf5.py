@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from sage_va.data import Clip, DamagedError, FrameClock, InputError, Store, open_store
-from sage_va.data.entry import Entry
-from sage_va.data.hdf5_form import SEAL_BYTES, put_entry, sealed_bytes
-from sage_va.data.store_hdf5 import restore, write_single
+from sage_va.data.store.entry import Entry
+from sage_va.data.store.hdf5_layout import SEAL_BYTES, put_entry, sealed_bytes
+from sage_va.data.store.hdf5_store import restore, write_single
 from sage_va.tests.stores import AUDIO_NAME, SHA, VISUAL_NAME, StoreContract, make_track, problems, put, same
 
 

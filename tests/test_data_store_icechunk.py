@@ -20,12 +20,12 @@ import pytest
 import zarr
 
 from sage_va.data import DamagedError, InputError, Store, Track, open_store
-from sage_va.data.folder import locked
+from sage_va.data.store.folder_store import locked
 from sage_va.tests.s3 import BUCKET, empty_bucket, needs_s3, s3_server, use_s3
 from sage_va.tests.stores import AUDIO_NAME, VISUAL_NAME, StoreContract, make_track, problems, put, same
 
 icechunk = pytest.importorskip("icechunk")
-store_icechunk = importlib.import_module("sage_va.data.store_icechunk")
+store_icechunk = importlib.import_module("sage_va.data.store.icechunk_store")
 IcechunkStore = store_icechunk.IcechunkStore
 
 
@@ -285,8 +285,8 @@ class TestOpening:
 
     def test_without_the_package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "icechunk", None)
-        monkeypatch.delitem(sys.modules, "sage_va.data.store_icechunk")
-        monkeypatch.delitem(sys.modules, "sage_va.data.icechunk_place")
+        monkeypatch.delitem(sys.modules, "sage_va.data.store.icechunk_store")
+        monkeypatch.delitem(sys.modules, "sage_va.data.store.icechunk_repo")
         text = r'expected the package icechunk, got none\. Run `pip install "sage-va\[icechunk\]"`\.'
         with pytest.raises(InputError, match=text):
             open_store(f"icechunk://{tmp_path}/x", "a")
@@ -358,7 +358,7 @@ WRITER = textwrap.dedent("""
     import os, random, signal, sys, time
     import numpy as np
     from sage_va.data import Clip, Track, open_store, stream_name
-    import sage_va.data.store_icechunk
+    import sage_va.data.store.icechunk_store
 
     def work(url, jobs):
         store = open_store(url, "a")

@@ -15,12 +15,15 @@ import pytest
 import zarr
 from zarr.storage import ZipStore
 
-from sage_va.data import Clip, DamagedError, InputError, Store, open_store, pack_form, push, remote
-from sage_va.data.copy import copy
-from sage_va.data.fingerprint import sealed
-from sage_va.data.folder import json_file
-from sage_va.data.remote import OutageError, Remote
-from sage_va.data.store_packs import PackStore, write_single
+from sage_va.data import Clip, DamagedError, InputError, Store, open_store
+from sage_va.data.store import pack_file as pack_form
+from sage_va.data.store import remote
+from sage_va.data.store.fingerprint import sealed
+from sage_va.data.store.folder_store import json_file
+from sage_va.data.store.pack_store import PackStore, write_single
+from sage_va.data.store.remote import OutageError, Remote
+from sage_va.data.transfer import push_packs as push
+from sage_va.data.transfer.copy import copy
 from sage_va.tests.s3 import Proxy, web_server
 from sage_va.tests.stores import AUDIO_NAME, VISUAL_NAME, make_track, problems, put, same
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sage_va.data import Store, open_store
-from sage_va.data.copy import copy
+from sage_va.data.transfer.copy import copy
 from sage_va.tests.stores import SHA, VISUAL_NAME, make_track, put
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sage_va.data import InputError, open_store
-from sage_va.data.home import user_cache
 from sage_va.data.manifest import Source, find_sources
+from sage_va.data.user_cache import user_cache
 from sage_va.extract import detectors, faces
 from sage_va.extract.align import TEMPLATE, Upright, align, similarity, template, yaw_degrees
 from sage_va.extract.batch import BytesQueue, ClosedError

@@ -14,7 +14,7 @@ import pytest
 
 from sage_va.data import InputError, open_store
 from sage_va.data.manifest import Source, find_sources
-from sage_va.data.store_zarr import ZarrStore
+from sage_va.data.store.zarr_store import ZarrStore
 from sage_va.extract import ahead, pipeline
 from sage_va.extract.batch import BytesQueue, ClosedError, Packer
 from sage_va.extract.identity import ExtractOptions, stream_of

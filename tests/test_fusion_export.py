@@ -20,7 +20,7 @@ import onnxruntime
 import sage_va
 from sage_va.cli import main
 from sage_va.data import InputError
-from sage_va.data.windows import Stream, Windows
+from sage_va.data.windows.corpus import Stream, Windows
 from sage_va.fusion import export
 from sage_va.fusion.config import check_config
 from sage_va.fusion.export import EXAMPLE, export_onnx

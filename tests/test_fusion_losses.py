@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from sage_va.data.windows import Windows
+from sage_va.data.windows.corpus import Windows
 from sage_va.fusion.config import LossConfig, ModelConfig
 from sage_va.fusion.gate import Fused
 from sage_va.fusion.losses import calibration_loss, ordinal_loss, reliability_target, total_loss

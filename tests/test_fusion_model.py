@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_va.data import InputError
-from sage_va.data.windows import Stream, Windows
+from sage_va.data.windows.corpus import Stream, Windows
 from sage_va.fusion.checkpoint import finish_run, load_run, start_run
 from sage_va.fusion.config import Config, LossConfig, ModelConfig
 from sage_va.fusion.gate import floored_weights

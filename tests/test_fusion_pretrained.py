@@ -16,7 +16,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
-from sage_va.data.windows import load_corpus
+from sage_va.data.windows.corpus import load_corpus
 from sage_va.fusion import pretrained
 from sage_va.fusion.checkpoint import load_run
 from sage_va.fusion.config import check_config

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from sage_va.data import Clip, Grid, open_store
 from sage_va.data.labels import Labels, Truth, read_label_file
-from sage_va.data.splits import Role
-from sage_va.data.windows import Corpus
+from sage_va.data.windows.corpus import Corpus
+from sage_va.data.windows.splits import Role
 from sage_va.fusion.checkpoint import Run, load_run, start_run
 from sage_va.fusion.config import Config, DataConfig, ModelConfig, SplitConfig, check_config
 from sage_va.fusion.crossfit import crossfit_folds

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sage_va.benchmarks import reliability as benchmark
 from sage_va.benchmarks.planted import EQUAL_DB, SNR_DB, STAGES, Planted, plant, snr_on_grid
 from sage_va.data import open_store
-from sage_va.data.fingerprint import stream_alias
-from sage_va.data.windows import Corpus
+from sage_va.data.store.fingerprint import stream_alias
+from sage_va.data.windows.corpus import Corpus
 from sage_va.fusion.ccc import ccc_of_moments, moments
 from sage_va.fusion.config import check_config
 from sage_va.fusion.dataset import load_labelled

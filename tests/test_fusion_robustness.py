@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from sage_va.cli import main
 from sage_va.data import Grid, InputError, open_store
-from sage_va.data.windows import Corpus
+from sage_va.data.windows.corpus import Corpus
 from sage_va.fusion.checkpoint import load_run
 from sage_va.fusion.config import check_config
 from sage_va.fusion.corruption import KINDS, corrupted

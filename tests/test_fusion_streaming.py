@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sage_va.data import InputError, open_store
-from sage_va.data.windows import Corpus, Stream, Windows
+from sage_va.data.windows.corpus import Corpus, Stream, Windows
 from sage_va.fusion import evaluate
 from sage_va.fusion.attention import band
 from sage_va.fusion.checkpoint import load_run

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sage_va.data import InputError
-from sage_va.data.windows import Stream
+from sage_va.data.windows.corpus import Stream
 from sage_va.fusion import trackers
 from sage_va.fusion.config import Config, check_config
 from sage_va.fusion.fit import fit

@@ -18,7 +18,7 @@ from torch import nn
 
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
-from sage_va.data.windows import Stream, Windows
+from sage_va.data.windows.corpus import Stream, Windows
 from sage_va.fusion import variants
 from sage_va.fusion.attention import CrossAttention, JointCrossAttention
 from sage_va.fusion.config import Config, ModelConfig, check_config

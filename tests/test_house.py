@@ -73,8 +73,8 @@ class Blocker:
             raise ImportError("blocked: " + name)
 
 sys.meta_path.insert(0, Blocker())
-import sage_va, sage_va.cli, sage_va.data.importer, sage_va.data.exporter, sage_va.data.inspect, sage_va.data.manifest
-import sage_va.data.copy, sage_va.data.maintain, sage_va.data.status
+import sage_va, sage_va.cli, sage_va.data.transfer.importer, sage_va.data.transfer.exporter, sage_va.data.store.info, sage_va.data.manifest
+import sage_va.data.transfer.copy, sage_va.data.maintenance, sage_va.data.store.status
 import sage_va.fusion.train, sage_va.fusion.score, sage_va.fusion.report
 import sage_va.fusion.compare, sage_va.fusion.robustness, sage_va.fusion.calibrate, sage_va.fusion.variants
 import sage_va.fusion.pretrained, sage_va.fusion.export, sage_va.api, sage_va.prediction, sage_va.cli_models

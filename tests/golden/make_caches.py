@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from sage_va.data import Clip, FrameClock, Store, Track, open_store, stream_name
-from sage_va.data.copy import copy
+from sage_va.data.transfer.copy import copy
 
 FINGERPRINTS = {
     "visual": {"modality": "visual", "encoder": {"name": "golden", "weights": "random"}},

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .base import Mode
 from .entry import Entry
-from .folder import Files, FolderStore, restore_root
-from .store import Mode
-from .zarr_form import META, decode, encode, form_problem, group_attrs, group_file, record_of
+from .folder_store import Files, FolderStore, restore_root
+from .zarr_layout import META, decode, encode, form_problem, group_attrs, group_file, record_of
 
 
 class ZarrStore(FolderStore):

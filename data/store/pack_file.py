@@ -13,12 +13,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from .base import is_outage
 from .entry import Entry
 from .fingerprint import clip_key, sealed, unsealed
-from .folder import SIDE, json_file
+from .folder_store import SIDE, json_file
 from .remote import PART_BYTES, Remote
-from .store import is_outage
-from .zarr_form import ENTRY_FILES, META, encode, group_attrs, group_file, record_of
+from .zarr_layout import ENTRY_FILES, META, encode, group_attrs, group_file, record_of
 
 RECORDS, PACK_ALIASES = f"{SIDE}/records.jsonl", f"{SIDE}/aliases.json"
 TAIL_BYTES = 256 << 10  # fetched first: in most packs all of the directory and the records

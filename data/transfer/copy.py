@@ -12,16 +12,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .card import card
-from .entry import Entry
-from .errors import DamagedError, InputError
-from .fingerprint import clip_key, json_sha256, stream_alias, unsealed
-from .push import Push
-from .remote import READ_ONLY, OutageError, Remote
-from .store import Store, check_terms, new_root, open_store
-from .store_packs import ROOT, PackStore
+from ..errors import DamagedError, InputError
+from ..store.base import Store, check_terms, new_root, open_store
+from ..store.entry import Entry
+from ..store.fingerprint import clip_key, json_sha256, stream_alias, unsealed
+from ..store.pack_store import ROOT, PackStore
+from ..store.remote import READ_ONLY, OutageError, Remote
+from .dataset_card import card
+from .push_packs import Push
 
-SINGLE_FILES = {".zip": "store_packs", ".h5": "store_hdf5", ".hdf5": "store_hdf5"}
+SINGLE_FILES = {".zip": "pack_store", ".h5": "hdf5_store", ".hdf5": "hdf5_store"}
 Pair = tuple[str, str]  # clip_id, stream
 
 
@@ -139,7 +139,7 @@ class _Job:
         root = old.root() if old is not None else self.new_root
         aliases = {**self.aliases, **(old.aliases() if old is not None else {})}
         path.parent.mkdir(parents=True, exist_ok=True)
-        for entry in import_module(f".{module}", __package__).write_single(path, root, aliases, entries()):
+        for entry in import_module(f"..store.{module}", __package__).write_single(path, root, aliases, entries()):
             if (entry.clip_id, entry.stream) in added:
                 self._count(entry)
         for what in open_store(path)._form_problems():  # the file's seal proves what was written

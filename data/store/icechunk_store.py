@@ -17,14 +17,14 @@ from typing import Any
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from .clip import MODALITIES
+from ..clip import MODALITIES
+from ..errors import DamagedError, InputError
+from .base import Mode, Store, check_terms, new_root
 from .entry import Entry
-from .errors import DamagedError, InputError
 from .fingerprint import clip_id_of, clip_key, sealed, stream_alias, unsealed
-from .folder import locked
-from .icechunk_place import asked, calm, create, is_outage, line_of, split, storage_of, version_of
-from .store import Mode, Store, check_terms, new_root
-from .zarr_form import ENTRY_FILES, META, decode, encode, form_problem, group_attrs, group_file, record_of
+from .folder_store import locked
+from .icechunk_repo import asked, calm, create, is_outage, line_of, split, storage_of, version_of
+from .zarr_layout import ENTRY_FILES, META, decode, encode, form_problem, group_attrs, group_file, record_of
 
 from icechunk import ConflictDetector, ConflictError, IcechunkError, RebaseFailedError, Repository, Session  # isort: skip
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .clip import MODALITIES, VALUE_DTYPES, Clip, FrameClock, Track
-from .errors import DamagedError, InputError, printable
-from .fingerprint import SCHEMA_VERSION, json_sha256, stream_name
-from .import_csv import Features, Rules
-from .import_files import Found, exported_facts, find_features
-from .labels import Labels, join_labels, label_names, read_labels
-from .store import Store, check_terms
-from .timebase import usual_gap_s
+from ..clip import MODALITIES, VALUE_DTYPES, Clip, FrameClock, Track
+from ..errors import DamagedError, InputError, printable
+from ..labels import Labels, join_labels, label_names, read_labels
+from ..store.base import Store, check_terms
+from ..store.fingerprint import SCHEMA_VERSION, json_sha256, stream_name
+from ..timebase import usual_gap_s
+from .read_csv import Features, Rules
+from .read_files import Found, exported_facts, find_features
 
 TOLERANCE_S = 0.5
 TOLERANCE = 0.02  # of the length

@@ -12,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, final
 
-from .clip import Clip, Track
+from ..clip import Clip, Track
+from ..errors import DamagedError, InputError, first_line
 from .entry import Entry, check_name, damaged, is_record
-from .errors import DamagedError, InputError, first_line
 from .fingerprint import SCHEMA_VERSION, clip_id_of, clip_key, json_sha256, sealed, stream_alias, unsealed
 
 Mode = Literal["r", "a"]
@@ -464,12 +464,12 @@ def _kind_of(url: str) -> str | None:
     """The module that knows caches like this one."""
     plain = url.rstrip("/").lower()
     if plain.startswith("icechunk://"):
-        return "store_icechunk"
+        return "icechunk_store"
     if plain.endswith((".zip", ".packs")) or "://" in plain:
-        return "store_packs"
+        return "pack_store"
     if plain.endswith(".zarr"):
-        return "store_zarr"
-    return "store_hdf5" if plain.endswith((".h5", ".hdf5")) else None
+        return "zarr_store"
+    return "hdf5_store" if plain.endswith((".h5", ".hdf5")) else None
 
 
 def open_store(

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import InputError, first_line
-from .folder import STAGING, make_folder, names, sync, write
+from ..errors import InputError, first_line
+from .folder_store import STAGING, make_folder, names, sync, write
 
 PAUSES_S = (0.3, 1.0, 3.0)  # between tries after a connection was cut
 PART_BYTES = 16 << 20  # of a multipart upload; also what is read at once

@@ -11,8 +11,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from .clip import MODALITIES, Clip, Track
-from .errors import DamagedError, InputError
+from ..clip import MODALITIES, Clip, Track
+from ..errors import DamagedError, InputError
 from .fingerprint import SCHEMA_VERSION, array_sha256, json_sha256
 
 STORED_DTYPES = {"float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2"), "float32": np.dtype("<f4")}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .errors import DamagedError, InputError
+from ..errors import DamagedError, InputError
 
 try:
     import icechunk

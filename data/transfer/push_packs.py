@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .card import CARD, MARK
-from .entry import Entry
-from .errors import InputError
-from .fingerprint import sealed, unsealed
-from .folder import json_file, locked
-from .home import user_cache
-from .pack_form import PackWriter
-from .remote import Remote
-from .store_packs import ALIASES, FOLDER, INDEX, ROOT
+from ..errors import InputError
+from ..store.entry import Entry
+from ..store.fingerprint import sealed, unsealed
+from ..store.folder_store import json_file, locked
+from ..store.pack_file import PackWriter
+from ..store.pack_store import ALIASES, FOLDER, INDEX, ROOT
+from ..store.remote import Remote
+from ..user_cache import user_cache
+from .dataset_card import CARD, MARK
 
 PACK_BYTES = 1 << 30
 TRIES = 5  # at lists that somebody else writes at the same moment

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from ..errors import InputError
 
 SCHEMA_VERSION = 1
 MAX_KEY_BYTES = 160

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from ..errors import InputError
 
 QUALITY = re.compile(r"quality:(.+) \[(.*)\]")
 NOT_FEATURES = ("segment_id", "frame", "face_id", "mask", "")  # "": the index that pandas writes

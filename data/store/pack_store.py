@@ -16,14 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..errors import DamagedError, InputError, first_line
+from .base import Mode, Store, check_terms, is_outage
 from .entry import Entry
-from .errors import DamagedError, InputError, first_line
 from .fingerprint import unsealed
-from .folder import SIDE, folders, locked, sync
-from .pack_form import Pack, PackWriter, json_attrs
+from .folder_store import SIDE, folders, locked, sync
+from .pack_file import Pack, PackWriter, json_attrs
 from .remote import Remote
-from .store import Mode, Store, check_terms, is_outage
-from .zarr_form import META, decode, form_problem, record_of
+from .zarr_layout import META, decode, form_problem, record_of
 
 FOLDER = "packs"
 ROOT, ALIASES, INDEX = "cache.json", "aliases.json", "index.json"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .windows import Corpus, Windows, cut
+from .corpus import Corpus, Windows, cut
 
 SHARE = 0.6  # of the free memory of a device that a corpus may take; models and their gradients need the rest
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 
 Role = Literal["train", "val", "test"]
 ROLES: tuple[Role, ...] = ("train", "val", "test")

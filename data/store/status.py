@@ -6,7 +6,7 @@ import calendar
 import time
 from typing import Any
 
-from .store import Store, failures_in
+from .base import Store, failures_in
 
 _RECENT_S = 600
 

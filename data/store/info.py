@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .base import Store
 from .entry import expected_bytes
-from .store import Store
 
 
 def info(store: Store) -> dict[str, Any]:

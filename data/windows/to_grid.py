@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .clip import Clip, Track
-from .errors import InputError
-from .fingerprint import json_sha256
-from .store import Store
-from .timebase import Grid, to_grid
+from ..clip import Clip, Track
+from ..errors import InputError
+from ..store.base import Store
+from ..store.fingerprint import json_sha256
+from ..timebase import Grid, to_grid
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .clip import Clip
 from .labels import Labels, join_labels, read_labels
-from .store import Store
+from .store.base import Store
 from .timebase import usual_gap_s
 
 TOLERANCE_S = 0.2

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .clip import Clip
-from .errors import InputError
-from .fingerprint import json_sha256, stream_alias
-from .labels import Truth
-from .lay import Laid, end_to_end, lay_clip, span_s
-from .store import Store
-from .timebase import Grid, to_grid
-from .training_form import open_form
+from ..clip import Clip
+from ..errors import InputError
+from ..labels import Truth
+from ..store.base import Store
+from ..store.fingerprint import json_sha256, stream_alias
+from ..timebase import Grid, to_grid
+from .memmap_cache import open_form
+from .to_grid import Laid, end_to_end, lay_clip, span_s
 
 HUGE_BYTES = 1 << 22
 CPU = torch.device("cpu")

@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from .clip import MODALITIES
+from ..clip import MODALITIES
+from ..errors import DamagedError, InputError
+from .base import Mode, Store, check_root, check_terms, is_outage, new_root
 from .entry import Entry
-from .errors import DamagedError, InputError
 from .fingerprint import sealed, unsealed
-from .store import Mode, Store, check_root, check_terms, is_outage, new_root
 
 SIDE = ".sage-va"  # all that is not of the tree itself
 STAGING = f"{SIDE}/staging"

@@ -7,12 +7,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .entry import expected_bytes
 from .errors import DamagedError
-from .fingerprint import stream_alias, unsealed
-from .store import Store, in_subset, open_store
-from .training_form import Form, address_of, forms, stale_forms
-from .training_form import remove as remove_forms
+from .store.base import Store, in_subset, open_store
+from .store.entry import expected_bytes
+from .store.fingerprint import stream_alias, unsealed
+from .windows.memmap_cache import Form, address_of, forms, stale_forms
+from .windows.memmap_cache import remove as remove_forms
 
 Tick = Callable[[str], None]
 
@@ -85,7 +85,7 @@ def _restore_root(url: str) -> str | None:
     path = Path(url.removeprefix("file://"))
     if not path.is_dir() or path.suffix not in (".zarr", ".h5", ".hdf5"):
         return None
-    module = import_module(".store_zarr" if path.suffix == ".zarr" else ".store_hdf5", __package__)
+    module = import_module(".store.zarr_store" if path.suffix == ".zarr" else ".store.hdf5_store", __package__)
     return module.restore(path)
 
 

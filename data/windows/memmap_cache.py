@@ -19,13 +19,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
-from .fingerprint import json_sha256, sealed, unsealed
-from .folder import HOST, WEEK_S, folders, json_file, locked, move, sync_folders, write
-from .home import user_cache
-from .lay import Laid
-from .store import Store
-from .timebase import Grid
+from ..errors import InputError
+from ..store.base import Store
+from ..store.fingerprint import json_sha256, sealed, unsealed
+from ..store.folder_store import HOST, WEEK_S, folders, json_file, locked, move, sync_folders, write
+from ..timebase import Grid
+from ..user_cache import user_cache
+from .to_grid import Laid
 
 VERSION = 2  # of the files' layout, and of how tracks are put on a grid
 META = "meta.json"

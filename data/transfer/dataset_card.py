@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from .fingerprint import stream_alias
-from .store import Store
+from ..store.base import Store
+from ..store.fingerprint import stream_alias
 
 CARD = "README.md"
 MARK = "<!-- Written by `sage-va cache copy`, which keeps it up to date. Take this line out to keep your own text. -->"

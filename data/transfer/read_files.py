@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
-from .fingerprint import array_sha256, file_sha256, json_sha256
-from .import_csv import QUALITY, Features, Rules, checked_times, read_csv
+from ..errors import InputError
+from ..store.fingerprint import array_sha256, file_sha256, json_sha256
+from .read_csv import QUALITY, Features, Rules, checked_times, read_csv
 
 CONTAINERS = (".npz", ".h5", ".hdf5", ".safetensors")
 SUFFIXES = (".npy", ".csv", *CONTAINERS)

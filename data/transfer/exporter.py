@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .clip import Track
-from .errors import DamagedError, InputError
-from .fingerprint import clip_key
-from .folder import json_file, names, write
-from .import_files import FACTS, FRAMES
-from .store import Store
+from ..clip import Track
+from ..errors import DamagedError, InputError
+from ..store.base import Store
+from ..store.fingerprint import clip_key
+from ..store.folder_store import json_file, names, write
+from .read_files import FACTS, FRAMES
 
 Form = Literal["npy", "csv"]
 _MAX_NAME_BYTES = 200

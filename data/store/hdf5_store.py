@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 
 import h5py
 
-from .clip import MODALITIES
+from ..clip import MODALITIES
+from ..errors import DamagedError, InputError, first_line
+from .base import Mode, Store, check_terms, is_outage
 from .entry import Entry
-from .errors import DamagedError, InputError, first_line
 from .fingerprint import clip_key, unsealed
-from .folder import Files, FolderStore, json_file, locked, restore_root, sync
-from .hdf5_form import (
+from .folder_store import Files, FolderStore, json_file, locked, restore_root, sync
+from .hdf5_layout import (
     LIBVER,
     SEAL_BYTES,
     PatientFile,
@@ -31,7 +32,6 @@ from .hdf5_form import (
     put_seal,
     sealed_bytes,
 )
-from .store import Mode, Store, check_terms, is_outage
 
 INDEX = "index.h5"
 

@@ -1,0 +1,1 @@
+"""The feature cache: one contract, one file for each backend."""

@@ -1,0 +1,1 @@
+"""Copying caches, and features in and out of them."""

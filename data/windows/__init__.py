@@ -1,0 +1,1 @@
+"""Cached Tracks on a common grid, and the windows that models read."""
