@@ -226,11 +226,11 @@ def extract(
     resume: what is done is skipped. A clip that fails is listed with its reason; the others are done; exit code 1.
     """
     from .data.manifest import find_sources, part_of
-    from .extract.cluster import extract_with, find_engine
+    from .extract.engine.dry_run import plan
+    from .extract.engine.pipeline import extract as extract_all
+    from .extract.engine.scheduler import extract_with, find_engine
+    from .extract.engine.workers import Recipe
     from .extract.identity import ExtractOptions
-    from .extract.pipeline import extract as extract_all
-    from .extract.plan import plan
-    from .extract.workers import Recipe
 
     if not (visual or audio):
         raise click.UsageError("Name an encoder with --visual, --audio, or both.")
@@ -264,7 +264,7 @@ def _finder(faces: str, detector: str, weights: str | None, margin: float) -> An
         if weights or detector != "yunet":
             raise click.UsageError("--face-detector and --face-weights go with --faces detect.")
         return None
-    from .extract.faces import FaceFinder
+    from .extract.faces.finder import FaceFinder
 
     return FaceFinder.of(detector, weights, margin=margin)
 
@@ -285,7 +285,7 @@ def faces(
 ) -> None:
     """Shows what `extract --faces detect` cuts out of CLIP: a video of the crops, grey where the face is not seen."""
     from .data.manifest import Source
-    from .extract.showing import write_crops
+    from .extract.faces.preview import write_crops
 
     if person == "all":
         raise click.UsageError("Name one person: largest, left or right.")

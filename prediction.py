@@ -12,7 +12,7 @@ from typing import Any
 
 from .data import InputError, Store, open_store
 from .data.store.base import is_cache
-from .extract.outcome import Progress
+from .extract.engine.progress import Progress
 from .fusion.checkpoint import fold_runs
 from .fusion.evaluate import Prediction, averaged
 from .fusion.pretrained import SAGE
@@ -112,9 +112,9 @@ def _extract(
 ) -> dict[str, str]:
     """Makes the model's streams, one after the other; returns why clips failed."""
     from .data.manifest import find_sources
-    from .extract.encoder import VisualEncoder
+    from .extract.encoders.base import VisualEncoder
+    from .extract.engine.pipeline import extract
     from .extract.identity import check_same, encoder_from_fingerprint, options_of
-    from .extract.pipeline import extract
 
     sources, failures, jobs = find_sources(media), {}, []
     for stream in sage.streams:

@@ -38,12 +38,12 @@ import torch
 
 from sage_va.data import open_store
 from sage_va.data.manifest import Source, find_sources
-from sage_va.extract.ahead import num_cores
-from sage_va.extract.frames import Frames
+from sage_va.extract.decode.frames import Frames
+from sage_va.extract.decode.reader import Wanted, decode
+from sage_va.extract.encoders.timm_encoder import TimmEncoder
+from sage_va.extract.engine.pipeline import extract
+from sage_va.extract.engine.prefetch import num_cores
 from sage_va.extract.identity import ExtractOptions
-from sage_va.extract.media import Wanted, decode
-from sage_va.extract.pipeline import extract
-from sage_va.extract.visual import TimmEncoder
 
 FPS = 25
 SIZES = {"360p": (640, 360), "720p": (1280, 720)}

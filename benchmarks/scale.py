@@ -19,10 +19,10 @@ import numpy as np
 
 from sage_va.data import open_store
 from sage_va.data.manifest import find_sources
-from sage_va.extract.cluster import extract_with
+from sage_va.extract.encoders.timm_encoder import TimmEncoder
+from sage_va.extract.engine.scheduler import extract_with
+from sage_va.extract.engine.workers import Engine, LocalEngine, Recipe
 from sage_va.extract.identity import ExtractOptions
-from sage_va.extract.visual import TimmEncoder
-from sage_va.extract.workers import Engine, LocalEngine, Recipe
 from sage_va.tests.encoders import TINY_VIT
 from sage_va.tests.media import grey_frames, write_media
 
@@ -64,7 +64,7 @@ def write_clips(folder: Path, num_clips: int) -> int:
 def engine_of(kind: str, num_workers: int) -> Engine:
     if kind == "local":
         return LocalEngine(["cpu"] * num_workers)
-    from sage_va.extract.ray_engine import RayEngine
+    from sage_va.extract.engine.ray_engine import RayEngine
 
     return RayEngine(None, device="cpu", num_workers=num_workers)
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from sage_va.data import InputError
 from sage_va.data.manifest import Source
-from sage_va.extract.encoder import AudioEncoder
-from sage_va.extract.media import Wanted, decode
-from sage_va.extract.speech import TransformersEncoder
-from sage_va.extract.windows import Windower
+from sage_va.extract.decode.reader import Wanted, decode
+from sage_va.extract.encoders.audio_windows import Windower
+from sage_va.extract.encoders.base import AudioEncoder
+from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
 
 
 def heard(path: Path, encoder: AudioEncoder, seconds: float) -> np.ndarray:

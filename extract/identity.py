@@ -13,14 +13,14 @@ from ..data.clip import VALUE_DTYPES
 from ..data.errors import InputError
 from ..data.manifest import Source, crop_numbers
 from ..data.store.fingerprint import json_sha256, stream_name
-from .encoder import AudioEncoder, VisualEncoder
-from .faces import FaceFinder
-from .hashes import MediaHashes
-from .media import DECODER
-from .plugins import load_plugin, near_plugins
-from .speech import TransformersEncoder
-from .tracking import PERSONS
-from .visual import TimmEncoder
+from .decode.reader import DECODER
+from .encoders.base import AudioEncoder, VisualEncoder
+from .encoders.plugins import load_plugin, near_plugins
+from .encoders.timm_encoder import TimmEncoder
+from .encoders.transformers_encoder import TransformersEncoder
+from .faces.finder import FaceFinder
+from .faces.tracking import PERSONS
+from .media_hashes import MediaHashes
 
 STORE_DTYPES = VALUE_DTYPES
 FACES = ("full", "crops", "detect")

@@ -17,13 +17,15 @@ import pytest
 
 from sage_va.data import InputError, open_store
 from sage_va.data.manifest import Source, find_sources
-from sage_va.extract import ahead, cluster, workers
-from sage_va.extract.cluster import extract_with, find_engine
+from sage_va.extract.encoders.timm_encoder import TimmEncoder
+from sage_va.extract.engine import prefetch as ahead
+from sage_va.extract.engine import scheduler as cluster
+from sage_va.extract.engine import workers
+from sage_va.extract.engine.pipeline import extract
+from sage_va.extract.engine.progress import Failure, Outcome, Summary
+from sage_va.extract.engine.scheduler import extract_with, find_engine
+from sage_va.extract.engine.workers import Ask, Died, Halt, Handed, Inbox, LocalEngine, Ready, Recipe
 from sage_va.extract.identity import ExtractOptions
-from sage_va.extract.outcome import Failure, Outcome, Summary
-from sage_va.extract.pipeline import extract
-from sage_va.extract.visual import TimmEncoder
-from sage_va.extract.workers import Ask, Died, Halt, Handed, Inbox, LocalEngine, Ready, Recipe
 from sage_va.tests.encoders import TINY_VIT
 from sage_va.tests.media import noisy_frames, write_media
 

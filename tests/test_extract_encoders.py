@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from sage_va.data import InputError, stream_name
+from sage_va.extract.encoders.audio_windows import Windower
+from sage_va.extract.encoders.timm_encoder import TimmEncoder
+from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
 from sage_va.extract.identity import ExtractOptions, encoder_from_fingerprint, encoders_from, fingerprint_of, stream_of
-from sage_va.extract.speech import TransformersEncoder
-from sage_va.extract.visual import TimmEncoder
-from sage_va.extract.windows import Windower
 from sage_va.tests.encoders import TINY_CONVNET, TINY_VIT, write_wav2vec2, write_whisper
 from sage_va.tests.media import RATE, tone
 

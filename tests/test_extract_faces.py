@@ -14,18 +14,19 @@ import pytest
 from sage_va.data import InputError, open_store
 from sage_va.data.manifest import Source, find_sources
 from sage_va.data.user_cache import user_cache
-from sage_va.extract import detectors, faces
-from sage_va.extract.align import TEMPLATE, Upright, align, similarity, template, yaw_degrees
 from sage_va.extract.batch import BytesQueue, ClosedError
-from sage_va.extract.detectors import RetinaFace, YuNet, no_faces, open_detector
-from sage_va.extract.faces import FaceFinder, name_people, sightings, split
+from sage_va.extract.decode.reader import Wanted
+from sage_va.extract.encoders.timm_encoder import TimmEncoder
+from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
+from sage_va.extract.engine.pipeline import extract
+from sage_va.extract.faces import detectors
+from sage_va.extract.faces import finder as faces
+from sage_va.extract.faces.align import TEMPLATE, Upright, align, similarity, template, yaw_degrees
+from sage_va.extract.faces.detectors import RetinaFace, YuNet, no_faces, open_detector
+from sage_va.extract.faces.finder import FaceFinder, name_people, sightings, split
+from sage_va.extract.faces.preview import write_crops
+from sage_va.extract.faces.tracking import Sightings, choose, follow
 from sage_va.extract.identity import ExtractOptions, fingerprint_of, options_of, stream_of
-from sage_va.extract.media import Wanted
-from sage_va.extract.pipeline import extract
-from sage_va.extract.showing import write_crops
-from sage_va.extract.speech import TransformersEncoder
-from sage_va.extract.tracking import Sightings, choose, follow
-from sage_va.extract.visual import TimmEncoder
 from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
 from sage_va.tests.media import tone, write_media
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_va.data import Grid, InputError
-from sage_va.extract.frames import Shrinker, Timeline, load_crop, sane_aspect
+from sage_va.extract.decode.frames import Shrinker, Timeline, load_crop, sane_aspect
 
 GREY = (124, 116, 104)
 

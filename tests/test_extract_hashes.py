@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_va.extract import hashes as hashes_module
-from sage_va.extract.hashes import MediaHashes
+from sage_va.extract import media_hashes as hashes_module
+from sage_va.extract.media_hashes import MediaHashes
 
 
 @pytest.fixture

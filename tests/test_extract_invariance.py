@@ -10,11 +10,11 @@ import torch
 
 from sage_va.data import open_store
 from sage_va.data.manifest import find_sources
-from sage_va.extract import pipeline
+from sage_va.extract.encoders.timm_encoder import TimmEncoder
+from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
+from sage_va.extract.engine import pipeline
+from sage_va.extract.engine.pipeline import extract
 from sage_va.extract.identity import ExtractOptions, stream_of
-from sage_va.extract.pipeline import extract
-from sage_va.extract.speech import TransformersEncoder
-from sage_va.extract.visual import TimmEncoder
 from sage_va.tests.encoders import TINY_CONVNET, TINY_VIT, write_wav2vec2, write_whisper
 from sage_va.tests.media import noisy_frames, tone, write_media
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from sage_va.data import InputError
 from sage_va.data.manifest import Source
-from sage_va.extract import media, seek
-from sage_va.extract.frames import Frames, Shrinker
-from sage_va.extract.media import Ending, Wanted, decode
-from sage_va.extract.sound import Sound
-from sage_va.extract.times import HELD_FRAMES, Mender
+from sage_va.extract.decode import keyframes as seek
+from sage_va.extract.decode import reader as media
+from sage_va.extract.decode.audio import Sound
+from sage_va.extract.decode.frames import Frames, Shrinker
+from sage_va.extract.decode.reader import Ending, Wanted, decode
+from sage_va.extract.decode.timestamps import HELD_FRAMES, Mender
 from sage_va.tests.media import RATE, _write_sound, grey_frames, noisy_frames, tone, write_crops, write_media
 
 SIZE = (32, 32)

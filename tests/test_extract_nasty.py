@@ -9,10 +9,10 @@ import pytest
 
 from sage_va.data import open_store
 from sage_va.data.manifest import Source
+from sage_va.extract.encoders.timm_encoder import TimmEncoder
+from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
+from sage_va.extract.engine.pipeline import extract
 from sage_va.extract.identity import ExtractOptions, stream_of
-from sage_va.extract.pipeline import extract
-from sage_va.extract.speech import TransformersEncoder
-from sage_va.extract.visual import TimmEncoder
 from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
 
 pytestmark = pytest.mark.shared

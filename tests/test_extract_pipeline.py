@@ -15,14 +15,15 @@ import pytest
 from sage_va.data import InputError, open_store
 from sage_va.data.manifest import Source, find_sources
 from sage_va.data.store.zarr_store import ZarrStore
-from sage_va.extract import ahead, pipeline
 from sage_va.extract.batch import BytesQueue, ClosedError, Packer
+from sage_va.extract.encoders.timm_encoder import TimmEncoder
+from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
+from sage_va.extract.engine import pipeline
+from sage_va.extract.engine import prefetch as ahead
+from sage_va.extract.engine.dry_run import plan
+from sage_va.extract.engine.pipeline import extract
+from sage_va.extract.engine.progress import Failure
 from sage_va.extract.identity import ExtractOptions, stream_of
-from sage_va.extract.outcome import Failure
-from sage_va.extract.pipeline import extract
-from sage_va.extract.plan import plan
-from sage_va.extract.speech import TransformersEncoder
-from sage_va.extract.visual import TimmEncoder
 from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
 from sage_va.tests.media import grey_frames, noisy_frames, tone, write_crops, write_media
 
@@ -95,7 +96,7 @@ def test_what_is_in_the_cache(whole, eyes, ears):
 
 def test_features_are_those_of_each_frame(whole, media, eyes, ears):
     """The track of a clip extracted in company equals its frames encoded by hand."""
-    from sage_va.extract.media import Frames, Wanted, decode
+    from sage_va.extract.decode.reader import Frames, Wanted, decode
 
     source = Source("a", path=media / "s1/clip.mov")
     pixels = [part.pixels for part in decode(source, Wanted(eyes.shrinker())) if isinstance(part, Frames)]

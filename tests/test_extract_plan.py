@@ -5,11 +5,11 @@ import time
 import pytest
 
 from sage_va.data.manifest import Source, find_sources
-from sage_va.extract.faces import FaceFinder
-from sage_va.extract.frames import VISUAL_QUALITY_UNITS
+from sage_va.extract.decode.frames import VISUAL_QUALITY_UNITS
+from sage_va.extract.encoders.timm_encoder import TimmEncoder
+from sage_va.extract.engine.dry_run import plan
+from sage_va.extract.faces.finder import FaceFinder
 from sage_va.extract.identity import ExtractOptions
-from sage_va.extract.plan import plan
-from sage_va.extract.visual import TimmEncoder
 from sage_va.tests.encoders import TINY_VIT
 from sage_va.tests.media import noisy_frames, tone, write_media
 
@@ -37,7 +37,7 @@ def media(tmp_path_factory):
 
 
 def test_time_is_scaled_from_the_first_seconds_of_three_clips(media, slow, monkeypatch):
-    monkeypatch.setattr("sage_va.extract.pipeline.num_cores", lambda: 1)
+    monkeypatch.setattr("sage_va.extract.engine.pipeline.num_cores", lambda: 1)
     slow.num_batches = 0
     options = ExtractOptions(batch_size=1, num_workers=1)
     found = plan(find_sources([str(media)]), slow, options=options)
@@ -58,7 +58,7 @@ def test_what_cannot_be_extracted_is_not_measured(tmp_path, slow):
 
 
 def test_faces_have_more_signals(media, slow, monkeypatch):
-    monkeypatch.setattr("sage_va.extract.plan._cost", lambda *_: None)
+    monkeypatch.setattr("sage_va.extract.engine.dry_run._cost", lambda *_: None)
     finder = object.__new__(FaceFinder)
     sources = find_sources([str(media)])
     whole = plan(sources, slow, options=ExtractOptions())

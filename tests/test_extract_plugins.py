@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
 from sage_va.data.manifest import find_sources
+from sage_va.extract.engine.pipeline import extract
 from sage_va.extract.identity import ExtractOptions, check_same, encoder_from_fingerprint, encoders_from, stream_of
-from sage_va.extract.pipeline import extract
 from sage_va.tests.media import noisy_frames, tone, write_media
 
 DOC = (Path(__file__).resolve().parents[1] / "docs/encoders.md").read_text(encoding="utf-8")

@@ -7,9 +7,9 @@ import pytest
 
 from sage_va.data import InputError
 from sage_va.data.manifest import Source
-from sage_va.extract.frames import Frames, Shrinker
-from sage_va.extract.media import Ending, Wanted, decode
-from sage_va.extract.windows import SILENCE_DBFS, Windower, WindowPlan
+from sage_va.extract.decode.frames import Frames, Shrinker
+from sage_va.extract.decode.reader import Ending, Wanted, decode
+from sage_va.extract.encoders.audio_windows import SILENCE_DBFS, Windower, WindowPlan
 
 pytestmark = pytest.mark.shared
 BASE = WindowPlan(16_000, 320_080, 320, 400, 200, 1000, 50, padded=False)

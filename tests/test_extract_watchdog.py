@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from sage_va.extract.watchdog import GivenUpError, Watchdog
+from sage_va.extract.decode.watchdog import GivenUpError, Watchdog
 
 
 class Work:

@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from sage_va.data import InputError, open_store
 from sage_va.data.manifest import Source
-from sage_va.extract import voice
+from sage_va.extract.encoders import vad as voice
+from sage_va.extract.encoders.audio_windows import Windower, WindowPlan, measure
+from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
+from sage_va.extract.encoders.vad import VoiceDetector, voice_fingerprint, voice_weights
+from sage_va.extract.engine.pipeline import extract
 from sage_va.extract.identity import ExtractOptions, stream_of
-from sage_va.extract.pipeline import extract
-from sage_va.extract.speech import TransformersEncoder
-from sage_va.extract.voice import VoiceDetector, voice_fingerprint, voice_weights
-from sage_va.extract.windows import Windower, WindowPlan, measure
 from sage_va.tests.encoders import write_wav2vec2
 from sage_va.tests.media import tone, write_media
 

@@ -13,11 +13,9 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from ..data.errors import InputError
-from .encoder import VisualEncoder
-from .frames import Pixels
-from .plugins import plugin_names
-from .weights import (
+from ...data.errors import InputError
+from ..decode.frames import Pixels
+from ..weights import (
     compute_dtype,
     find_device,
     fixed_seed,
@@ -26,6 +24,8 @@ from .weights import (
     no_hub,
     weights_sha256,
 )
+from .base import VisualEncoder
+from .plugins import plugin_names
 
 
 class TimmEncoder(VisualEncoder):

@@ -10,14 +10,14 @@ from pathlib import Path
 import av
 from av.error import FFmpegError
 
-from ..data.errors import InputError
-from ..data.manifest import Source, crop_numbers
-from ..data.store.base import open_store
-from .align import FACE_QUALITY_UNITS
-from .encoder import AudioEncoder, VisualEncoder
-from .frames import VISUAL_QUALITY_UNITS
-from .identity import Encoder, ExtractOptions
-from .media import opened, video_stream
+from ...data.errors import InputError
+from ...data.manifest import Source, crop_numbers
+from ...data.store.base import open_store
+from ..decode.frames import VISUAL_QUALITY_UNITS
+from ..decode.reader import opened, video_stream
+from ..encoders.base import AudioEncoder, VisualEncoder
+from ..faces.align import FACE_QUALITY_UNITS
+from ..identity import Encoder, ExtractOptions
 from .pipeline import extract
 
 SAMPLE_CLIPS = 3

@@ -14,21 +14,21 @@ from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 
-from ..data.errors import InputError
-from ..data.manifest import Source
+from ...data.errors import InputError
+from ...data.manifest import Source
+from ..batch import BytesQueue, ClosedError
+from ..decode.audio import Samples
+from ..decode.frames import Frames
+from ..decode.reader import Ending, Wanted, decode
+from ..decode.watchdog import STALL_S, GivenUpError, Watchdog
+from ..encoders.audio_windows import Window, Windower
+from ..encoders.base import AudioEncoder, VisualEncoder
+from ..faces.finder import decode_person, sightings, split
+from ..faces.tracking import Sightings
+from ..identity import ExtractOptions, Medium
+from ..media_hashes import MediaHashes
 from .assemble import Assembly
-from .batch import BytesQueue, ClosedError
-from .encoder import AudioEncoder, VisualEncoder
-from .faces import decode_person, sightings, split
-from .frames import Frames
-from .hashes import MediaHashes
-from .identity import ExtractOptions, Medium
-from .media import Ending, Wanted, decode
-from .outcome import Failure
-from .sound import Samples
-from .tracking import Sightings
-from .watchdog import STALL_S, GivenUpError, Watchdog
-from .windows import Window, Windower
+from .progress import Failure
 
 QUEUE_BYTES = 32 << 20
 MAX_WORKERS = 8

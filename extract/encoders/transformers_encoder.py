@@ -13,12 +13,12 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from ..data.errors import InputError
-from .encoder import AudioEncoder, plan_of
-from .sound import Samples
-from .voice import voice_fingerprint
-from .weights import compute_dtype, find_device, fixed_seed, no_hub, weights_sha256
-from .windows import WindowPlan
+from ...data.errors import InputError
+from ..decode.audio import Samples
+from ..weights import compute_dtype, find_device, fixed_seed, no_hub, weights_sha256
+from .audio_windows import WindowPlan
+from .base import AudioEncoder, plan_of
+from .vad import voice_fingerprint
 
 RAW_MODELS = ("wav2vec2", "hubert", "wavlm")
 WHISPER = "whisper"

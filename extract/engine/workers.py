@@ -16,12 +16,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from ..data.errors import InputError
-from ..data.manifest import Source
-from .outcome import Outcome, Progress, Summary
+from ...data.errors import InputError
+from ...data.manifest import Source
+from .progress import Outcome, Progress, Summary
 
 if TYPE_CHECKING:  # they load torch, which must not happen before a worker has set its surroundings
-    from .identity import ExtractOptions
+    from ..identity import ExtractOptions
 
 _GOODBYE_S = 10.0
 
@@ -190,8 +190,8 @@ def _enter(folder: Path) -> None:
 
 
 def _extract(work: Job, device: str, inbox: Inbox, tell: Callable[[Event], None]) -> None:
-    from ..data.store.base import open_store
-    from .identity import stream_of
+    from ...data.store.base import open_store
+    from ..identity import stream_of
     from .pipeline import extract_part
 
     open_store(work.url)  # to add to a cache would make a new one where this machine does not see it
@@ -220,7 +220,7 @@ class LocalEngine:
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
-        from .ahead import num_cores  # loads torch, see above
+        from .prefetch import num_cores  # loads torch, see above
 
         self._devices, self.num_workers = list(devices), len(devices)
         self.cores_each = max(1, num_cores() // len(devices)) if "cpu" in devices else None

@@ -16,19 +16,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.clip import Clip
-from ..data.errors import InputError
-from ..data.manifest import Source
-from ..data.store.base import Store
-from .ahead import Backlog, DecodeAhead, Part, num_cores
+from ...data.clip import Clip
+from ...data.errors import InputError
+from ...data.manifest import Source
+from ...data.store.base import Store
+from ..batch import Packer
+from ..decode.frames import Frames
+from ..encoders.audio_windows import Window
+from ..encoders.base import AudioEncoder, VisualEncoder
+from ..faces.finder import name_people
+from ..identity import Encoder, ExtractOptions, Medium, fingerprint_of, size_of, stream_of
 from .assemble import Assembly
-from .batch import Packer
-from .encoder import AudioEncoder, VisualEncoder
-from .faces import name_people
-from .frames import Frames
-from .identity import Encoder, ExtractOptions, Medium, fingerprint_of, size_of, stream_of
-from .outcome import FailedBeforeError, Failure, Outcome, Progress, Summary, Tally, check_failures
-from .windows import Window
+from .prefetch import Backlog, DecodeAhead, Part, num_cores
+from .progress import FailedBeforeError, Failure, Outcome, Progress, Summary, Tally, check_failures
 
 AUDIO_BATCH_ON_GPU = 8  # windows; on a CPU one at a time is the fastest
 ENCODERS_ON_GPU = 2  # threads: one prepares a batch while the other waits for its own

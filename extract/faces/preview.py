@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from av import VideoFrame
 
-from ..data.errors import InputError
-from ..data.manifest import Source
-from ..data.store.fingerprint import file_sha256
+from ...data.errors import InputError
+from ...data.manifest import Source
+from ...data.store.fingerprint import file_sha256
+from ..decode.frames import Frames, Pixels
+from ..decode.reader import Wanted
 from .align import Cropper, FaceOf
-from .faces import FaceFinder, PersonEnding, decode_person, sightings
-from .frames import Frames, Pixels
-from .media import Wanted
+from .finder import FaceFinder, PersonEnding, decode_person, sightings
 
 _TIME_BASE = Fraction(1, 60_000)
 _GREY = (128, 128, 128)

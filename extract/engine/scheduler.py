@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from ..data.errors import InputError
-from ..data.manifest import Source
-from ..data.store.base import Store
-from .identity import ExtractOptions, size_of
-from .outcome import Failure, Outcome, Progress, Summary, Tally, check_failures
+from ...data.errors import InputError
+from ...data.manifest import Source
+from ...data.store.base import Store
+from ..identity import ExtractOptions, size_of
 from .pipeline import work_list
+from .progress import Failure, Outcome, Progress, Summary, Tally, check_failures
 from .workers import Ask, Died, Engine, Event, Halt, Handed, Job, LocalEngine, Ready, Recipe
 
 MAX_DEATHS = 2  # the first is in company, so that any of several clips may be the cause; the second is alone

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from ..data.errors import InputError, first_line, printable
-from ..data.manifest import Source
+from ...data.errors import InputError, first_line, printable
+from ...data.manifest import Source
 
 
 class FailedBeforeError(Exception):

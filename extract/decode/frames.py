@@ -16,8 +16,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..data.errors import InputError
-from .batch import mapped
+from ...data.errors import InputError
+from ..batch import mapped
 
 CHUNK_IMAGES = 32
 INTERPOLATION = "area, bicubic where enlarged; bit-exact"

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.errors import InputError
-from .weights import no_hub
+from ...data.errors import InputError
+from ..weights import no_hub
 
 FACE_COLUMNS = 15  # x, y, width, height; x, y of five landmarks; score
 ENTRY_POINTS = "sage_va.face_detectors"

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..data.errors import InputError
+from ...data.errors import InputError
 from .workers import Died, Event, Inbox, Order, serve
 
 _ORDERS = 4  # threads of an actor: one tells, the others take orders

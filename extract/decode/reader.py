@@ -15,15 +15,15 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from ..data.clip import FrameClock
-from ..data.errors import InputError
-from ..data.manifest import Source, crop_numbers
+from ...data.clip import FrameClock
+from ...data.errors import InputError
+from ...data.manifest import Source, crop_numbers
+from .audio import MAX_BACK_S, Samples, Sound
 from .frames import Chunker, Frames, Layer, Timeline, load_crop, sane_aspect
-from .seek import KeyFrameSkip
-from .sound import MAX_BACK_S, Samples, Sound
-from .times import Mender, Timed
+from .keyframes import KeyFrameSkip
+from .timestamps import Mender, Timed
+from .truncation import TOLERANCE_S, Promise
 from .watchdog import STALL_S
-from .whole import TOLERANCE_S, Promise
 
 DECODER = {"name": "pyav", "version": av.__version__}
 _REENCODE = "Repair it or write it again, e.g. `ffmpeg -i IN OUT.mp4`."

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from .sound import Samples
-from .voice import VOICE_UNIT, VoiceDetector
+from ..decode.audio import Samples
+from .vad import VOICE_UNIT, VoiceDetector
 
 SILENCE_DBFS = -80.0
 FLOOR_DBFS = -120.0

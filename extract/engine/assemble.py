@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.clip import Clip, Track
-from ..data.errors import InputError
-from ..data.manifest import Source
-from .align import FACE_QUALITY_UNITS
-from .batch import mapped
-from .encoder import AudioEncoder
-from .faces import PersonEnding
-from .frames import VISUAL_QUALITY_UNITS, Frames
-from .identity import Encoder, Medium
-from .media import Ending
-from .windows import Window
+from ...data.clip import Clip, Track
+from ...data.errors import InputError
+from ...data.manifest import Source
+from ..batch import mapped
+from ..decode.frames import VISUAL_QUALITY_UNITS, Frames
+from ..decode.reader import Ending
+from ..encoders.audio_windows import Window
+from ..encoders.base import AudioEncoder
+from ..faces.align import FACE_QUALITY_UNITS
+from ..faces.finder import PersonEnding
+from ..identity import Encoder, Medium
 
 _BLOCK = 512  # images
 

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.errors import InputError
-from ..data.store.fingerprint import SCHEMA_VERSION
-from .align import Cropper, FaceOf
-from .frames import FIT, INTERPOLATION, Pixels, Shrinker
-from .sound import RESAMPLER, Samples
-from .weights import dtype_name, weights_sha256
-from .windows import WindowPlan
+from ...data.errors import InputError
+from ...data.store.fingerprint import SCHEMA_VERSION
+from ..decode.audio import RESAMPLER, Samples
+from ..decode.frames import FIT, INTERPOLATION, Pixels, Shrinker
+from ..faces.align import Cropper, FaceOf
+from ..weights import dtype_name, weights_sha256
+from .audio_windows import WindowPlan
 
 NO_WEIGHTS = weights_sha256({})
 Embedded = Tensor | NDArray[np.floating[Any]]

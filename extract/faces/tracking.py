@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.errors import InputError
-from ..data.manifest import PERSONS as ONE_PERSON
+from ...data.errors import InputError
+from ...data.manifest import PERSONS as ONE_PERSON
 from .detectors import FACE_COLUMNS, Faces
 
 PERSONS = (*ONE_PERSON, "all")

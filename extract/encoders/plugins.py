@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.errors import InputError, first_line
-from ..data.store.fingerprint import file_sha256
-from .encoder import AudioEncoder, Encoder, VisualEncoder
-from .voice import voice_fingerprint
+from ...data.errors import InputError, first_line
+from ...data.store.fingerprint import file_sha256
+from .base import AudioEncoder, Encoder, VisualEncoder
+from .vad import voice_fingerprint
 
 GROUP = "sage_va.encoders"
 CLASSES: dict[str, type[Encoder]] = {"visual": VisualEncoder, "audio": AudioEncoder}

@@ -13,8 +13,8 @@ from av import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from ..decode.frames import SAME_ON_ALL, Pixels, measure
 from .detectors import Faces
-from .frames import SAME_ON_ALL, Pixels, measure
 
 TEMPLATE_SIZE = 112
 TEMPLATE = np.array(  # of ArcFace, in pixels of a 112 x 112 crop: eye, eye, nose tip, mouth corner, mouth corner

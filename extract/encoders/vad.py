@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..data.errors import InputError
-from ..data.store.fingerprint import file_sha256
-from .sound import Samples
+from ...data.errors import InputError
+from ...data.store.fingerprint import file_sha256
+from ..decode.audio import Samples
 
 VOICE_RATE = 16_000
 VOICE_UNIT = "probability"

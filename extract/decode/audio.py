@@ -10,7 +10,7 @@ import soxr
 from av import AudioFrame
 from numpy.typing import NDArray
 
-from ..data.errors import InputError
+from ...data.errors import InputError
 
 RESAMPLER = f"soxr {soxr.__version__} HQ"
 _TOLERANCE_S = 0.05  # players forgive this much between timestamps and counted samples

@@ -19,15 +19,15 @@ import numpy as np
 from av import VideoFrame
 from numpy.typing import NDArray
 
-from ..data.errors import InputError
-from ..data.manifest import Source
-from ..data.store.fingerprint import json_sha256
-from ..data.user_cache import user_cache
+from ...data.errors import InputError
+from ...data.manifest import Source
+from ...data.store.fingerprint import json_sha256
+from ...data.user_cache import user_cache
+from ..decode.audio import Samples
+from ..decode.frames import Frames
+from ..decode.reader import DECODER, Ending, Wanted, decode
 from .align import ALIGNMENT, TEMPLATE_SIZE, Cropper, FaceOf, Upright, upright_size
 from .detectors import Detector, Faces, Pixels, open_detector
-from .frames import Frames
-from .media import DECODER, Ending, Wanted, decode
-from .sound import Samples
 from .tracking import GAP_S, PERSON, PERSONS, SCENE_SIZE, Person, Sightings, choose, follow, lasting
 
 DETECTION_SIZE = 640  # pixels of the longer side that the detector sees; at 320 it misses faces below 40 of 640

@@ -1,0 +1,1 @@
+"""Encoders: images or sound in, embeddings out."""

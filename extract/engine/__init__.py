@@ -1,0 +1,1 @@
+"""The extraction run: threads, worker processes and clusters."""
