@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import evaluate, predict, train
     from .data import Clip, Track, open_store
-    from .fusion.pretrained import SAGE
+    from .fusion.export.pretrained import SAGE
 
 __version__ = version("sage-va")
 __all__ = ["SAGE", "Clip", "Track", "__version__", "evaluate", "open_store", "predict", "train"]

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from .data import InputError, Store, open_store
-from .fusion.checkpoint import SPLIT, fold_runs
 from .fusion.config import PRESETS, Config, check_config, suited_preset
-from .fusion.dataset import labelled_hours
-from .fusion.evaluate import Prediction
-from .fusion.fit import Log
-from .fusion.pretrained import SAGE
-from .fusion.score import score_run
-from .fusion.train import train as train_runs
+from .fusion.evaluation.predict import Prediction
+from .fusion.evaluation.score import score_run
+from .fusion.export.pretrained import SAGE
+from .fusion.run_folder import SPLIT, fold_runs
+from .fusion.training.fit import Log
+from .fusion.training.labelled import labelled_hours
+from .fusion.training.train import train as train_runs
 
 
 def train(

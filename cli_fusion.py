@@ -80,10 +80,10 @@ def train(
     SIGTERM) saves the state and stops, exit code 130; `--resume` goes on from there, also after a crash.
     """
     from .fusion.config import load_config
-    from .fusion.evaluate import plain
-    from .fusion.processes import is_main
-    from .fusion.train import train as fit
-    from .fusion.variants import resolve
+    from .fusion.distributed import is_main
+    from .fusion.evaluation.predict import plain
+    from .fusion.models.variants import resolve
+    from .fusion.training.train import train as fit
 
     short = [f"model.variant={variant}"] * bool(variant) + [f"seed={seed}"] * (seed is not None)
     store = open_store(cache)
@@ -140,9 +140,9 @@ def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str
 
     For a cross-validation run, the held-out clips of all folds are pooled.
     """
-    from .fusion.report import describe_robustness, describe_score, write_robustness
-    from .fusion.robustness import robustness
-    from .fusion.score import score_run
+    from .fusion.evaluation.report import describe_robustness, describe_score, write_robustness
+    from .fusion.evaluation.robustness import robustness
+    from .fusion.evaluation.score import score_run
 
     first, *others = runs
     if not robust and (others or out):
@@ -200,8 +200,8 @@ def compare(
     as well as the weights, the same for all variants. Run it again to resume, or with more variants or seeds: what is
     done is skipped. A run that fails is listed with its reason; the others are done; exit code 1.
     """
-    from .fusion.compare import compare as compare_all
     from .fusion.config import load_config
+    from .fusion.experiments.compare import compare as compare_all
 
     store = open_store(cache)
     config = load_config(config_path, assignments, _preset(preset, store, labels))
@@ -225,8 +225,8 @@ def compare(
 @json_option
 def calibrate(run: Path, out: Path, cache: str | None, labels: Path | None, device: str, as_json: bool) -> None:
     """Refits how a run's gate turns evidence into reliability, on its validation clips; all else stays as it is."""
-    from .fusion.calibrate import calibrate as refit
-    from .fusion.report import describe_calibration
+    from .fusion.evaluation.report import describe_calibration
+    from .fusion.training.calibrate import calibrate as refit
 
     show(refit(run, out, cache=cache, labels=labels, device=chosen_device(device)), as_json, describe_calibration)
 
@@ -235,7 +235,7 @@ def calibrate(run: Path, out: Path, cache: str | None, labels: Path | None, devi
 @json_option
 def variants(as_json: bool) -> None:
     """Lists the fusion variants, also those that packages add, and where each comes from."""
-    from .fusion.variants import find_variant, variant_names
+    from .fusion.models.variants import find_variant, variant_names
 
     found = {name: find_variant(name).source for name in variant_names()}
     show(found, as_json, lambda found: "\n".join(f"{name:<20} {source}" for name, source in found.items()))
@@ -244,7 +244,7 @@ def variants(as_json: bool) -> None:
 def _preset(name: str, store: Any, labels: Path) -> str:
     """The preset that is meant."""
     from .fusion.config import suited_preset
-    from .fusion.dataset import labelled_hours
+    from .fusion.training.labelled import labelled_hours
 
     if name == "auto":
         hours = labelled_hours(store, labels)
@@ -258,7 +258,7 @@ def _describe_training(found: dict[str, Any]) -> str:
 
 
 def _describe_comparison(found: dict[str, Any]) -> str:
-    from .fusion.table import describe_table
+    from .fusion.experiments.table import describe_table
 
     lines = [f"{found['num_trained']} runs done, {found['num_skipped']} there already, "
              f"{len(found['failures'])} failed, of {found['num_cells']}"]  # fmt: skip

@@ -28,7 +28,7 @@ def export(
 
     RUN is a finished run, or a folder that --out wrote. `predict` takes such a folder in place of a run.
     """
-    from .fusion.export import export_run
+    from .fusion.export.onnx import export_run
 
     if not (out or onnx):
         raise click.UsageError("Say what to write: --out FOLDER, --onnx FILE, or both.")

@@ -61,10 +61,10 @@ def sweep(
     OUT/best, its configuration OUT/best.yaml. A trial that fails is listed with its reason; exit code 1.
     """
     from .fusion.config import load_config
-    from .fusion.evaluate import plain
-    from .fusion.space import load_space
-    from .fusion.sweep import sweep as search
-    from .fusion.sweep_report import describe_sweep
+    from .fusion.evaluation.predict import plain
+    from .fusion.experiments.search_space import load_space
+    from .fusion.experiments.sweep import sweep as search
+    from .fusion.experiments.sweep_report import describe_sweep
 
     store = open_store(cache)
     config = load_config(config_path, assignments, _preset(preset, store, labels))

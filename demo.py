@@ -14,10 +14,10 @@ import numpy as np
 
 from .corpus import DrawnClip, draw_corpus
 from .data import InputError, open_store
-from .fusion.checkpoint import Run, load_run
-from .fusion.evaluate import Prediction, predict
-from .fusion.report import plot_clip
-from .fusion.score import load_part
+from .fusion.evaluation.predict import Prediction, predict
+from .fusion.evaluation.report import plot_clip
+from .fusion.evaluation.score import load_part
+from .fusion.run_folder import Run, load_run
 
 VISUAL = "test_resnet.r160_in1k"
 AUDIO = {

@@ -13,9 +13,9 @@ from typing import Any
 from .data import InputError, Store, open_store
 from .data.store.base import is_cache
 from .extract.engine.progress import Progress
-from .fusion.checkpoint import fold_runs
-from .fusion.evaluate import Prediction, averaged
-from .fusion.pretrained import SAGE
+from .fusion.evaluation.predict import Prediction, averaged
+from .fusion.export.pretrained import SAGE
+from .fusion.run_folder import fold_runs
 
 Tell = Callable[[Progress], None]
 Keep = Callable[[Prediction], None]

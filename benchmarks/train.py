@@ -32,10 +32,10 @@ from torch.utils.data import DataLoader, Dataset
 from sage_va.data.clip import Clip
 from sage_va.data.timebase import Grid
 from sage_va.data.windows.corpus import Corpus, Stream, Windows, cut, plan_windows
-from sage_va.fusion.augment import corrupt
 from sage_va.fusion.config import Config, load_config
-from sage_va.fusion.trainer import Trainer
-from sage_va.fusion.variants import build_model
+from sage_va.fusion.models.variants import build_model
+from sage_va.fusion.training.augment import corrupt
+from sage_va.fusion.training.trainer import Trainer
 
 STREAMS = [("visual", 512), ("audio", 768)]
 CLIP_STEPS = 4000

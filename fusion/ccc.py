@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .processes import pooled
+from .distributed import pooled
 
 MIN_STEPS = 4
 MIN_VARIANCE = 1e-8

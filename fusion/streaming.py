@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..data.errors import InputError
 from ..data.windows.corpus import Stream, Windows
-from .checkpoint import Run
-from .memory import Memory
-from .model import VAModel
-from .tcn import TCNBlock
+from .models.base import VAModel
+from .models.causal_cache import Memory
+from .models.tcn import TCNBlock
+from .run_folder import Run
 
 Floats = NDArray[np.float32]
 

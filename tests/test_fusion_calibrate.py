@@ -9,11 +9,11 @@ from click.testing import CliRunner
 
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
-from sage_va.fusion.calibrate import calibrate, refit
-from sage_va.fusion.checkpoint import finish_run, load_run, start_run
 from sage_va.fusion.config import check_config
-from sage_va.fusion.score import load_part, score_run
-from sage_va.fusion.train import train
+from sage_va.fusion.evaluation.score import load_part, score_run
+from sage_va.fusion.run_folder import finish_run, load_run, start_run
+from sage_va.fusion.training.calibrate import calibrate, refit
+from sage_va.fusion.training.train import train
 from sage_va.tests.synthetic import make_cache, tiny
 
 torch.set_num_threads(1)
@@ -57,7 +57,7 @@ def test_it_mends_what_was_too_sure(overconfident: Path, tmp_path: Path) -> None
 def test_how_windows_are_batched_does_not_matter(overconfident: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for batch_size in (1, 3, 32):
-        monkeypatch.setattr("sage_va.fusion.calibrate.BATCH_SIZE", batch_size)
+        monkeypatch.setattr("sage_va.fusion.training.calibrate.BATCH_SIZE", batch_size)
         run = load_run(overconfident)
         refit(run, load_part(run, open_store(run.cache), Path(run.labels), "val"))
         found.append(run.model.get_parameter("fusion.gate.offset"))

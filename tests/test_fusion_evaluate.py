@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sage_va.data import Clip, Grid
 from sage_va.data.labels import Labels, Truth
 from sage_va.fusion.config import DataConfig, ModelConfig
-from sage_va.fusion.evaluate import (
+from sage_va.fusion.evaluation.predict import (
     ClipSums,
     Prediction,
     at_instants,
@@ -30,8 +30,8 @@ from sage_va.fusion.evaluate import (
     smooth,
     summarise,
 )
-from sage_va.fusion.model import FusionModel
-from sage_va.fusion.variants import build_model
+from sage_va.fusion.models.base import FusionModel
+from sage_va.fusion.models.variants import build_model
 from sage_va.tests.synthetic import random_corpus, streams_of
 
 torch.set_num_threads(1)

@@ -21,12 +21,12 @@ import sage_va
 from sage_va.cli import main
 from sage_va.data import InputError
 from sage_va.data.windows.corpus import Stream, Windows
-from sage_va.fusion import export
 from sage_va.fusion.config import check_config
-from sage_va.fusion.export import EXAMPLE, export_onnx
-from sage_va.fusion.model import Output
-from sage_va.fusion.pretrained import SAGE
-from sage_va.fusion.variants import VARIANTS, build_model
+from sage_va.fusion.export import onnx as export
+from sage_va.fusion.export.onnx import EXAMPLE, export_onnx
+from sage_va.fusion.export.pretrained import SAGE
+from sage_va.fusion.models.base import Output
+from sage_va.fusion.models.variants import VARIANTS, build_model
 from sage_va.tests.synthetic import random_windows, tiny
 
 torch.set_num_threads(1)

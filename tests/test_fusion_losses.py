@@ -8,10 +8,10 @@ import torch
 
 from sage_va.data.windows.corpus import Windows
 from sage_va.fusion.config import LossConfig, ModelConfig
-from sage_va.fusion.gate import Fused
-from sage_va.fusion.losses import calibration_loss, ordinal_loss, reliability_target, total_loss
-from sage_va.fusion.model import Output
-from sage_va.fusion.variants import build_model
+from sage_va.fusion.models.base import Output
+from sage_va.fusion.models.sage import Fused
+from sage_va.fusion.models.variants import build_model
+from sage_va.fusion.training.losses import calibration_loss, ordinal_loss, reliability_target, total_loss
 from sage_va.tests.synthetic import random_windows, streams_of
 
 torch.set_num_threads(1)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from sage_va.data import InputError
 from sage_va.data.windows.corpus import Stream, Windows
-from sage_va.fusion.checkpoint import finish_run, load_run, start_run
 from sage_va.fusion.config import Config, LossConfig, ModelConfig
-from sage_va.fusion.gate import floored_weights
-from sage_va.fusion.losses import total_loss
-from sage_va.fusion.model import Output, VAModel
-from sage_va.fusion.tcn import TCN
-from sage_va.fusion.variants import VARIANTS, build_model, variant_streams
+from sage_va.fusion.models.base import Output, VAModel
+from sage_va.fusion.models.sage import floored_weights
+from sage_va.fusion.models.tcn import TCN
+from sage_va.fusion.models.variants import VARIANTS, build_model, variant_streams
+from sage_va.fusion.run_folder import finish_run, load_run, start_run
+from sage_va.fusion.training.losses import total_loss
 from sage_va.tests.synthetic import random_corpus, random_windows, streams_of
 
 ORIGIN = {"cache": "c", "labels": "l", "licence": None, "restricted": False, "smoothing_s": 1.0, "sigma": None}

@@ -17,15 +17,15 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
 from sage_va.data.windows.corpus import load_corpus
-from sage_va.fusion import pretrained
-from sage_va.fusion.checkpoint import load_run
 from sage_va.fusion.config import check_config
-from sage_va.fusion.evaluate import Prediction, predict
-from sage_va.fusion.model_card import MARK, card_of
-from sage_va.fusion.pretrained import SAGE
-from sage_va.fusion.score import score_run
-from sage_va.fusion.train import train
-from sage_va.fusion.variants import build_model
+from sage_va.fusion.evaluation.predict import Prediction, predict
+from sage_va.fusion.evaluation.score import score_run
+from sage_va.fusion.export import pretrained
+from sage_va.fusion.export.model_card import MARK, card_of
+from sage_va.fusion.export.pretrained import SAGE
+from sage_va.fusion.models.variants import build_model
+from sage_va.fusion.run_folder import load_run
+from sage_va.fusion.training.train import train
 from sage_va.prediction import predict_to_csv
 from sage_va.tests.synthetic import make_cache, random_windows, streams_of, tiny
 
@@ -268,7 +268,7 @@ def test_it_comes_from_the_hub(saved: Path, monkeypatch: pytest.MonkeyPatch) -> 
         asked.append((repo_id, filename, options["revision"]))
         return str(saved / filename)
 
-    for module in ("huggingface_hub.hub_mixin", "sage_va.fusion.pretrained"):
+    for module in ("huggingface_hub.hub_mixin", "sage_va.fusion.export.pretrained"):
         monkeypatch.setattr(
             f"{module}.hf_hub_download", lambda repo_id, filename, **options: fetch(repo_id, filename, **options)
         )

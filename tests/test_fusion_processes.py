@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from sage_va.data import InputError
 from sage_va.fusion.ccc import ccc_loss
 from sage_va.fusion.config import check_config
-from sage_va.fusion.processes import gathered, join, pooled
+from sage_va.fusion.distributed import gathered, join, pooled
 from sage_va.tests.synthetic import make_cache, tiny
 
 pytest.importorskip("accelerate")

@@ -17,11 +17,8 @@ from sage_va.data import Clip, Grid, open_store
 from sage_va.data.labels import Labels, Truth, read_label_file
 from sage_va.data.windows.corpus import Corpus
 from sage_va.data.windows.splits import Role
-from sage_va.fusion.checkpoint import Run, load_run, start_run
 from sage_va.fusion.config import Config, DataConfig, ModelConfig, SplitConfig, check_config
-from sage_va.fusion.crossfit import crossfit_folds
-from sage_va.fusion.dataset import assign_roles, group_of
-from sage_va.fusion.evaluate import (
+from sage_va.fusion.evaluation.predict import (
     ClipSums,
     Prediction,
     best_smoothing_s,
@@ -34,9 +31,12 @@ from sage_va.fusion.evaluate import (
     smooth,
     summarise,
 )
-from sage_va.fusion.score import load_part, score_run
-from sage_va.fusion.train import train, train_one
-from sage_va.fusion.variants import build_model
+from sage_va.fusion.evaluation.score import load_part, score_run
+from sage_va.fusion.models.variants import build_model
+from sage_va.fusion.run_folder import Run, load_run, start_run
+from sage_va.fusion.training.crossfit import crossfit_folds
+from sage_va.fusion.training.labelled import assign_roles, group_of
+from sage_va.fusion.training.train import train, train_one
 from sage_va.tests.synthetic import make_cache, random_corpus, streams_of, tiny
 
 torch.set_num_threads(1)

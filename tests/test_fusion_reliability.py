@@ -18,9 +18,9 @@ from sage_va.data.store.fingerprint import stream_alias
 from sage_va.data.windows.corpus import Corpus
 from sage_va.fusion.ccc import ccc_of_moments, moments
 from sage_va.fusion.config import check_config
-from sage_va.fusion.dataset import load_labelled
-from sage_va.fusion.evaluate import Prediction
-from sage_va.fusion.reliability import diagram, ece, plot_diagram, spearman, trust_report
+from sage_va.fusion.evaluation.predict import Prediction
+from sage_va.fusion.evaluation.reliability import diagram, ece, plot_diagram, spearman, trust_report
+from sage_va.fusion.training.labelled import load_labelled
 from sage_va.tests.synthetic import random_corpus, streams_of
 
 CORPUS = random_corpus(streams_of(), [40, 25, 60])

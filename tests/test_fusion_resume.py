@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sage_va.data import InputError, open_store
-from sage_va.fusion import state as state_module
 from sage_va.fusion.config import Config, check_config
-from sage_va.fusion.state import StateFile
-from sage_va.fusion.train import train
+from sage_va.fusion.training import resume_state as state_module
+from sage_va.fusion.training.resume_state import StateFile
+from sage_va.fusion.training.train import train
 from sage_va.tests.synthetic import make_cache, tiny
 
 torch.set_num_threads(1)
@@ -99,7 +99,7 @@ def test_killed_at_any_time_nothing_is_lost(cache: Place, tmp_path: Path) -> Non
         "from sage_va.data import open_store\n"
         "from sage_va.fusion import state\n"
         "from sage_va.fusion.config import load_config\n"
-        "from sage_va.fusion.train import train\n"
+        "from sage_va.fusion.training.train import train\n"
         "state.EVERY_S = 0.0\n"
         "cache, labels, out, config = sys.argv[1:]\n"
         "train(open_store(cache), Path(labels), Path(out), load_config(Path(config)), resume=True)\n"

@@ -14,14 +14,14 @@ from click.testing import CliRunner
 from sage_va.cli import main
 from sage_va.data import Grid, InputError, open_store
 from sage_va.data.windows.corpus import Corpus
-from sage_va.fusion.checkpoint import load_run
 from sage_va.fusion.config import check_config
-from sage_va.fusion.corruption import KINDS, corrupted
-from sage_va.fusion.evaluate import predict, score
-from sage_va.fusion.report import describe_robustness
-from sage_va.fusion.robustness import robustness
-from sage_va.fusion.score import load_part, score_run
-from sage_va.fusion.train import train
+from sage_va.fusion.evaluation.corruption import KINDS, corrupted
+from sage_va.fusion.evaluation.predict import predict, score
+from sage_va.fusion.evaluation.report import describe_robustness
+from sage_va.fusion.evaluation.robustness import robustness
+from sage_va.fusion.evaluation.score import load_part, score_run
+from sage_va.fusion.run_folder import load_run
+from sage_va.fusion.training.train import train
 from sage_va.tests.synthetic import make_cache, random_corpus, streams_of, tiny
 
 torch.set_num_threads(1)

@@ -14,17 +14,17 @@ from torch import nn
 
 from sage_va.data import InputError, open_store
 from sage_va.data.windows.corpus import Corpus, Stream, Windows
-from sage_va.fusion import evaluate
-from sage_va.fusion.attention import band
-from sage_va.fusion.checkpoint import load_run
 from sage_va.fusion.config import DataConfig, ModelConfig, check_config
-from sage_va.fusion.evaluate import Prediction, predict
-from sage_va.fusion.gate import Encoded, Fused
-from sage_va.fusion.memory import Memory
-from sage_va.fusion.model import FusionModel, Output, VAModel
+from sage_va.fusion.evaluation import predict as evaluate
+from sage_va.fusion.evaluation.predict import Prediction, predict
+from sage_va.fusion.models.attention import band
+from sage_va.fusion.models.base import FusionModel, Output, VAModel
+from sage_va.fusion.models.causal_cache import Memory
+from sage_va.fusion.models.sage import Encoded, Fused
+from sage_va.fusion.models.variants import VARIANTS, build_model, resolve, variant_streams
+from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.streaming import LiveModel
-from sage_va.fusion.train import train
-from sage_va.fusion.variants import VARIANTS, build_model, resolve, variant_streams
+from sage_va.fusion.training.train import train
 from sage_va.tests.synthetic import make_cache, random_corpus, random_windows, streams_of, tiny
 
 torch.set_num_threads(1)

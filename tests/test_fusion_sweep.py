@@ -23,18 +23,26 @@ pytest.importorskip("optuna")
 
 from sage_va.cli import main
 from sage_va.data import DamagedError, InputError, open_store
-from sage_va.fusion import cells as cells_module
-from sage_va.fusion import study as study_module
-from sage_va.fusion import sweep_report as report_module
-from sage_va.fusion.checkpoint import load_run
 from sage_va.fusion.config import Config, check_config, load_config
-from sage_va.fusion.evaluate import predict, score
-from sage_va.fusion.score import load_part
-from sage_va.fusion.space import Choices, Range, load_space
-from sage_va.fusion.study import NUM_RANDOM, best_of, distributions, folder_of, keep_best, num_finished, open_study
-from sage_va.fusion.sweep import sweep
-from sage_va.fusion.sweep_report import describe_sweep, plot_sweep
-from sage_va.fusion.train import train
+from sage_va.fusion.evaluation.predict import predict, score
+from sage_va.fusion.evaluation.score import load_part
+from sage_va.fusion.experiments import optuna_study as study_module
+from sage_va.fusion.experiments import runs as cells_module
+from sage_va.fusion.experiments import sweep_report as report_module
+from sage_va.fusion.experiments.optuna_study import (
+    NUM_RANDOM,
+    best_of,
+    distributions,
+    folder_of,
+    keep_best,
+    num_finished,
+    open_study,
+)
+from sage_va.fusion.experiments.search_space import Choices, Range, load_space
+from sage_va.fusion.experiments.sweep import sweep
+from sage_va.fusion.experiments.sweep_report import describe_sweep, plot_sweep
+from sage_va.fusion.run_folder import load_run
+from sage_va.fusion.training.train import train
 from sage_va.tests.synthetic import make_cache, tiny
 
 torch.set_num_threads(1)

@@ -14,13 +14,13 @@ import torch
 
 from sage_va.data import InputError
 from sage_va.data.windows.corpus import Stream
-from sage_va.fusion import trackers
 from sage_va.fusion.config import Config, check_config
-from sage_va.fusion.fit import fit
+from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.provenance import described, git_state, provenance
-from sage_va.fusion.record import open_record
-from sage_va.fusion.trackers import End, Kind, Told, check_trackers
-from sage_va.fusion.variants import build_model
+from sage_va.fusion.training import trackers
+from sage_va.fusion.training.fit import fit
+from sage_va.fusion.training.metrics_log import open_record
+from sage_va.fusion.training.trackers import End, Kind, Told, check_trackers
 from sage_va.tests.synthetic import random_corpus, streams_of, tiny
 
 NAN = float("nan")

@@ -13,18 +13,18 @@ import pytest
 import torch
 
 from sage_va.data import DamagedError, InputError, open_store
-from sage_va.fusion.augment import corrupt
-from sage_va.fusion.checkpoint import load_run
 from sage_va.fusion.config import Config, TrainConfig, check_config
-from sage_va.fusion.crossfit import unseen_errors
-from sage_va.fusion.dataset import assign_roles, load_labelled
-from sage_va.fusion.evaluate import predict
-from sage_va.fusion.fit import fit
-from sage_va.fusion.schedule import learning_rate
-from sage_va.fusion.score import score_run
-from sage_va.fusion.train import train
-from sage_va.fusion.trainer import Trainer, settled
-from sage_va.fusion.variants import build_model
+from sage_va.fusion.evaluation.predict import predict
+from sage_va.fusion.evaluation.score import score_run
+from sage_va.fusion.models.variants import build_model
+from sage_va.fusion.run_folder import load_run
+from sage_va.fusion.training.augment import corrupt
+from sage_va.fusion.training.crossfit import unseen_errors
+from sage_va.fusion.training.fit import fit
+from sage_va.fusion.training.labelled import assign_roles, load_labelled
+from sage_va.fusion.training.schedule import learning_rate
+from sage_va.fusion.training.train import train
+from sage_va.fusion.training.trainer import Trainer, settled
 from sage_va.prediction import predict_to_csv
 from sage_va.tests.synthetic import Kind, make_cache, random_corpus, random_windows, streams_of, tiny
 
@@ -156,7 +156,7 @@ def test_a_stream_that_only_memorises_gets_little_weight(
     assert trusted < 0.35
     assert honest < 0.5 * memorised
     monkeypatch.setattr(  # the control: errors on clips that the estimator was trained on
-        "sage_va.fusion.crossfit.fit", lambda model, alone, _, *rest: fit(model, alone, training, *rest)
+        "sage_va.fusion.training.crossfit.fit", lambda model, alone, _, *rest: fit(model, alone, training, *rest)
     )
     deceived, (_, familiar) = weight_of_memory()
     assert deceived > trusted + 0.04
@@ -170,7 +170,9 @@ def test_unseen_errors_are_made_without_the_clip_and_lie_where_they_can(monkeypa
         corpus, clips=[dataclasses.replace(clip, subject_id=f"s{i // 2}") for i, clip in enumerate(corpus.clips)]
     )
     seen: list[set[int]] = []
-    monkeypatch.setattr("sage_va.fusion.crossfit.fit", lambda model, corpus, clips, *_: seen.append(set(clips)))
+    monkeypatch.setattr(
+        "sage_va.fusion.training.crossfit.fit", lambda model, corpus, clips, *_: seen.append(set(clips))
+    )
     errors = unseen_errors(corpus, [0, 1, 2, 3], config_of(train={"crossfit_folds": 3}), lambda event: None)
     assert sorted(map(sorted, seen)) == [[0, 1], [0, 1], [2, 3], [2, 3]]
     known = corpus.mask & corpus.va_mask[:, None]

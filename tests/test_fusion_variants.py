@@ -19,14 +19,14 @@ from torch import nn
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
 from sage_va.data.windows.corpus import Stream, Windows
-from sage_va.fusion import variants
-from sage_va.fusion.attention import CrossAttention, JointCrossAttention
 from sage_va.fusion.config import Config, ModelConfig, check_config
-from sage_va.fusion.gate import Encoded, Fused, ReliabilityFusion, given_stage
-from sage_va.fusion.model import FusionModel, VAModel, num_evidence, strength
-from sage_va.fusion.rivals import DCA, GMU, LFAN, RAAV, TAGF, Attended
-from sage_va.fusion.train import train
-from sage_va.fusion.variants import VARIANTS, Variant, build_model, find_variant, resolve, variant_names
+from sage_va.fusion.models import variants
+from sage_va.fusion.models.attention import CrossAttention, JointCrossAttention
+from sage_va.fusion.models.base import FusionModel, VAModel, num_evidence, strength
+from sage_va.fusion.models.baselines import DCA, GMU, LFAN, RAAV, TAGF, Attended
+from sage_va.fusion.models.sage import Encoded, Fused, ReliabilityFusion, given_stage
+from sage_va.fusion.models.variants import VARIANTS, Variant, build_model, find_variant, resolve, variant_names
+from sage_va.fusion.training.train import train
 from sage_va.tests.synthetic import make_cache, random_windows, streams_of, tiny
 
 torch.set_num_threads(1)

@@ -75,9 +75,9 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import sage_va, sage_va.cli, sage_va.data.transfer.importer, sage_va.data.transfer.exporter, sage_va.data.store.info, sage_va.data.manifest
 import sage_va.data.transfer.copy, sage_va.data.maintenance, sage_va.data.store.status
-import sage_va.fusion.train, sage_va.fusion.score, sage_va.fusion.report
-import sage_va.fusion.compare, sage_va.fusion.robustness, sage_va.fusion.calibrate, sage_va.fusion.variants
-import sage_va.fusion.pretrained, sage_va.fusion.export, sage_va.api, sage_va.prediction, sage_va.cli_models
+import sage_va.fusion.training.train, sage_va.fusion.evaluation.score, sage_va.fusion.evaluation.report
+import sage_va.fusion.experiments.compare, sage_va.fusion.evaluation.robustness, sage_va.fusion.training.calibrate, sage_va.fusion.models.variants
+import sage_va.fusion.export.pretrained, sage_va.fusion.export.onnx, sage_va.api, sage_va.prediction, sage_va.cli_models
 from sage_va import SAGE, evaluate, open_store, predict, train
 print(sorted(set({sorted(FOREIGN)!r}) & sys.modules.keys()))
 """

@@ -1,0 +1,1 @@
+"""Predictions, scores and robustness."""

@@ -1,0 +1,167 @@
+"""What can go wrong with cached streams, by kind and strength: hidden, drowned in noise, late, or missing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...data.errors import InputError
+from ...data.timebase import Grid
+from ...data.windows.corpus import Corpus
+
+SPAN_S = (0.5, 3.0)
+MAX_NOISE = 3.0
+MAX_SHIFT_S = 2.0
+NOWHERE = -1
+
+Steps = NDArray[np.int64]
+Source = Callable[[Grid, float, np.random.Generator], Steps]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way for all streams of a modality to go wrong.
+
+    source: grid of a clip, strength, randomness -> (T,) the step of that clip that each step's content comes from,
+    `NOWHERE` for none; None where steps stay in their place. noise: standard deviations of noise at strength 1.
+    whole_clips: the source is meant for the share of clips that `strength` says, and at its full strength there.
+    """
+
+    modality: str
+    means: str
+    source: Source | None = None
+    noise: float = 0.0
+    whole_clips: bool = False
+
+
+def _spans(grid: Grid, strength: float, rng: np.random.Generator) -> Steps:
+    """Hides that share of the steps. The clip is laid out in spans, which are hidden one after the other.
+
+    Spans lie on the clip's own clock, so that every model misses the same seconds, and those that are hidden at one
+    strength are hidden at each greater one; the last is cut to the exact share.
+    """
+    num_spans = int((grid.first_step + grid.num_steps) / grid.hz / SPAN_S[0]) + 1
+    drawn = rng.random((max(num_spans, 1), 2))
+    ends_s = np.cumsum(SPAN_S[0] + (SPAN_S[1] - SPAN_S[0]) * drawn[:, 0])
+    span = np.minimum(np.searchsorted(ends_s, grid.times_s, side="right"), len(drawn) - 1)
+    order = np.lexsort((np.arange(grid.num_steps), drawn[span, 1]))
+    source = np.arange(grid.num_steps)
+    source[order[: round(strength * grid.num_steps)]] = NOWHERE
+    return source
+
+
+def _shifted(grid: Grid, strength: float, rng: np.random.Generator) -> Steps:
+    """Moves the clip's content by strength * `MAX_SHIFT_S`, early or late by the toss of a coin."""
+    shift = round(strength * MAX_SHIFT_S * grid.hz) * int(rng.choice([-1, 1]))
+    source = np.arange(grid.num_steps) - shift
+    return np.where((source >= 0) & (source < grid.num_steps), source, NOWHERE)
+
+
+def _absent(grid: Grid, strength: float, rng: np.random.Generator) -> Steps:
+    return np.full(grid.num_steps, NOWHERE)
+
+
+_HIDDEN = f"share of each clip hidden, in spans of {SPAN_S[0]:g}-{SPAN_S[1]:g} s"
+_NOISE = f"Gaussian noise of up to {MAX_NOISE:g} standard deviations ({-20 * np.log10(MAX_NOISE):.1f} dB SNR)"
+_DROPPED = "share of clips that lack the whole modality"
+KINDS = {
+    "visual-occlusion": Kind("visual", _HIDDEN, source=_spans),
+    "visual-noise": Kind("visual", _NOISE, noise=MAX_NOISE),
+    "visual-dropped": Kind("visual", _DROPPED, source=_absent, whole_clips=True),
+    "audio-noise": Kind("audio", _NOISE, noise=MAX_NOISE),
+    "audio-silence": Kind("audio", _HIDDEN, source=_spans),
+    "misalignment": Kind("audio", f"audio early or late by up to {MAX_SHIFT_S:g} s", source=_shifted),
+    "audio-dropped": Kind("audio", _DROPPED, source=_absent, whole_clips=True),
+}
+
+
+def corrupted(
+    corpus: Corpus,
+    kind: str,
+    strength: float,
+    scales: Sequence[Tensor],
+    *,
+    clip_ids: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Corpus:
+    """The corpus with every stream of the kind's modality corrupted; the one given stays as it is.
+
+    What is done to a clip depends on kind, strength, seed and the clip's name alone, not on the model, the device or
+    the company it is in. A hidden step is what the cache holds for one without face or voice: mask False, value 0,
+    quality not measured. Noise leaves mask and quality as they were measured on the clean recording. Labels, and which
+    of them count, never change.
+
+    Args:
+        corpus: clean.
+        kind: one of `KINDS`.
+        strength: 0 (nothing happens) to 1.
+        scales: for each stream (D,) the standard deviation of its features over the training clips, the unit of noise.
+        clip_ids: of whom a share of clips is meant, where the corpus is a part of what is scored; default: its own.
+        seed: decides what is hidden, which clips, which way, and the noise.
+
+    Raises:
+        InputError: for an unknown kind or a strength out of range.
+    """
+    if kind not in KINDS:
+        raise InputError("corruption", expected=f"one of {', '.join(KINDS)}", got=repr(kind), todo="Name one of them.")
+    if not 0 <= strength <= 1:
+        todo = "Give a share: 0 is clean, 1 the worst."
+        raise InputError(f"strength of {kind}", expected="0 to 1", got=str(strength), todo=todo)
+    chosen, streams = KINDS[kind], _streams(corpus, KINDS[kind].modality)
+    if strength == 0 or not streams:
+        return corpus
+    if chosen.source is None:
+        return _drowned(corpus, streams, [chosen.noise * strength * scale for scale in scales], kind, seed)
+    ids = [clip.clip_id for clip in corpus.clips]
+    met = set(_first_share(clip_ids or ids, strength, kind, seed) if chosen.whole_clips else ids)
+    source = np.arange(corpus.num_steps)
+    for index, clip_id in enumerate(ids):
+        if clip_id in met:
+            own = chosen.source(corpus.grids[index], strength, _random(seed, kind, clip_id))
+            source[corpus.steps(index)] = np.where(own == NOWHERE, NOWHERE, own + corpus.offsets[index])
+    return _moved(corpus, streams, torch.from_numpy(source).to(corpus.mask.device))
+
+
+def _streams(corpus: Corpus, modality: str) -> list[int]:
+    return [m for m, stream in enumerate(corpus.streams) if stream.modality == modality]
+
+
+def _random(seed: int, *names: str) -> np.random.Generator:
+    digest = hashlib.sha256("\0".join(names).encode()).digest()
+    return np.random.default_rng([seed, *np.frombuffer(digest, np.uint32)])
+
+
+def _first_share(clip_ids: Sequence[str], strength: float, kind: str, seed: int) -> list[str]:
+    """That share of clips, always the same ones first."""
+    order = sorted(clip_ids, key=lambda clip_id: _random(seed, kind, clip_id).random())
+    return order[: round(strength * len(order))]
+
+
+def _moved(corpus: Corpus, streams: Sequence[int], source: Tensor) -> Corpus:
+    """Every step of these streams with the content of its source (N,), or with none."""
+    here, place = source != NOWHERE, source.clamp(min=0)
+    values, quality, mask = list(corpus.values), list(corpus.quality), corpus.mask.clone()
+    for m in streams:
+        values[m] = values[m][place].masked_fill_(~here[:, None], 0)
+        quality[m] = quality[m][place].masked_fill_(~here[:, None], torch.nan)
+        mask[:, m] = corpus.mask[place, m] & here
+    return replace(corpus, values=values, quality=quality, mask=mask)
+
+
+def _drowned(corpus: Corpus, streams: Sequence[int], spreads: Sequence[Tensor], kind: str, seed: int) -> Corpus:
+    """Noise of these standard deviations, M × (D,), on the valid steps of these streams."""
+    values = list(corpus.values)
+    for m in streams:
+        values[m] = values[m].clone()
+        for index, clip in enumerate(corpus.clips):
+            steps, rng = corpus.steps(index), _random(seed, kind, clip.clip_id, corpus.streams[m].name)
+            noise = torch.from_numpy(rng.standard_normal(values[m][steps].shape, np.float32)).to(corpus.mask.device)
+            noise = noise * spreads[m].to(noise) * corpus.mask[steps, m, None]
+            values[m][steps] = (values[m][steps].float() + noise).to(values[m].dtype)
+    return replace(corpus, values=values)

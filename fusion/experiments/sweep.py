@@ -1,0 +1,307 @@
+"""`sage-va sweep`: the configuration with the best validation score, looked for trial by trial in many processes.
+
+Only the training and the validation clips are looked at: the test clips are for the one run that comes out.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...data.errors import DamagedError, InputError, first_line
+from ...data.store.base import Store, open_store
+from ...data.windows.corpus import choose_streams
+from ...data.windows.memmap_cache import address_of
+from ..config import Config, DataConfig
+from ..models.variants import variant_streams
+from ..run_folder import SPLIT
+from ..training.trainer import settled
+from .compare import bench_of, in_processes, in_this_process, num_jobs, of_all
+from .optuna_study import (
+    JOURNAL,
+    FrozenTrial,
+    MadeOf,
+    TrialState,
+    best_of,
+    distributions,
+    folder_of,
+    importance_of,
+    keep_best,
+    num_finished,
+    open_study,
+    optuna,
+    rows_of,
+)
+from .runs import Bench, Cell, Job
+from .search_space import Choices, Space, configured
+from .sweep_report import write_sweep
+
+Progress = Callable[[int, int, float | None], None]
+Outcome = tuple[int, str, str | None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What all processes of a sweep share. `config` holds for all trials, but for the keys of `space`."""
+
+    cache: str
+    labels: Path
+    out: Path
+    config: Config
+    space: Space
+    num_trials: int
+    device: str
+    made_of: MadeOf = ()
+
+    def bench(self, config: Config) -> Bench:
+        """The clips for a configuration, all of its streams, loaded once per process for one choice of them."""
+        data = DataConfig(streams=config.data.streams, grid_hz=config.data.grid_hz)
+        loaded = of_all(open_store(self.cache), Config(data=data), [config.model.variant])
+        return bench_of(Job(self.cache, self.labels, loaded, self.device))
+
+    def begun(self) -> Sweep:
+        """The same with `made_of`, all that a score depends on besides a trial's own values."""
+        bench, config = self.bench(self.config), self.config.flat()
+        made_of = {key: bench.origin[key] for key in ("cache", "labels", "labels_sha256")}
+        made_of["streams"] = ", ".join(stream.name for stream in bench.found.corpus.streams)
+        made_of |= {key: str(value) for key, value in config.items() if key not in self.space}
+        made_of |= {f"space of {key}": str(part) for key, part in sorted(self.space.items())}
+        return replace(self, made_of=tuple(made_of.items()))
+
+    @property
+    def of_study(self) -> tuple[MadeOf, int, int]:
+        """What its study is opened with."""
+        return self.made_of, self.config.seed, self.config.train.epochs
+
+    def config_of(self, trial: optuna.Trial | FrozenTrial) -> Config:
+        """The whole configuration of a trial.
+
+        Raises:
+            InputError: if its values do not go together.
+        """
+        values = {key: self.space[key].value(label) for key, label in trial.params.items()}
+        return configured(self.config, values, f"trial {trial.number}")
+
+
+def sweep(
+    store: Store,
+    labels: Path,
+    out: Path,
+    config: Config,
+    space: Space,
+    *,
+    num_trials: int = 200,
+    jobs: int | None = None,
+    device: str = "cpu",
+    progress: Progress = lambda num_finished, num_trials, best: None,
+) -> dict[str, Any]:
+    """Searches until so many trials of the study in `out` are finished, whoever finished them.
+
+    A trial trains with values of the space and is scored, after every epoch, on the validation clips; one that is worse
+    than the median of the others at its epoch is pruned, and so is one that cannot be trained. Others that fail do not
+    count. What `out` holds already is not done again, and other processes may work on it at the same time.
+
+    Args:
+        store: the feature cache.
+        labels: folder of label files.
+        out: folder of the study, of the run of its best trial (`best`), and of what is written about it.
+        config: of all trials, but for the keys of the space. Its seed is that of every trial.
+        space: see `load_space`.
+        num_trials: complete or pruned.
+        jobs: processes; None = one per core, or one where the device is no CPU.
+        device: where to compute.
+        progress: told how many trials are finished, of how many, and the best score.
+
+    Returns:
+        `rows` (see `rows_of`), `best` (one of them, or None), `importance`, `num_trained` (now), `failures` (now),
+        `interrupted`, and what else is to be known.
+
+    Raises:
+        InputError: if cache, labels, split and space do not go together, or `out` holds something else.
+    """
+    _check_split(config)
+    _check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    config = settled(config, torch.device(device))
+    task = Sweep(address_of(store), labels.resolve(), out.resolve(), config, space, num_trials, device).begun()
+    found = task.bench(config).found
+    num_val, has_test = _check_clips(task, store)
+    study = open_study(task.out, *task.of_study)
+    outcomes, interrupted = _work(task, study, jobs or num_jobs(device), progress)
+    keep_best(study, out)
+    best, rows = best_of(study), rows_of(study, space)
+    told = {
+        "out": str(out),
+        "objective": "CCC on the validation clips, mean of valence and arousal, at the best epoch",
+        "num_validation_clips": num_val,
+        "has_test_clips": has_test,
+        "num_trials": num_trials,
+        "num_finished": num_finished(study),
+        "num_trained": len(outcomes),
+        "failures": [{"trial": n, "reason": reason} for n, state, reason in outcomes if state == "failed"],
+        "interrupted": interrupted,
+        "random_weights": [stream.name for stream in found.corpus.streams if stream.random_weights],
+        "unlabelled": found.unlabelled,
+        "unused": found.unused,
+        "best": rows[best.number] if best else None,
+        "importance": importance_of(study),
+        "rows": rows,
+    }
+    write_sweep(out, told, task.config_of(best) if best else None)
+    return told
+
+
+def _work(task: Sweep, study: optuna.Study, jobs: int, progress: Progress) -> tuple[list[Outcome], bool]:
+    """Does the trials that are lacking; returns what came of them, and whether Ctrl-C ended it."""
+    outcomes: list[Outcome] = []
+    left = range(task.num_trials - num_finished(study))
+    if jobs == 1:
+        ended = in_this_process(functools.partial(_attempt, task, study), left)
+    else:
+        ended = in_processes(functools.partial(_in_worker, task), left, jobs)
+    try:
+        progress(num_finished(study), task.num_trials, _score(study))
+        for _, outcome in ended:
+            outcomes += [outcome] if outcome else []
+            progress(num_finished(study), task.num_trials, _score(study))
+    except KeyboardInterrupt:
+        return outcomes, True
+    finally:
+        ended.close()
+    return outcomes, False
+
+
+def _score(study: optuna.Study) -> float | None:
+    best = best_of(study)
+    return best.value if best else None
+
+
+_opened = functools.lru_cache(maxsize=1)(open_study)
+
+
+def _in_worker(task: Sweep, number: int) -> Outcome | None:
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, ended)  # so that it lets go of the journal's lock, for which others would wait
+    try:
+        return _attempt(task, _opened(task.out, *task.of_study), number)
+    except KeyboardInterrupt:
+        os._exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _attempt(task: Sweep, study: optuna.Study, _: int) -> Outcome | None:
+    """Draws, trains and records one trial; None if enough are finished, by whomever."""
+    if num_finished(study) >= task.num_trials:
+        return None
+    trial = study.ask(distributions(task.space))
+    value, state, reason = None, TrialState.COMPLETE, None
+    try:
+        value = _train(task, trial)
+    except optuna.TrialPruned:
+        state = TrialState.PRUNED
+    except Exception as error:
+        unfit = isinstance(error, InputError) and not isinstance(error, DamagedError)
+        state = TrialState.PRUNED if unfit else TrialState.FAIL
+        reason = str(error) if isinstance(error, InputError) else first_line(error)
+    except KeyboardInterrupt:
+        _end(task, study, trial, TrialState.FAIL, "interrupted")
+        raise
+    _end(task, study, trial, state, reason, value)
+    return trial.number, "failed" if state == TrialState.FAIL else state.name.lower(), reason
+
+
+def _end(
+    task: Sweep,
+    study: optuna.Study,
+    trial: optuna.Trial,
+    state: TrialState,
+    reason: str | None,
+    value: float | None = None,
+) -> None:
+    if reason:
+        trial.set_user_attr("reason", reason)
+    study.tell(trial, value, state)
+    if state == TrialState.COMPLETE:
+        keep_best(study, task.out)
+    else:
+        shutil.rmtree(folder_of(task.out, trial.number), ignore_errors=True)
+
+
+def _train(task: Sweep, trial: optuna.Trial) -> float:
+    """The score of a trial's best epoch.
+
+    Raises:
+        TrialPruned: if others are better. InputError: if its values do not go together, or lead nowhere.
+    """
+    config = task.config_of(trial)
+    bench = task.bench(config)
+    cell = Cell(config.model.variant, config.seed, config.split.fold, config, folder_of(task.out, trial.number))
+    best: dict[str, float] = {"mean": -math.inf}
+
+    def judge(event: dict[str, Any]) -> None:
+        if event["event"] != "epoch":
+            return
+        val = event["val"]
+        trial.report(val["mean"], event["epoch"])
+        if val["mean"] > best["mean"]:
+            best.update(val, epoch=event["epoch"])
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    bench.train(cell, judge)
+    if not math.isfinite(best["mean"]):
+        todo = "Add validation clips whose labels vary."
+        raise InputError("validation clips", expected="a score in some epoch", got="none", todo=todo)
+    trial.set_user_attr("best", {name: best[name] for name in ("epoch", "valence", "arousal")})
+    return best["mean"]
+
+
+def _check_split(config: Config) -> None:
+    if config.split.folds is not None and config.split.fold is None:
+        todo = "Name one, such as --set split.fold=0: its test clips alone are unseen by what comes out."
+        raise InputError("split.fold", expected="the fold to search on", got="none", todo=todo)
+
+
+def _check_folder(out: Path) -> None:
+    strange = out.is_file() or (out / SPLIT).exists()
+    if strange or (out.exists() and any(out.iterdir()) and not (out / JOURNAL).exists()):
+        got, todo = "something else", "Choose another --out."
+        raise InputError(out, expected="a new folder, or that of a sweep", got=got, todo=todo)
+
+
+def _check_clips(task: Sweep, store: Store) -> tuple[int, bool]:
+    """How many validation clips there are, and whether there are test clips.
+
+    Raises:
+        InputError: if clips are lacking, or streams that the space names.
+    """
+    corpus = task.bench(task.config).found.corpus
+    streams, variants = (task.space.get(key) for key in ("data.streams", "model.variant"))
+    if isinstance(streams, Choices):
+        for names in streams.values:
+            choose_streams(store, names)
+    elif isinstance(variants, Choices):
+        for variant in variants.values:
+            variant_streams(variant, corpus.streams)
+    cell = Cell(task.config.model.variant, task.config.seed, task.config.split.fold, task.config, task.out)
+    roles = task.bench(task.config).roles(cell)
+    counted = {
+        roles[clip.clip_id] for index, clip in enumerate(corpus.clips) if corpus.va_mask[corpus.steps(index)].any()
+    }
+    for role in ("train", "val"):
+        if role not in counted:
+            todo = "Check that labels and features cover the same seconds, and the split."
+            raise InputError(f"split {role}", expected="clips with labels that count", got="none", todo=todo)
+    return list(roles.values()).count("val"), "test" in roles.values()

@@ -1,0 +1,160 @@
+"""What is told of a sweep: text, `trials.csv`, `best.yaml`, `importance.json` and a picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import Config
+from ..evaluation.report import COLOURS, cautions
+
+ABOUT = ("trial", "state", "score", "valence", "arousal", "epoch", "num_epochs", "seconds", "reason")
+NUM_SHOWN = 10
+CHOSEN = "which chose the configuration: too good for unseen ones"
+
+
+def write_sweep(out: Path, found: dict[str, Any], best: Config | None) -> None:
+    """Writes the result of `sweep` into its folder, each file at once, as others may be writing the same.
+
+    Args:
+        out: the folder.
+        found: the result.
+        best: the configuration of the best trial.
+    """
+    _replace(out / "trials.csv", lambda path: _write_csv(path, found["rows"]))
+    if best is not None:
+        _replace(out / "best.yaml", lambda path: path.write_text(best.to_yaml(), encoding="utf-8"))
+    if found["importance"] is not None:
+        text = json.dumps(found["importance"], indent=2)
+        _replace(out / "importance.json", lambda path: path.write_text(text, encoding="utf-8"))
+    if best is not None:
+        _replace(out / "sweep.png", lambda path: plot_sweep(path, found))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    part = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    write(part)
+    os.replace(part, path)
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    keys = sorted({key for row in rows for key in row["params"]})
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow((*ABOUT, *keys))
+        for row in rows:
+            writer.writerow([*(row[name] for name in ABOUT), *(_value(row["params"].get(key)) for key in keys)])
+
+
+def _value(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def describe_sweep(found: dict[str, Any]) -> str:
+    """The result of `sweep` as text."""
+    states = Counter(row["state"] for row in found["rows"])
+    counts = ", ".join(f"{number} {state}" for state, number in states.items())
+    lines = [
+        f"{found['num_finished']} trials finished, {found['num_trials']} asked for ({counts or 'none begun'}); "
+        f"{found['num_trained']} done now, {len(found['failures'])} of them failed",
+        *cautions(found["random_weights"]),
+        f"score: {found['objective']}; {found['num_validation_clips']} clips, {CHOSEN}",
+    ]
+    if found["interrupted"]:
+        lines.append("interrupted: run the same command to go on")
+    lines += [*_table(found["rows"]), *_importance(found["importance"]), *_reasons(found["rows"])]
+    if found["best"] is not None:
+        lines += _outcome(found)
+    return "\n".join([*lines, *(f"failed: trial {row['trial']}: {row['reason']}" for row in found["failures"])])
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The best trials that are complete, a column for each key."""
+    complete = [row for row in rows if row["state"] == "complete"]
+    complete.sort(key=lambda row: -row["score"])
+    if not complete:
+        return ["no trial is complete yet"]
+    keys = list(complete[0]["params"])
+    titles = ["trial", "score", "valence", "arousal", "epoch", *keys]
+    cells = [
+        [str(row["trial"]), *(f"{row[name]:.3f}" for name in ("score", "valence", "arousal")), str(row["epoch"])]
+        + [_short(row["params"][key]) for key in keys]
+        for row in complete[:NUM_SHOWN]
+    ]
+    widths = [max(len(line[column]) for line in (titles, *cells)) for column in range(len(titles))]
+    return ["  " + "  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True)) for line in (titles, *cells)]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(_value(value))
+
+
+def _importance(importance: dict[str, float] | None) -> list[str]:
+    if importance is None:
+        return ["importance: too few trials are complete to tell"]
+    shares = ", ".join(f"{key} {share:.2f}" for key, share in importance.items())
+    return [f"importance for a score among the best (PED-ANOVA, complete trials): {shares}"]
+
+
+def _reasons(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Why trials were pruned that could not be trained: each reason once."""
+    unfit = [row for row in rows if row["state"] == "pruned" and row["reason"]]
+    reasons = Counter(row["reason"].removeprefix(f"trial {row['trial']}: ") for row in unfit)
+    return [f"pruned as unfit, {number} trials: {reason}" for reason, number in reasons.most_common(5)]
+
+
+def _outcome(found: dict[str, Any]) -> list[str]:
+    best, out = found["best"], found["out"]
+    lines = [f"best: trial {best['trial']}, its run {out}/best, its configuration {out}/best.yaml"]
+    if not found["has_test_clips"]:
+        return [*lines, "This split has no test clips: score the run on clips that took no part in the search."]
+    return [
+        *lines,
+        f"No test clip was looked at. Once the search is over, score it on them once: sage-va eval {out}/best",
+    ]
+
+
+def plot_sweep(path: Path, found: dict[str, Any]) -> None:
+    """A picture: the score of each trial in their order with the best so far, and the importance of the keys.
+
+    Args:
+        path: .png, .svg or .pdf.
+        found: the result of `sweep`, with at least one complete trial.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    importance = found["importance"] or {}
+    size = (11, max(4.0, 1.5 + 0.3 * len(importance)))
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained", width_ratios=(3, 2))
+    marks = (("complete", "o", COLOURS[0]), ("pruned", "x", COLOURS[1]))
+    for state, mark, colour in marks:
+        rows = [row for row in found["rows"] if row["state"] == state]
+        scored = [(row["trial"], row["score"]) for row in rows if row["score"] is not None]
+        unscored = f", {len(rows) - len(scored)} without a score" if len(rows) > len(scored) else ""
+        left.plot(*np.array(scored).reshape(-1, 2).T, mark, color=colour, label=f"{state} ({len(rows)}{unscored})")
+    complete = [(row["trial"], row["score"]) for row in found["rows"] if row["state"] == "complete"]
+    numbers, scores = np.array(complete).T
+    left.step(numbers, np.maximum.accumulate(scores), where="post", color="grey", label="best so far")
+    left.set(xlabel="trial", ylabel="validation CCC, best epoch")
+    left.legend(fontsize="small")
+    left.grid(alpha=0.3)
+    right.barh(list(importance), list(importance.values()), color=COLOURS[2])
+    right.invert_yaxis()
+    none = "" if importance else ": too few complete trials"
+    right.set(title=f"importance (PED-ANOVA){none}", xlabel="share")
+    figure.suptitle(
+        "\n".join([*cautions(found["random_weights"]), f"scored on the validation clips, {CHOSEN}"]), fontsize="medium"
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

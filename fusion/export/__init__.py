@@ -1,0 +1,1 @@
+"""Trained models as folders, ONNX files and model cards."""

@@ -1,0 +1,205 @@
+"""A trained model as one ONNX file, for programs without torch: any number of windows of any length."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...data.errors import InputError
+from ...data.windows.corpus import Stream, Windows
+from ..models.base import QualityNorm, VAModel
+from ..models.tcn import TCNBlock
+from .pretrained import SAGE
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+OUTPUTS = ("va", "reliability", "weights")
+EXAMPLE = (2, 24)  # windows and steps that the network is traced with; both are free in the file
+
+
+def export_run(
+    run: Path, out: Path | None, onnx: Path | None, *, cache: str | None = None, labels: Path | None = None
+) -> dict[str, Any]:
+    """Writes a run, or a model that was saved, into a folder to give away, as an ONNX file, or both.
+
+    Args:
+        run: its place, as `SAGE.load` takes it.
+        out: the folder; a run is scored for it, if cache and labels are at hand.
+        onnx: the file.
+        cache, labels: of a run, where they are now.
+    """
+    sage = SAGE.load(run, scored=out is not None, cache=cache, labels=labels)
+    if out is not None:
+        sage.save_pretrained(out)
+    told = {name: getattr(sage, name) for name in ("licence", "restricted", "scores", "random_weights")}
+    written = {"out": str(out) if out else None, "onnx": export_onnx(sage, onnx) if onnx else None}
+    return {"run": str(run), "variant": sage.config.model.variant, **told, **written}
+
+
+def export_onnx(model: SAGE | str | Path, path: str | Path) -> dict[str, Any]:
+    """Writes a model as ONNX.
+
+    Inputs: for each stream `<label>.values` (B, L, D) float32 and, if it has quality signals, `<label>.quality`
+    (B, L, Q) float32, NaN = not measured; `mask` (B, L, M) bool, True = valid. What a masked step holds is ignored. All
+    steps lie inside their clips: windows of one batch are of one length, and none is padded. Outputs: `va` (B, L, 2),
+    and `reliability` and `weights` (B, L, M) where the variant has them. The file's metadata tell streams, grid,
+    configuration and terms.
+
+    Args:
+        model: or the place of one, as `SAGE.load` takes it.
+        path: the file, an .onnx; one that is there is replaced.
+
+    Returns:
+        `{"path", "opset", "inputs", "outputs"}`.
+
+    Raises:
+        InputError: if the packages for it are absent, or the model cannot be had.
+    """
+    _check_packages()
+    sage = model if isinstance(model, SAGE) else SAGE.load(model)
+    flat = Flat(_plain(sage.model)).eval()
+    example = flat.example(*EXAMPLE)
+    outputs = [name for name, part in zip(OUTPUTS, flat.parts(*example), strict=True) if part is not None]
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            flat, example, input_names=flat.names(), output_names=outputs, dynamic_shapes=flat.free(), dynamo=True
+        )
+    assert program is not None
+    graph = program.model
+    for node in graph.graph.all_nodes():
+        node.metadata_props.clear()  # they tell where on the author's disk the code lay
+    graph.metadata_props.update(_about(sage))
+    part = Path(path).with_name(f"{Path(path).name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    program.save(part, external_data=False)
+    os.replace(part, path)
+    return {"path": str(path), "opset": graph.opset_imports[""], "inputs": flat.names(), "outputs": outputs}
+
+
+class Flat(nn.Module):
+    """A model as a function of tensors alone.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+    """
+
+    def __init__(self, model: VAModel) -> None:
+        super().__init__()
+        self.model = model
+        self.measured = [m for m, stream in enumerate(model.streams) if stream.quality_names]
+
+    def forward(self, values: list[Tensor], quality: list[Tensor], mask: Tensor) -> tuple[Tensor, ...]:
+        """What is not None of `parts`."""
+        return tuple(part for part in self.parts(values, quality, mask) if part is not None)
+
+    def parts(self, values: list[Tensor], quality: list[Tensor], mask: Tensor) -> tuple[Tensor | None, ...]:
+        """values M × (B, L, D), quality of those streams that have it, mask -> `OUTPUTS`, None for what is absent."""
+        given = dict(zip(self.measured, quality, strict=True))
+        every = [given.get(m, x[..., :0]) for m, x in enumerate(values)]
+        inside = torch.ones_like(mask[..., 0])
+        va = torch.zeros_like(values[0][..., :1]).expand(-1, -1, 2)
+        steps = torch.zeros_like(mask[..., 0], dtype=torch.int64)
+        made = self.model(Windows(values, every, mask, inside, va, inside, steps))
+        return made.va, made.fused.reliability, made.fused.weights
+
+    def example(self, num_windows: int, num_steps: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Arguments of `forward`, with some steps masked and some signals not measured."""
+        shape, streams = (num_windows, num_steps), self.model.streams
+        made = torch.Generator().manual_seed(0)
+        values = [torch.randn(*shape, stream.dim, generator=made) for stream in streams]
+        quality = [torch.randn(*shape, len(streams[m].quality_names), generator=made) for m in self.measured]
+        mask = torch.rand(*shape, len(streams), generator=made) < 0.8
+        return values, quality, mask
+
+    def names(self) -> list[str]:
+        """Of the inputs, in the order of `forward`."""
+        labels = [stream.label for stream in self.model.streams]
+        return [*(f"{label}.values" for label in labels), *(f"{labels[m]}.quality" for m in self.measured), "mask"]
+
+    def free(self) -> tuple[Any, ...]:
+        """Which sizes of the arguments of `forward` are free."""
+        sizes = {0: torch.export.Dim("windows"), 1: torch.export.Dim("steps")}
+        return [sizes] * len(self.model.streams), [sizes] * len(self.measured), sizes
+
+
+class ExactQualityNorm(nn.Module):
+    """As `QualityNorm`, with NaN taken out first: ONNX does not say what clipping makes of it."""
+
+    def __init__(self, norm: QualityNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(..., Q), NaN = not measured -> (..., Q)."""
+        known = torch.where(values.isnan(), self.norm.mean, values)
+        return self.norm(known)
+
+
+def _plain(model: VAModel) -> VAModel:
+    """A copy on the CPU whose convolutions hold their weights as they are."""
+    found = copy.deepcopy(model).cpu().eval()
+    for module in found.modules():
+        if isinstance(module, TCNBlock):
+            module.settle()
+    found.quality_norms = nn.ModuleList(ExactQualityNorm(n) for n in found.quality_norms if isinstance(n, QualityNorm))
+    return found.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch's exporter on the common operators, not its fused layers, and without what it says to itself."""
+    fused, heard = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
+    torch.backends.mha.set_fastpath_enabled(False)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        logging.disable(heard)
+
+
+def _about(sage: SAGE) -> dict[str, str]:
+    """The metadata of the file: texts, those that are no plain words in JSON."""
+    told = sage.described()
+    data = sage.config.data
+    return {
+        "variant": sage.config.model.variant,
+        "streams": json.dumps([_described(stream) for stream in sage.streams]),
+        "grid_hz": f"{data.grid_hz:g}",
+        "window_steps": str(data.window_steps),
+        "smoothing_s": f"{sage.smoothing_s:g}",
+        "random_weights": json.dumps(sage.random_weights),
+        "licence": sage.licence or "not stated",
+        "restricted": json.dumps(sage.restricted),
+        "config": json.dumps(told["config"]),
+    }
+
+
+def _described(stream: Stream) -> dict[str, Any]:
+    return {
+        "name": stream.name,
+        "label": stream.label,
+        "dim": stream.dim,
+        "quality_names": list(stream.quality_names),
+        "fingerprint": dict(stream.fingerprint),
+    }
+
+
+def _check_packages() -> None:
+    for name in PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            todo = 'Install it: pip install "sage-va[onnx]".'
+            raise InputError("export to ONNX", expected=f"the package {name}", got="none", todo=todo)

@@ -1,0 +1,316 @@
+"""A trained model that travels: one folder of weights, configuration and model card, to give away or put on the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, ModelCard, ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ...data.clip import Clip
+from ...data.errors import InputError, first_line
+from ...data.labels import join_labels, read_labels
+from ...data.store.base import Store, open_store
+from ...data.windows.corpus import Corpus, Stream, Windows, load_corpus
+from ..config import Config, check_config
+from ..evaluation.predict import Prediction, corpus_sums, plain, predict, summarise
+from ..evaluation.score import score_run
+from ..models.base import Output, VAModel
+from ..models.variants import build_model
+from ..run_folder import CONFIG, MODEL, SPLIT, Run, load_run, write_json
+from .model_card import MARK, card_of
+
+CARD = "README.md"
+KEPT = ("smoothing_s", "sigma", "licence", "restricted", "data", "scores")
+SCORED = ("split", "num_clips", "num_labels", "raw", "smoothed")
+NOT_KEPT = "stays with its author"
+
+
+class SAGE(nn.Module, ModelHubMixin):
+    """A trained model of any variant, with all that it takes to use it and to judge it.
+
+    Args:
+        model: trained; `model.streams` are its inputs, with their fingerprints.
+        config: that it was trained with.
+        smoothing_s: width of the moving average that was best on the validation clips.
+        sigma: the error at which a stream deserves a trust of 1 / e; None where no gate was taught.
+        licence, restricted: terms of the data that it was trained on.
+        data: `{"num_clips": {"train": …, "val": …, "test": …}, "hours": … or None}`.
+        scores: of clips that it was not trained on, as `score_run` gives them, without their names; None = not scored.
+    """
+
+    def __init__(
+        self,
+        model: VAModel,
+        config: Config,
+        *,
+        smoothing_s: float = 0.0,
+        sigma: float | None = None,
+        licence: str | None = None,
+        restricted: bool = False,
+        data: Mapping[str, Any] | None = None,
+        scores: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.config = model.eval(), config
+        self.smoothing_s, self.sigma = smoothing_s, sigma
+        self.licence, self.restricted = licence, restricted
+        self.data, self.scores = data, scores
+
+    @property
+    def streams(self) -> list[Stream]:
+        """Its inputs."""
+        return self.model.streams
+
+    @property
+    def random_weights(self) -> list[str]:
+        """Names of the streams whose encoder was never trained."""
+        return [stream.name for stream in self.streams if stream.random_weights]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.model.parameters()).device
+
+    def forward(self, windows: Windows) -> Output:
+        """Windows -> Output, with gradients; `predict` is what gives estimates for clips."""
+        return self.model(windows)
+
+    def predict(self, data: Store | Corpus | str | Path, clip_ids: Sequence[str] | None = None) -> list[Prediction]:
+        """Estimates for clips, one after the other; default: all.
+
+        Args:
+            data: a cache, its address, or clips that `load_corpus` has loaded with `streams` of this model.
+            clip_ids: which clips, in this order.
+
+        Raises:
+            InputError: if a clip lacks a stream, or its features are not those that the model was trained on.
+        """
+        if isinstance(data, Corpus):
+            chosen = range(len(data.clips)) if clip_ids is None else data.find(clip_ids)
+            return predict(self.model, self._fitting(data).to(self.device), chosen, self.config.data)
+        store = data if isinstance(data, Store) else open_store(data)
+        found = []
+        for clip_id in store.clip_ids() if clip_ids is None else clip_ids:
+            corpus = load_corpus(store, self.streams, [clip_id], grid_hz=self.config.data.grid_hz, keep=False)
+            found += predict(self.model, corpus.to(self.device), [0], self.config.data)
+        return found
+
+    def _fitting(self, corpus: Corpus) -> Corpus:
+        """The corpus with the model's own streams, in its order."""
+        names = [stream.name for stream in corpus.streams]
+        lacking = [stream.name for stream in self.streams if stream.name not in names]
+        if lacking:
+            todo = "Load it with the `streams` of the model."
+            raise InputError("corpus", expected=f"the stream {lacking[0]}", got=", ".join(names), todo=todo)
+        found, wanted = {grid.hz for grid in corpus.grids}, self.config.data.grid_hz
+        if found != {wanted}:
+            got = ", ".join(f"{hz:g} Hz" for hz in found)
+            raise InputError("corpus", expected=f"a grid of {wanted:g} Hz", got=got, todo="Load it at that rate.")
+        return corpus.only([names.index(stream.name) for stream in self.streams])
+
+    def score(self, data: Store | str | Path, labels: str | Path) -> dict[str, Any]:
+        """The score on every labelled clip of a cache; it tells something if the model has not seen them.
+
+        Raises:
+            InputError: if there is no such clip, or its features are not those that the model was trained on.
+        """
+        store = data if isinstance(data, Store) else open_store(data)
+        found, _, _ = join_labels(read_labels(Path(labels)), store.clip_ids())
+        truths = {clip_id: label.timed(store.clip(clip_id)) for clip_id, label in found.items()}
+        if not any(truth.mask.any() for truth in truths.values()):
+            todo = "Label files are matched by name."
+            raise InputError(labels, expected=f"labels for clips of {store.url}", got="none", todo=todo)
+        corpus = load_corpus(store, self.streams, sorted(found), grid_hz=self.config.data.grid_hz, truths=truths)
+        predictions = self.predict(corpus)
+        sums = (corpus_sums(predictions, corpus, width_s) for width_s in (0.0, self.smoothing_s))
+        about = {"variant": self.config.model.variant, "split": "all", "random_weights": self.random_weights}
+        return plain({**about, "smoothing_s": self.smoothing_s, **summarise(*sums)})
+
+    @classmethod
+    def load(cls, place: str | Path, device: torch.device | str = "cpu", **scoring: Any) -> SAGE:
+        """From a run, a folder that was saved, or a repository of the hub: whatever lies there.
+
+        Args:
+            place: a folder or a name on the hub.
+            device: where to compute.
+            scoring: `scored`, `cache` and `labels` as for `from_run`; default: a run is not scored.
+
+        Raises:
+            InputError: if it is none of them.
+        """
+        folder = Path(place)
+        if folder.is_dir() and ((folder / SPLIT).exists() or not (folder / CONFIG).exists()):
+            return cls.from_run(folder, device=device, **{"scored": False, **scoring})
+        if scoring.get("cache") or scoring.get("labels"):
+            todo = "Leave cache and labels out: its scores were written when it was saved."
+            raise InputError(place, expected="a run, to be scored", got="a saved model", todo=todo)
+        return cls.from_pretrained(place).to(device)
+
+    @classmethod
+    def from_run(
+        cls,
+        path: str | Path,
+        *,
+        cache: str | None = None,
+        labels: str | Path | None = None,
+        scored: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> SAGE:
+        """A finished run without what belongs to its author: no places on a disk, no names of clips or persons.
+
+        Args:
+            path: folder of the run.
+            cache, labels: where they are now; default: where they were.
+            scored: whether to score it, if cache and labels are at hand.
+            device: where to compute.
+
+        Raises:
+            InputError: if the run is unfinished, or cache or labels are not those of its clips.
+        """
+        run = load_run(Path(path), device)
+        store = _store_at_hand(run, cache) if scored else None
+        truths = Path(labels or run.labels)
+        scores = None
+        if store is not None and (labels or truths.is_dir()):
+            found = score_run(Path(path), cache=store.url, labels=truths, device=str(device))
+            scores = {name: found[name] for name in SCORED}
+        told = {name: getattr(run, name) for name in ("smoothing_s", "sigma", "licence", "restricted")}
+        return cls(run.model, _without_places(run.config), **told, data=_counts(run, store), scores=scores)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Writes `model.safetensors`, `config.json` and `README.md`; `options` as in huggingface_hub.
+
+        A model card whose first line was taken out stays as it is.
+
+        Raises:
+            InputError: if the folder holds a run, which the files would spoil.
+        """
+        if (Path(save_directory) / SPLIT).exists():
+            todo = "Choose another folder."
+            raise InputError(save_directory, expected="a folder for the model alone", got="a run", todo=todo)
+        return super().save_pretrained(save_directory, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        save_file(state, save_directory / MODEL, metadata={"format": "pt"})
+        write_json(save_directory / CONFIG, self.described())
+        card = save_directory / CARD
+        if not card.exists() or MARK in card.read_text(encoding="utf-8"):
+            self.generate_model_card().save(card)
+
+    def described(self) -> dict[str, Any]:
+        """All but the weights, as plain JSON: `config`, `streams`, and what else `SAGE` is made with."""
+        return {
+            "library_name": "sage-va",
+            "config": self.config.model_dump(mode="json"),
+            "streams": [asdict(stream) for stream in self.streams],
+            **{name: getattr(self, name) for name in KEPT},
+        }
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The page that says what the model is, how good, and what it must not be used for."""
+        return ModelCard(card_of(self.config, self.streams, {name: getattr(self, name) for name in KEPT}))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> SAGE:
+        """From a folder that `save_pretrained` wrote, or a repository of the hub; `options` as in huggingface_hub.
+
+        Raises:
+            InputError: if it cannot be had, or is not whole.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except (HfHubHTTPError, EntryNotFoundError, HFValidationError) as error:
+            place, todo = pretrained_model_name_or_path, "Check the name, and `hf auth login` if it is private."
+            expected = "a saved model, here or on the hub"
+            raise InputError(place, expected=expected, got=first_line(error), todo=todo) from None
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **_: Any,
+    ) -> SAGE:
+        if Path(model_id).is_dir():
+            return _read(model_id, Path(model_id) / MODEL, Path(model_id) / CONFIG)
+        how = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        weights, described = (
+            Path(hf_hub_download(model_id, name, force_download=force_download, **how)) for name in (MODEL, CONFIG)
+        )
+        return _read(model_id, weights, described)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
+    ) -> str:
+        """Puts it on the hub and returns the address of the commit; `options` as in huggingface_hub.
+
+        Raises:
+            InputError: if it was trained on restricted data, and the repository is not a private one.
+        """
+        if self.restricted:
+            expected = f"a private repository, for restricted data (licence: {self.licence or 'not stated'})"
+            if private is not True:
+                todo = "If that licence allows it at all, say private=True."
+                raise InputError(repo_id, expected=expected, got=f"private={private}", todo=todo)
+            hub = HfApi(token=token)
+            hub.create_repo(repo_id, private=True, exist_ok=True)
+            if not hub.model_info(repo_id).private:  # one that existed stays as it was
+                todo = "Make it private in its settings, or choose another."
+                raise InputError(repo_id, expected=expected, got="a public one", todo=todo)
+        return super().push_to_hub(repo_id, private=private, token=token, **options)
+
+
+def _read(place: str, weights: Path, described: Path) -> SAGE:
+    try:
+        told = json.loads(described.read_text(encoding="utf-8"))
+        config = check_config(told["config"], place)
+        streams = [Stream(**{**stream, "quality_names": tuple(stream["quality_names"])}) for stream in told["streams"]]
+        model = build_model(streams, config.model)
+        model.load_state_dict(load_file(weights))
+        return SAGE(model, config, **{name: told[name] for name in KEPT})
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        got, todo = " ".join(first_line(error).split())[:200], "Fetch or export it again."
+        raise InputError(place, expected="a whole saved model", got=got, todo=todo) from None
+
+
+def _store_at_hand(run: Run, cache: str | None) -> Store | None:
+    """The cache of a run; None where it is no longer at its place, and nobody has said that it is elsewhere."""
+    if cache is not None:
+        return open_store(cache)
+    try:
+        return open_store(run.cache)
+    except (InputError, OSError):
+        return None
+
+
+def _counts(run: Run, store: Store | None) -> dict[str, Any]:
+    """How many clips play which part, and how long they all are where that is known."""
+    roles = list(run.roles.values())
+    clips = [store.clip(clip_id) for clip_id in run.roles] if store is not None else list[Clip]()
+    lengths = [clip.duration_s for clip in clips if clip.duration_s is not None]
+    hours = sum(lengths) / 3600 if clips and len(lengths) == len(clips) else None
+    return {"num_clips": {role: roles.count(role) for role in ("train", "val", "test")}, "hours": hours}
+
+
+def _without_places(config: Config) -> Config:
+    """A configuration that tells nothing of its author's disk."""
+    if config.split.file is None:
+        return config
+    return config.model_copy(update={"split": config.split.model_copy(update={"file": NOT_KEPT})})

@@ -1,0 +1,271 @@
+"""The network: normalise → TCN per stream → fusion → temporal transformer → valence and arousal."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+
+import torch
+from torch import Tensor, nn
+
+from ...data.windows.corpus import Corpus, Stream, Windows
+from ..config import ModelConfig
+from .attention import causal_transformer
+from .causal_cache import Memory
+from .sage import Encoded, Fused
+from .tcn import TCN
+
+VOICE = "voice"  # the quality signal of a voice detector: how likely a step holds speech
+
+
+@dataclass(frozen=True)
+class Output:
+    """va (B, L, 2) in [-1, 1]; unimodal (B, L, M, 2), each stream's own estimate; fused: weights and reliability."""
+
+    va: Tensor
+    unimodal: Tensor
+    fused: Fused
+
+
+class Standardise(nn.Module):
+    """Features by the mean and standard deviation of the training clips."""
+
+    def __init__(self, num_columns: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(num_columns))
+        self.register_buffer("scale", torch.ones(num_columns))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(..., D) of any floating dtype -> (..., D) float32."""
+        return (values.float() - self.mean) / self.scale
+
+    @torch.no_grad()
+    def fit(self, values: Tensor, steps: Tensor) -> None:
+        """Learns from what is not NaN at the chosen steps of (N, D), in blocks so that memory stays small."""
+        if not len(steps) or not values.shape[1]:
+            return
+        wide = torch.float32 if values.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        blocks = steps.split(65536)
+        count = torch.stack([values[b].isfinite().sum(0) for b in blocks]).sum(0).clamp(min=1)
+        mean = torch.stack([values[b].to(wide).nansum(0) for b in blocks]).sum(0) / count
+        variance = torch.stack([(values[b].to(wide) - mean).square().nansum(0) for b in blocks]).sum(0) / count
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))
+
+
+class QualityNorm(Standardise):
+    """A stream's quality signals by the training clips, bounded."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(..., Q), NaN = not measured -> (..., Q) within ±5, the average 0 where not measured."""
+        return super().forward(values).clamp(-5, 5).nan_to_num(0.0)
+
+
+class VAModel(nn.Module, ABC):
+    """What the trainer trains: M streams of cached features -> frame-level valence-arousal.
+
+    Args:
+        streams: the M inputs.
+        config: sizes and switches.
+    """
+
+    def __init__(self, streams: Sequence[Stream], config: ModelConfig) -> None:
+        super().__init__()
+        self.streams, self.config = list(streams), config
+        self.norms = nn.ModuleList(Standardise(stream.dim) for stream in streams)
+        self.quality_norms = nn.ModuleList(QualityNorm(len(stream.quality_names)) for stream in streams)
+
+    @property
+    def receptive_steps(self) -> int:
+        """How many steps the TCN sees around each."""
+        return 1
+
+    @property
+    def learns_trust(self) -> bool:
+        """Whether it has a gate, which must be taught by errors that streams make on unseen clips."""
+        return False
+
+    @property
+    def live(self) -> bool:
+        """Whether a clip can be given to it in chunks, as it comes: it is causal, and its `forward` takes a memory."""
+        return self.config.causal and "memory" in signature(self.forward).parameters
+
+    @property
+    def feature_scales(self) -> list[Tensor]:
+        """For each stream (D,) the standard deviation of its features over the training clips."""
+        return [norm.scale for norm in self.norms if isinstance(norm, Standardise)]
+
+    def fit_normalisation(self, corpus: Corpus, clips: Sequence[int]) -> None:
+        """Sets means and scales from the valid steps of the training clips."""
+        chosen = torch.zeros(corpus.num_steps, dtype=torch.bool, device=corpus.mask.device)
+        for index in clips:
+            chosen[corpus.steps(index)] = True
+        for m, (norm, quality_norm) in enumerate(zip(self.norms, self.quality_norms, strict=True)):
+            steps = torch.nonzero(chosen & corpus.mask[:, m])[:, 0]
+            assert isinstance(norm, Standardise)
+            assert isinstance(quality_norm, QualityNorm)
+            norm.fit(corpus.values[m], steps)
+            quality_norm.fit(corpus.quality[m], steps)
+
+    @abstractmethod
+    def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
+        """Windows -> Output; steps outside a clip hold values of no meaning.
+
+        With a memory, for a `live` model: the windows are the next chunk of clips that it has seen the beginning of.
+        """
+
+
+def num_evidence(stream: Stream) -> int:
+    """Q of `Encoded.quality`: the stream's quality signals, and how strong its features are."""
+    return len(stream.quality_names) + 1
+
+
+def strength(values: Tensor, mask: Tensor) -> Tensor:
+    """Log mean square of standardised features (B, L, D), which the LayerNorm of (1) hides: (B, L, 1), 0 where masked.
+
+    Noise that adds to a signal shows in it.
+    """
+    power = values.square().mean(-1).clamp(min=1e-2, max=1e2).log()
+    return torch.where(mask, power, 0)[..., None]
+
+
+class StreamEncoder(nn.Module):
+    """Equations (1) and (2): project, replace invalid frames by a token, convolve."""
+
+    def __init__(self, stream: Stream, config: ModelConfig) -> None:
+        super().__init__()
+        dropout = (
+            nn.Dropout(config.input_dropout) if config.input_dropout else nn.Identity()
+        )  # 0 costs random numbers too
+        width = stream.dim + (num_evidence(stream) if config.quality_input else 0)
+        self.project = nn.Sequential(nn.LayerNorm(width), dropout, nn.Linear(width, config.dim))
+        self.absent = nn.Parameter(torch.zeros(config.dim))
+        self.tcn = TCN(config.dim, config.tcn_blocks, config.tcn_kernel, config.causal, config.dropout)
+
+    def forward(self, values: Tensor, mask: Tensor, inside: Tensor, memory: Memory | None = None) -> Tensor:
+        """values (B, L, D) standardised, mask and inside (B, L) -> (B, L, d), zero outside the clip."""
+        x = self.project(values)  # (1)
+        x = torch.where(mask[..., None], x, self.absent.to(x.dtype)) * inside[..., None]
+        return self.tcn(x, inside, memory)  # (2)
+
+
+class EncodedModel(VAModel):
+    """A model whose streams each go through a TCN and have a head of their own.
+
+    Args:
+        streams: the M inputs.
+        config: sizes and switches.
+    """
+
+    def __init__(self, streams: Sequence[Stream], config: ModelConfig) -> None:
+        super().__init__(streams, config)
+        self.encoders = nn.ModuleList(StreamEncoder(stream, config) for stream in streams)
+        self.unimodal = nn.ModuleList(  # (12)
+            nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, 2), nn.Tanh()) for _ in streams
+        )
+
+    @property
+    def receptive_steps(self) -> int:
+        """How many steps the TCN sees around each."""
+        return max(encoder.tcn.receptive_steps for encoder in self.encoders if isinstance(encoder, StreamEncoder))
+
+    def encode(self, windows: Windows, memory: Memory | None = None) -> Encoded:
+        """What a fusion is given of windows, or of the next chunk of clips."""
+        if memory is not None:
+            assert self.config.causal, "who sees ahead cannot go chunk by chunk"
+            memory.begin()
+        values = [norm(x) for norm, x in zip(self.norms, windows.values, strict=True)]
+        quality = [
+            torch.cat([norm(q), strength(x, windows.mask[..., m])], dim=-1)
+            for m, (norm, q, x) in enumerate(zip(self.quality_norms, windows.quality, values, strict=True))
+        ]
+        if self.config.quality_input:
+            values = [torch.cat(pair, dim=-1) for pair in zip(values, quality, strict=True)]
+        h = [
+            encoder(x, windows.mask[..., m], windows.inside, memory)
+            for m, (encoder, x) in enumerate(zip(self.encoders, values, strict=True))
+        ]
+        return Encoded(h, quality, windows.mask, self._active(windows), memory)
+
+    def _active(self, windows: Windows) -> Tensor:
+        """(B, L, M) where each stream is valid and, where a voice detector has listened, holds speech."""
+        active = windows.mask.clone()
+        for m, stream in enumerate(self.streams):
+            if VOICE in stream.quality_names:
+                active[..., m] &= ~(windows.quality[m][..., stream.quality_names.index(VOICE)] < 0.5)
+        return active
+
+    def alone(self, encoded: Encoded) -> Tensor:
+        """(B, L, M, 2): the estimate of each stream by itself."""
+        return torch.stack([head(x) for head, x in zip(self.unimodal, encoded.h, strict=True)], dim=-2)
+
+
+class Head(nn.Module):
+    """Equation (11): features -> valence and arousal, through one network for both or one for each."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        widths = [1, 1] if config.separate_heads else [2]
+        self.heads = nn.ModuleList(_head(config.dim, width, config.dropout) for width in widths)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, L, d) -> (B, L, 2) in [-1, 1]."""
+        return torch.cat([head(z) for head in self.heads], dim=-1)
+
+
+def _head(dim: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, width), nn.Tanh()
+    )
+
+
+class FusionModel(EncodedModel):
+    """The usual road: streams are encoded, fused, seen in time, and read out.
+
+    Args:
+        streams: the M inputs.
+        config: sizes and switches.
+        fusion: a module from `Encoded` to `Fused`. One that has a gate says so by `learns_trust = True`; one that looks
+            at no other step, or asks `Encoded.memory` for those before, by `live = True`.
+    """
+
+    def __init__(self, streams: Sequence[Stream], config: ModelConfig, fusion: nn.Module) -> None:
+        super().__init__(streams, config)
+        self.fusion = fusion
+        self.transformer = _transformer(config)
+        self.head = Head(config)
+
+    def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
+        """Windows -> Output; steps outside a clip hold values of no meaning."""
+        encoded = self.encode(windows, memory)
+        fused: Fused = self.fusion(encoded)
+        z = fused.features
+        if self.transformer is not None and self.config.causal:  # (10); padding follows a clip, so nobody sees it
+            z = causal_transformer(self.transformer, z, self.config.memory_steps, memory)
+        elif self.transformer is not None:
+            z = self.transformer(z, src_key_padding_mask=~windows.inside)
+        return Output(self.head(z), self.alone(encoded), fused)
+
+    @property
+    def learns_trust(self) -> bool:
+        """Whether it has a gate, which must be taught by errors that streams make on unseen clips."""
+        return getattr(self.fusion, "learns_trust", False)
+
+    @property
+    def live(self) -> bool:
+        """Whether a clip can be given to it in chunks, as it comes: it is causal, and so is its fusion, and says so."""
+        return super().live and getattr(self.fusion, "live", False)
+
+
+def _transformer(config: ModelConfig) -> nn.TransformerEncoder | None:
+    if config.layers == 0:
+        return None
+    layer = nn.TransformerEncoderLayer(
+        config.dim, config.heads, 4 * config.dim, config.dropout, activation="gelu", batch_first=True, norm_first=True
+    )
+    layer.self_attn.dropout = 0.0  # a third of a CPU step's time for no measured gain
+    return nn.TransformerEncoder(layer, config.layers, norm=nn.LayerNorm(config.dim), enable_nested_tensor=False)

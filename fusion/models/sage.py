@@ -1,0 +1,182 @@
+"""Reliability-guided fusion: how far each modality can be trusted, per step and stage, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from .attention import CrossAttention, reach_of
+from .causal_cache import Memory
+
+MIN_TEMPERATURE = 0.05
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a fusion is given of M streams in B windows of L steps.
+
+    h: M × (B, L, d) features, which at steps where the stream is not valid tell only of what is near. quality:
+    M × (B, L, Q) standardised signals, the last of them how strong the features are. mask (B, L, M) where each stream
+    is valid, which is nowhere outside the clip. active (B, L, M) where it is valid and, if a voice detector has
+    listened, holds speech. memory: where the steps are a chunk of a clip, what came before is asked of it.
+    """
+
+    h: list[Tensor]
+    quality: list[Tensor]
+    mask: Tensor
+    active: Tensor
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What a fusion makes of M streams.
+
+    features: (B, L, d). weights: (B, L, M) share of each stream, summing to 1 over valid streams; None for a fusion
+    that weighs nothing. reliability: (B, L, M) calibrated trust in 0 … 1; None without a gate. stage: (B, L, K).
+    """
+
+    features: Tensor
+    weights: Tensor | None = None
+    reliability: Tensor | None = None
+    stage: Tensor | None = None
+
+
+def context(h: list[Tensor]) -> Tensor:
+    """Equation (3): every stream, and for each pair their product and absolute difference, side by side."""
+    pairs = [part for x, y in combinations(h, 2) for part in (x * y, (x - y).abs())]
+    return torch.cat([*h, *pairs], dim=-1)
+
+
+def floored_weights(reliability: Tensor, mask: Tensor, floor: float) -> Tensor:
+    """Equation (8): reliabilities (B, L, M) -> shares that sum to 1 over valid streams, each at least `floor`.
+
+    All zero where no stream is valid.
+    """
+    trusted = torch.where(mask, reliability + 1e-6, 0)  # shares still sum to 1 where no valid stream is trusted at all
+    share = trusted / trusted.sum(-1, keepdim=True).clamp(min=1e-9)
+    num_valid = mask.sum(-1, keepdim=True)
+    return torch.where(mask, floor + (1 - floor * num_valid) * share, 0)
+
+
+def given_stage(active: Tensor) -> Tensor:
+    """Stages from the data: (B, L, M) which streams are active -> (B, L, 2^M) one for each set of them.
+
+    With face and voice: neither, face alone (listening), voice alone (speaking, turned away), both.
+    """
+    powers = 2 ** torch.arange(active.shape[-1], device=active.device)
+    return F.one_hot((active * powers).sum(-1), 2 ** active.shape[-1])
+
+
+class ReliabilityGate(nn.Module):
+    """Equations (4) to (7): reliability per stream and step, as a mixture over stages.
+
+    Args:
+        num_quality: Q of each of the M streams.
+        config: width, stages and switches. `separate` stops gradients from the gate into the features, so that
+            estimating trust cannot bend them; `calibrated` learns an offset and temperature per stream.
+        num_stages: K; 1 is the plain gate.
+        hidden: width inside.
+    """
+
+    def __init__(self, num_quality: list[int], config: ModelConfig, num_stages: int, hidden: int = 64) -> None:
+        super().__init__()
+        num_streams, dim = len(num_quality), config.dim
+        context_dim = dim * (num_streams + num_streams * (num_streams - 1))
+        self.separate = config.separate
+        self.summary = nn.Sequential(nn.LayerNorm(context_dim), nn.Linear(context_dim, hidden), nn.GELU())
+        self.stage = nn.Linear(hidden, num_stages)
+        self.score = nn.ModuleList(
+            nn.Sequential(nn.Linear(dim + hidden + q + num_streams, hidden), nn.GELU(), nn.Linear(hidden, num_stages))
+            for q in num_quality
+        )
+        self.offset = nn.Parameter(torch.zeros(num_streams), requires_grad=config.calibrated)
+        self.raw_temperature = nn.Parameter(torch.zeros(num_streams), requires_grad=config.calibrated)
+        self.uncalibrate()
+
+    @torch.no_grad()
+    def uncalibrate(self) -> None:
+        """b_m = 0 and tau_m = 1, where nothing is saturated yet."""
+        self.offset.zero_()
+        self.raw_temperature.fill_(math.log(math.expm1(1 - MIN_TEMPERATURE)))
+
+    @property
+    def temperature(self) -> Tensor:
+        """(M,) tau_m, 1 at first."""
+        return F.softplus(self.raw_temperature) + MIN_TEMPERATURE
+
+    def forward(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
+        """Encoded -> reliability at each stage (B, L, M, K) and stage (B, L, K)."""
+        seen = [x.detach() for x in encoded.h] if self.separate else encoded.h
+        summary = self.summary(context(seen))
+        stage = self.stage(summary).softmax(-1)  # (4)
+        present = encoded.mask.to(summary.dtype)
+        scores = [  # (5)
+            score(torch.cat([x, summary, q.to(x.dtype), present], dim=-1))
+            for score, x, q in zip(self.score, seen, encoded.quality, strict=True)
+        ]
+        logits = (torch.stack(scores, dim=-2) - self.offset[:, None]) / self.temperature[:, None]
+        return logits.sigmoid(), stage  # (6)
+
+
+class ReliabilityFusion(nn.Module):
+    """Equations (4) to (9): weighs each stream's features by its reliability and sums them.
+
+    Args:
+        num_quality: Q of each of the M streams.
+        config: `stage` says what stages are: one ("none"), soft phases that are learnt ("latent"), which streams are
+            active ("given"), or how often streams have attended to each other ("depth").
+    """
+
+    learns_trust = True
+    live = True
+
+    def __init__(self, num_quality: list[int], config: ModelConfig) -> None:
+        super().__init__()
+        num_streams, dim = len(num_quality), config.dim
+        self.floor, self.kind = config.floor, config.stage
+        num_stages = {"none": 1, "given": 2**num_streams}.get(config.stage, config.num_stages)
+        self.gate = ReliabilityGate(num_quality, config, num_stages)
+        self.interact = (
+            CrossAttention(num_streams, dim, config.heads, reach_of(config)) if config.stage == "depth" else None
+        )
+        self.project = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in num_quality)
+        self.together = nn.Linear(dim * num_streams, dim)
+        self.null = nn.Parameter(torch.zeros(dim))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, encoded: Encoded) -> Fused:
+        """Encoded -> Fused, with reliability, weights and stages."""
+        mask = encoded.mask
+        each, stage, reliability = self.trust(encoded)
+        if self.interact is None:
+            weights = floored_weights(reliability, mask, self.floor)  # (8)
+            mixed = self._mix(encoded.h, weights)
+        else:
+            depths = floored_weights(each.movedim(-1, 0), mask, self.floor)  # (8) at each depth
+            shares = stage.movedim(-1, 0)[..., None]
+            weights, h, parts = (shares * depths).sum(0), encoded.h, []
+            for k, (depth, share) in enumerate(zip(depths, shares, strict=True)):
+                h = self.interact(h, mask, encoded.memory) if k else h
+                parts.append(share * self._mix(h, depth))
+            mixed = torch.stack(parts).sum(0)
+        mixed = torch.where(mask.any(-1, keepdim=True), mixed, self.null.to(mixed.dtype))
+        return Fused(self.norm(mixed), weights, reliability, stage)  # (9)
+
+    def trust(self, encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
+        """Encoded -> reliability at each stage (B, L, M, K), stage (B, L, K), and reliability (B, L, M)."""
+        each, stage = self.gate(encoded)
+        if self.kind == "given":
+            stage = given_stage(encoded.active).to(each.dtype)
+        return each, stage, (each * stage[..., None, :]).sum(-1)  # (7)
+
+    def _mix(self, h: list[Tensor], weights: Tensor) -> Tensor:
+        weighted = [x * weights[..., m, None] for m, x in enumerate(h)]
+        own = torch.stack([u(x) for u, x in zip(self.project, weighted, strict=True)]).sum(0)
+        return own + self.together(torch.cat(weighted, dim=-1))

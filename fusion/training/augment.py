@@ -1,0 +1,55 @@
+"""What training does to windows, on their device: streams hidden whole or for spans, and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ...data.windows.corpus import Windows
+from ..config import Config
+
+SPAN_S = (0.5, 3.0)
+
+
+def corrupt(windows: Windows, config: Config, generator: torch.Generator, scales: Sequence[Tensor]) -> Windows:
+    """Hides streams for a whole window or for spans of 0.5 to 3 s, and adds noise; a step never loses every stream.
+
+    Labels, and which steps count, stay as they are.
+
+    Args:
+        windows: clean.
+        config: how often and how strongly.
+        generator: of random numbers, on the windows' device.
+        scales: for each stream (D,) the standard deviation of its features, the unit of `train.noise`.
+    """
+    kept = windows.mask & ~_hidden(windows.mask.shape, config, generator)
+    mask = torch.where(kept.any(-1, keepdim=True), kept, windows.mask)
+    values = windows.values
+    if noise := config.train.noise:
+        pairs = zip(values, scales, strict=True)
+        values = [v + noise * scale * torch.randn(v.shape, generator=generator, device=v.device) for v, scale in pairs]
+    return replace(windows, values=values, mask=mask)
+
+
+def _hidden(shape: Sequence[int], config: Config, generator: torch.Generator) -> Tensor:
+    """(B, L, M) True where a stream is hidden."""
+    num_windows, length, num_streams = shape
+    hidden = torch.zeros(num_windows, 1, num_streams, dtype=torch.bool, device=generator.device)
+    if num_streams > 1:
+        dropped = _draw(generator, num_windows, 1, 1) < config.train.modality_dropout
+        chosen = (_draw(generator, num_windows, 1, 1) * num_streams).floor()
+        hidden = dropped & (chosen == torch.arange(num_streams, device=generator.device))
+    shortest, longest = (seconds * config.data.grid_hz for seconds in SPAN_S)
+    hit, place, size = (_draw(generator, num_windows, 1, num_streams) for _ in range(3))
+    span = (shortest + size * (longest - shortest)).round().clamp(min=1)
+    start = (place * (length - span + 1).clamp(min=1)).floor()
+    step = torch.arange(length, device=generator.device)[:, None]
+    return hidden | ((hit < config.train.span_dropout) & (step >= start) & (step < start + span))
+
+
+def _draw(generator: torch.Generator, *shape: int) -> Tensor:
+    """Uniform numbers from 0 to below 1."""
+    return torch.rand(shape, generator=generator, device=generator.device)

@@ -1,0 +1,96 @@
+"""The state of an unfinished training: one safetensors file, replaced as a whole, with plain values in its header."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...data.errors import InputError
+from ..distributed import gathered, is_main, num_processes
+
+State = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+EVERY_S = 30.0  # how much work may be lost
+
+
+class StateFile:
+    """Where a training leaves its state, now and then and when it is asked to stop.
+
+    Args:
+        path: of the file.
+        facts: what the training is of; a state of something else is refused.
+        stop: whether to stop.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        facts: Mapping[str, Any],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.path, self.facts, self.every_s, self.stop = path, dict(facts), EVERY_S, stop
+        self.saved_s = time.monotonic()
+
+    def offer(self, state: Callable[[], State]) -> None:
+        """Saves the state if it is time.
+
+        Raises:
+            KeyboardInterrupt: after saving it, if the training is to stop.
+        """
+        asked = gathered((self.stop(), time.monotonic() - self.saved_s >= self.every_s))
+        stop = any(one for one, _ in asked)  # all stop together, or those that go on would wait for ever
+        if stop or asked[0][1]:
+            self.save(state())
+        if stop:
+            raise KeyboardInterrupt
+
+    def offer_within(self, state: Callable[[], State]) -> None:
+        """The same within an epoch: not where several processes train, which would have to agree at every step."""
+        if num_processes() == 1:
+            self.offer(state)
+
+    def save(self, state: State) -> None:
+        """Replaces the file, whole or not at all."""
+        tensors, plain = state
+        if is_main():
+            part = self.path.with_name(f"{self.path.name}.part")
+            told = json.dumps({"facts": self.facts, **plain})
+            save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, part, {"state": told})
+            os.replace(part, self.path)
+        self.saved_s = time.monotonic()
+
+    @property
+    def num_epochs(self) -> int:
+        """How many epochs the state has behind it."""
+        found = self.load()
+        return found[1]["course"]["epoch"] if found else 0
+
+    def load(self) -> State | None:
+        """The state, on the CPU; None if there is none.
+
+        Raises:
+            InputError: if the file is damaged, or the state of another training.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, "pt") as file:
+                plain = json.loads(file.metadata()["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            facts = plain["facts"]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            got, todo = " ".join(str(error).split())[:200], "Remove the folder, and train again."
+            raise InputError(self.path, expected="the state of a training", got=got, todo=todo) from None
+        for key, value in self.facts.items():
+            if facts.get(key) != value:
+                todo = "Train with what it began with, or choose another --out."
+                expected = f"a training of {key} = {facts.get(key)}"
+                raise InputError(self.path, expected=expected, got=str(value), todo=todo)
+        return tensors, plain

@@ -1,0 +1,243 @@
+"""The trainer: cached features and labels in, a run (or one per fold) out, which may be stopped and gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...data.errors import InputError
+from ...data.store.base import Store
+from ...data.store.fingerprint import json_sha256
+from ...data.windows.corpus import Corpus, cut, plan_windows
+from ...data.windows.placement import place
+from ...data.windows.splits import Role, read_split
+from ..config import Config
+from ..distributed import gathered, is_main, join, num_processes
+from ..evaluation.predict import best_smoothing_s, predict, score
+from ..models.base import VAModel
+from ..models.variants import build_model, resolve
+from ..provenance import described, provenance
+from ..run_folder import CONFIG, ERRORS, LAST, SPLIT, begun, check_new, finish_run, origin_of, start_run
+from .crossfit import crossfit_folds, unseen_errors
+from .fit import Log, fit
+from .labelled import Labelled, assign_roles, labels_sha256, load_labelled
+from .losses import typical_error
+from .metrics_log import open_record
+from .resume_state import StateFile
+from .trackers import check_trackers
+from .trainer import settled
+
+
+def train(
+    store: Store,
+    labels: Path,
+    out: Path,
+    config: Config,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    track: Sequence[str] = (),
+    log: Log = lambda event: None,
+) -> list[Path]:
+    """Trains one run, or one run per fold, and writes them.
+
+    Args:
+        store: the feature cache.
+        labels: folder of label files.
+        out: folder of the run, which must be new. With `split.folds` and no `split.fold`, it holds `fold-0`, ….
+        config: what changes the numbers.
+        device: where to compute.
+        resume: go on with what `out` holds, if anything: unfinished runs from their last state, bit for bit on a CPU.
+        stop: asked after every step; once it says so, the state is saved and KeyboardInterrupt raised.
+        track: trackers that are told of each run: `tensorboard`, `wandb`, `mlflow`.
+        log: called with one dictionary per event (`loaded`, `run`, `model`, `crossfit`, `epoch`, `done`; `tracker` for
+            a tracker that failed).
+
+    Returns:
+        Folders of the finished runs.
+
+    Raises:
+        InputError: if clips, labels, streams and split do not go together, a tracker does not start, or the loss is no
+            longer finite.
+    """
+    check_trackers(track)
+    device = join(device)
+    log = log if is_main() else lambda event: None
+    config = settled(resolve(config), torch.device(device))
+    runs = _runs(config, out)
+    left = _left(runs, out, resume)
+    gathered(None)  # before one process makes folders that the others would find
+    found = load_labelled(store, labels, config)
+    corpus, where = place(found.corpus, torch.device(device))
+    log({"event": "loaded", **_told(found), "placement": where})
+    parted = [assign_roles(corpus.clips, found.parts, run_config.split, config.seed) for run_config, _ in left]
+    for (run_config, folder), roles in zip(left, parted, strict=True):  # refused before anything is written
+        _check(corpus, roles, run_config)
+        if (folder / SPLIT).exists() and read_split(folder / SPLIT) != roles:
+            todo = "Train with the clips that it began with, or choose another --out."
+            raise InputError(folder / SPLIT, expected="the split that the run began with", got="another", todo=todo)
+    for (run_config, folder), roles in zip(left, parted, strict=True):
+        if is_main() and not (folder / SPLIT).exists():
+            start_run(folder, run_config, roles)
+        gathered(None)
+        log({"event": "run", "path": str(folder), "fold": run_config.split.fold})
+        train_one(corpus, roles, run_config, folder, origin_of(store, labels), log, stop=stop, track=track)
+    return [folder for _, folder in runs]
+
+
+def _runs(config: Config, out: Path) -> list[tuple[Config, Path]]:
+    split = config.split
+    if split.folds is None or split.fold is not None:
+        return [(config, out)]
+    each = [config.model_copy(update={"split": split.model_copy(update={"fold": k})}) for k in range(split.folds)]
+    return [(fold_config, out / f"fold-{k}") for k, fold_config in enumerate(each)]
+
+
+def _left(runs: list[tuple[Config, Path]], out: Path, resume: bool) -> list[tuple[Config, Path]]:
+    """The runs that are not finished, after a look at what their folders hold."""
+    if not resume or (len(runs) > 1 and (out / SPLIT).exists()):
+        check_new(out)
+    return [(config, folder) for config, folder in runs if not (begun(config, folder) and (folder / CONFIG).exists())]
+
+
+def _told(found: Labelled) -> dict[str, Any]:
+    """What is said of the clips."""
+    clips, streams = found.corpus.clips, found.corpus.streams
+    return {
+        "num_clips": len(clips),
+        "num_without_subject": sum(not clip.subject_id for clip in clips),
+        "unlabelled": found.unlabelled,
+        "unused": found.unused,
+        "random_weights": [stream.name for stream in streams if stream.random_weights],
+    }
+
+
+def train_one(
+    corpus: Corpus,
+    roles: Mapping[str, Role],
+    config: Config,
+    out: Path,
+    origin: Mapping[str, Any],
+    log: Log,
+    unseen: Callable[[Corpus, list[int], Config, Log], Tensor] = unseen_errors,
+    stop: Callable[[], bool] = lambda: False,
+    track: Sequence[str] = (),
+) -> VAModel:
+    """Trains one run on clips that are loaded already, and writes it into its folder, which `start_run` made.
+
+    Goes on from the state that the folder holds, if any.
+
+    Args:
+        origin: as `origin_of` gives it, written beside the weights.
+        unseen: where a gate's errors come from; a comparison remembers them.
+        stop: see `train`.
+        track: see `train`.
+    """
+    made_with, learnt_of = provenance(), _facts(corpus, roles)
+    told = {**made_with, **described(corpus.streams)}
+    training, validation = (_counted(corpus, roles, role) for role in ("train", "val"))
+    file = StateFile(out / LAST, learnt_of, stop=stop)
+    recording = (
+        open_record(track, out, config, told, file.num_epochs, log) if is_main() else contextlib.nullcontext(log)
+    )
+    with recording as record, _deterministic(config.train.deterministic):
+        torch.manual_seed(config.seed)
+        model = build_model(corpus.streams, config.model).to(corpus.device)
+        num_parameters = sum(weight.numel() for weight in model.parameters())
+        log({"event": "model", "num_parameters": num_parameters, "receptive_steps": model.receptive_steps})
+
+        def heard(event: dict[str, Any]) -> None:
+            log(event)
+            if stop() and num_processes() == 1:  # several would have to agree
+                raise KeyboardInterrupt
+
+        errors = None
+        if _learns_trust(model, config):
+            errors = _errors(corpus, training, config, out, heard, unseen, json_sha256(learnt_of))
+        fit(model, corpus, training, validation, config, errors=errors, log=record, file=file)
+        if is_main():
+            predictions = predict(model, corpus, validation, config.data)
+            smoothing_s = best_smoothing_s(predictions, corpus)
+            sigma = None if errors is None else typical_error(errors).item()
+            finish_run(out, model, config, {**origin, **made_with, "smoothing_s": smoothing_s, "sigma": sigma})
+            record({"event": "done", "path": str(out), "val": score(predictions, corpus), "smoothing_s": smoothing_s})
+    return model
+
+
+def _facts(corpus: Corpus, roles: Mapping[str, Role]) -> dict[str, str]:
+    """What a state must be of to be gone on with."""
+    streams = ", ".join(stream.name for stream in corpus.streams)
+    return {"streams": streams, "split": json_sha256(dict(roles))[:16], "labels": labels_sha256(corpus)}
+
+
+def _errors(
+    corpus: Corpus,
+    training: list[int],
+    config: Config,
+    out: Path,
+    log: Log,
+    unseen: Callable[[Corpus, list[int], Config, Log], Tensor],
+    facts: str,
+) -> Tensor:
+    """What the gate is taught by, kept for the case that the training is stopped."""
+    path = out / ERRORS
+    with contextlib.suppress(OSError, KeyError, SafetensorError), safe_open(path, "pt") as file:
+        if (file.metadata() or {}).get("facts") == facts:  # those of other labels are made again
+            return file.get_tensor("errors").to(corpus.device)
+    errors = unseen(corpus, training, config, log)
+    if is_main():
+        part = path.with_name(f"{path.name}.part")
+        save_file({"errors": errors.cpu().contiguous()}, part, {"facts": facts})
+        os.replace(part, path)
+    return errors
+
+
+@contextlib.contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Lets torch use only operations that give the same bits each time."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _check(corpus: Corpus, roles: Mapping[str, Role], config: Config) -> None:
+    training, _ = (_counted(corpus, roles, role) for role in ("train", "val"))
+    model = build_model(corpus.streams, config.model).to(corpus.device)
+    _check_gate(model, corpus)
+    if _learns_trust(model, config):
+        crossfit_folds(corpus, training, config)
+
+
+def _check_gate(model: VAModel, corpus: Corpus) -> None:
+    """Refuses a fusion that says it has a gate and returns no reliability."""
+    with torch.inference_mode():
+        made = model.eval()(cut(corpus, plan_windows(corpus, [0], 8, 8)[:1], 8))
+    if model.learns_trust and made.fused.reliability is None:
+        todo = "Return it in Fused, or leave learns_trust out."
+        raise InputError(f"variant {model.config.variant}", expected="a reliability", got="none", todo=todo)
+
+
+def _learns_trust(model: VAModel, config: Config) -> bool:
+    return model.learns_trust and bool(config.loss.calibration or config.loss.ordinal)
+
+
+def _counted(corpus: Corpus, roles: Mapping[str, Role], role: Role) -> list[int]:
+    clips = [index for index, clip in enumerate(corpus.clips) if roles.get(clip.clip_id) == role]
+    if not any(corpus.va_mask[corpus.steps(index)].any() for index in clips):
+        todo = "Check that labels and features cover the same seconds, and the split."
+        raise InputError(f"split {role}", expected="clips with labels that count", got="none", todo=todo)
+    return clips

@@ -1,0 +1,229 @@
+"""A model in training: its weights, and all that decides what the next step makes of them."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ...data.errors import InputError
+from ...data.windows.corpus import Corpus, Windows, plan_windows
+from ...data.windows.placement import each_cut
+from ..config import Config
+from ..distributed import gathered, num_processes, process_index
+from ..evaluation.predict import corpus_sums, pooled_ccc, predict
+from ..models.base import VAModel
+from .augment import corrupt
+from .losses import total_loss, typical_error
+from .schedule import Course, learning_rate
+
+Tensors = dict[str, Tensor]
+
+
+class Trainer:
+    """A model with all that its training carries from step to step.
+
+    Args:
+        model: trained in place; its normalisation is fitted to the training clips.
+        corpus: holds the training clips.
+        training: their positions.
+        config: decides everything, its seed the order of windows and the corruptions.
+        errors: (N, M) unseen errors of each stream, NaN where unknown, for a model that learns trust.
+    """
+
+    def __init__(
+        self, model: VAModel, corpus: Corpus, training: Sequence[int], config: Config, errors: Tensor | None
+    ) -> None:
+        config = settled(config, corpus.device)
+        self.model, self.corpus, self.training, self.config = model, corpus, training, config
+        model.fit_normalisation(corpus, training)
+        shape, device = corpus.mask.shape, corpus.device
+        self.errors = torch.full(shape, torch.nan, device=device) if errors is None else errors
+        self.sigma = typical_error(self.errors)
+        self.course = Course()
+        self.rng = np.random.default_rng(config.seed)
+        self.generator = torch.Generator(device).manual_seed(config.seed + process_index())
+        if process_index():  # its dropout is its own too
+            torch.manual_seed(config.seed + process_index())
+        train = config.train
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
+        )
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(train.ema)) if train.ema else None
+        self.best: Tensors = {}
+        self.plan: NDArray[np.int64] | None = None
+        self.sums: Tensors = {}
+        self.forward = model
+        if num_processes() > 1:
+            self.forward = DistributedDataParallel(
+                model, [device] if device.type == "cuda" else None, find_unused_parameters=True
+            )
+
+    @property
+    def judged(self) -> VAModel:
+        """The model whose predictions count: the one that is trained, or the average of its weights."""
+        if self.average is None:
+            return self.model
+        assert isinstance(self.average.module, VAModel)
+        return self.average.module
+
+    def epoch(self, pause: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """The rest of the training windows of an epoch: `{"lr", "loss": each term's mean, "windows_per_s"}`.
+
+        Args:
+            pause: called after every step.
+
+        Raises:
+            InputError: if the loss is no longer finite.
+        """
+        started, course, size = time.perf_counter(), self.course, self.config.train.batch_size
+        plan = self._begin() if self.plan is None else self.plan
+        batches = np.array_split(plan, -(-len(plan) // size))
+        own = [self._share(rows) for rows in batches[course.batch :]]
+        within = (np.arange(len(batches)) + 0.5) / len(batches)
+        progress = (course.epoch + within) / self.config.train.epochs
+        rates = [learning_rate(self.config.train, place, course.num_cuts) for place in progress.tolist()]
+        self.forward.train()
+        for windows in each_cut(self.corpus, own, self.config.data.window_steps):
+            terms = self.step(windows, rates[course.batch])
+            for name, value in terms.items():
+                self.sums[name] = self.sums.get(name, 0) + value / len(batches)
+            course.batch += 1
+            pause()
+        losses = {name: value.item() for name, value in self.sums.items()}  # the only wait for the device
+        if not math.isfinite(losses["loss"]):
+            todo = "Lower train.learning_rate."
+            raise InputError("training", expected="a finite loss", got=str(losses["loss"]), todo=todo)
+        done = sum(len(rows) for rows in own) * num_processes()
+        self.plan, self.sums, course.batch = None, {}, 0
+        speed = round(done / (time.perf_counter() - started), 1)
+        return {"lr": rates[-1], "loss": losses, "windows_per_s": speed}
+
+    def _begin(self) -> NDArray[np.int64]:
+        """Draws the windows of an epoch and their order."""
+        data = self.config.data
+        plan = plan_windows(self.corpus, self.training, data.window_steps, data.hop_steps, self.rng)
+        self.rng.shuffle(plan)
+        if len(plan) // -(-len(plan) // self.config.train.batch_size) < num_processes():
+            todo = "Raise train.batch_size, or start fewer processes."
+            got = f"{len(plan)} windows in batches of {self.config.train.batch_size}"
+            raise InputError("training", expected=f"windows for {num_processes()} processes", got=got, todo=todo)
+        self.plan = plan
+        return plan
+
+    def _share(self, rows: Any) -> Any:
+        """What this process takes of a batch or of clips."""
+        return rows[process_index() :: num_processes()]
+
+    def step(self, windows: Windows, rate: float) -> Tensors:
+        """One update at a learning rate; returns the terms of the loss. Windows are clean, and on the device."""
+        windows = corrupt(windows, self.config, self.generator, self.model.feature_scales)
+        half = self.config.train.precision == "bfloat16"
+        with torch.autocast(self.corpus.device.type, torch.bfloat16, enabled=half):
+            output = self.forward(windows)
+        terms = total_loss(output, windows, self.errors[windows.steps], self.sigma, self.config.loss)
+        self.optimiser.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip_norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return {name: value.detach() for name, value in terms.items()}
+
+    def validate(self, clips: Sequence[int]) -> dict[str, float]:
+        """The score of clips, each predicted by one of the processes."""
+        mine = predict(self.judged, self.corpus, self._share(clips), self.config.data)
+        return pooled_ccc([sums for part in gathered([c.all for c in corpus_sums(mine, self.corpus)]) for sums in part])
+
+    def keep(self) -> None:
+        """Holds on to the weights as they are."""
+        self.best = copy.deepcopy(self.judged.state_dict())
+
+    def finish(self) -> None:
+        """Leaves the model with the weights held, or those of the last step where none are."""
+        self.model.load_state_dict(self.best or self.judged.state_dict())
+
+    def state(self) -> tuple[Tensors, dict[str, Any]]:
+        """Everything that decides what comes, as tensors by name and plain values; see `restore`."""
+        parts = {"model": self.model.state_dict(), "best": self.best, "sums": self.sums}
+        if self.average is not None:
+            parts["average"] = self.average.state_dict()
+        tensors = {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+        for number, held in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{name}": value for name, value in held.items()}
+        if self.plan is not None:
+            tensors["plan"] = torch.from_numpy(self.plan)
+        for number, states in enumerate(gathered(self._random_states())):
+            tensors |= {f"random.{number}.{name}": value for name, value in states.items()}
+        plain = {"course": asdict(self.course), "rng": self.rng.bit_generator.state, "num_processes": num_processes()}
+        return tensors, plain
+
+    def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Goes on from a `state`.
+
+        Raises:
+            InputError: if it was saved by another number of processes.
+        """
+        if plain["num_processes"] != num_processes():
+            todo = "Start it with as many as before."
+            got = str(num_processes())
+            raise InputError("--resume", expected=f"{plain['num_processes']} processes", got=got, todo=todo)
+        self.model.load_state_dict(_part(tensors, "model"))
+        self.best, self.sums = _part(tensors, "best"), _part(tensors, "sums")
+        if self.average is not None:
+            self.average.load_state_dict(_part(tensors, "average"))
+        state: dict[int, Tensors] = {}
+        for name, value in _part(tensors, "optimiser").items():
+            number, _, key = name.partition(".")
+            state.setdefault(int(number), {})[key] = value
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+        self.plan = tensors["plan"].numpy() if "plan" in tensors else None
+        self.rng.bit_generator.state = plain["rng"]
+        self.course = Course(**plain["course"])
+        self._set_random_states(_part(tensors, f"random.{process_index()}"))
+
+    def _random_states(self) -> Tensors:
+        """Of the generators that corruption and dropout draw from."""
+        device = self.corpus.device
+        states = {"own": self.generator.get_state(), "cpu": torch.get_rng_state()}
+        return {**states, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+    def _set_random_states(self, states: Tensors) -> None:
+        self.generator.set_state(states["own"])
+        torch.set_rng_state(states["cpu"])
+        if "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], self.corpus.device)
+
+
+def _part(tensors: Mapping[str, Tensor], name: str) -> Tensors:
+    return {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
+def settled(config: Config, device: torch.device) -> Config:
+    """The configuration with "auto" precision replaced: bfloat16 where the device multiplies it fast, else float32.
+
+    Raises:
+        InputError: if bfloat16 is wanted of a GPU that has none.
+    """
+    wanted = config.train.precision
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    if wanted == "bfloat16" and not fast and device.type == "cuda":
+        place, todo = "train.precision", "Use float32."
+        raise InputError(place, expected="float32 on this GPU", got="bfloat16", todo=todo)
+    chosen = "bfloat16" if wanted == "bfloat16" or (wanted == "auto" and fast) else "float32"
+    return config.model_copy(update={"train": config.train.model_copy(update={"precision": chosen})})
