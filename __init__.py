@@ -14,7 +14,7 @@ __all__ = ["SAGE", "Clip", "Track", "__version__", "evaluate", "open_store", "pr
 _ROOMS = {
     **dict.fromkeys(("evaluate", "predict", "train"), ".api"),
     **dict.fromkeys(("Clip", "Track", "open_store"), ".data"),
-    "SAGE": ".fusion.pretrained",
+    "SAGE": ".fusion.export.pretrained",
 }
 
 

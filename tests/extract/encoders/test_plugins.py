@@ -15,7 +15,7 @@ from sage_va.extract.engine.pipeline import extract
 from sage_va.extract.identity import ExtractOptions, check_same, encoder_from_fingerprint, encoders_from, stream_of
 from sage_va.tests.media import noisy_frames, tone, write_media
 
-DOC = (Path(__file__).resolve().parents[1] / "docs/encoders.md").read_text(encoding="utf-8")
+DOC = (Path(__file__).resolve().parents[3] / "docs/encoders.md").read_text(encoding="utf-8")
 FILES = {text.split("\n")[0].removeprefix("# "): text for text in re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)}
 POINTS = re.search(r"\[project.entry-points.*?\]\n(.*?)\n\n", DOC, re.DOTALL)[1].replace('"', "")
 

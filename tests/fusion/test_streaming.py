@@ -368,7 +368,7 @@ def test_who_takes_no_memory_is_refused_live_and_predicts_in_windows(kind: type)
         LiveModel(model)
 
 
-DOC = (Path(__file__).resolve().parents[1] / "docs/streaming.md").read_text(encoding="utf-8")
+DOC = (Path(__file__).resolve().parents[2] / "docs/streaming.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```python\n(from .*?)```", DOC, re.DOTALL)
 (MEMBER,) = re.findall(r"```python\n(# .*?)```", DOC, re.DOTALL)
 

@@ -14,7 +14,7 @@ from sage_va.data.store.fingerprint import sealed
 from sage_va.data.store.zarr_layout import group_attrs, group_file
 from sage_va.tests.stores import problems, same
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 CONTENT = "a06f1bb08e9068380989c93f641a8242102e937cb848c84ba7d68d64a7321580"
 FORMS = ("c.zarr", "c.h5", "one.h5", "c.zarr.zip", "c.packs", "c.icechunk")
 

@@ -371,7 +371,7 @@ def added(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
     monkeypatch.setattr(variants, "entry_points", found)
 
 
-HERE = "sage_va.tests.test_fusion_variants"
+HERE = "sage_va.tests.fusion.models.test_variants"
 
 
 def test_a_package_adds_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,7 +389,7 @@ def test_a_package_adds_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
         find_variant("loudest")
 
 
-DOC = (Path(__file__).resolve().parents[1] / "docs/variants.md").read_text(encoding="utf-8")
+DOC = (Path(__file__).resolve().parents[3] / "docs/variants.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -472,7 +472,7 @@ class TestDetectors:
 
         Its only real score is the mean of the first channel that it gets, which is blue for YuNet.
         """
-        detector = YuNet(Path(__file__).parent / "golden/yunet_shaped.onnx")
+        detector = YuNet(Path(__file__).resolve().parents[2] / "golden/yunet_shaped.onnx")
         assert detector.weights_sha256 == "2a39276cfa0692b4a3785872698ec423138729d116838b8864f3efc69dd68a37"
         image = np.zeros((360, 640, 3), np.uint8)
         image[160:176, 320:336, 2] = 200

@@ -30,7 +30,7 @@ from sage_va.tests.encoders import TINY_VIT
 from sage_va.tests.media import noisy_frames, write_media
 
 OPTIONS = ExtractOptions(batch_size=8, num_workers=2)
-HERE = "sage_va.tests.test_extract_cluster"
+HERE = "sage_va.tests.extract.engine.test_scheduler"
 STREAMS = ("visual/toy-00000000",)
 
 
