@@ -34,9 +34,11 @@ from sage_va.data.store.fingerprint import stream_alias
 from sage_va.data.windows.corpus import Corpus
 from sage_va.fusion.ccc import ccc_of_moments
 from sage_va.fusion.config import Config, load_config
-from sage_va.fusion.evaluation.predict import Prediction, corpus_sums, plain, predict
+from sage_va.fusion.evaluation.metrics import corpus_sums
+from sage_va.fusion.evaluation.predict import Prediction, predict
 from sage_va.fusion.evaluation.reliability import plot_diagram, spearman, trust_report
 from sage_va.fusion.models.variants import resolve
+from sage_va.fusion.result import plain
 from sage_va.fusion.run_folder import Run, load_run, origin_of, start_run
 from sage_va.fusion.training.labelled import assign_roles, load_labelled
 from sage_va.fusion.training.train import train_one

@@ -10,9 +10,11 @@ import numpy as np
 
 from ...data.errors import InputError
 from ...data.windows.corpus import Corpus
+from ..result import plain
 from ..run_folder import Run
 from .corruption import KINDS, corrupted
-from .predict import TARGETS, ClipSums, Prediction, corpus_sums, plain, pooled_ccc, predict
+from .metrics import ClipSums, corpus_sums, pooled_ccc
+from .predict import TARGETS, Prediction, predict
 from .score import load_scored
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -13,8 +13,10 @@ from ...data.errors import InputError
 from ...data.labels import join_labels, read_labels
 from ...data.store.base import Store, open_store
 from ...data.windows.corpus import Corpus, load_corpus
+from ..result import plain
 from ..run_folder import Run, fold_runs, load_run
-from .predict import ClipSums, corpus_sums, plain, predict, summarise
+from .metrics import ClipSums, corpus_sums, summarise
+from .predict import predict
 from .reliability import trust_report
 
 

@@ -19,7 +19,8 @@ from ...data.windows.corpus import Corpus
 from ...data.windows.placement import place
 from ...data.windows.splits import Role, read_split
 from ..config import Config, check_config
-from ..evaluation.predict import corpus_sums, predict
+from ..evaluation.metrics import corpus_sums
+from ..evaluation.predict import predict
 from ..models.variants import resolve, variant_streams
 from ..run_folder import CONFIG, OF_A_RUN, RESOLVED, SPLIT, fold_runs, load_run, origin_of, start_run, write_json
 from ..training.crossfit import crossfit_config, unseen_errors

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..ccc import ccc_of_moments
-from ..evaluation.predict import TARGETS, plain
+from ..evaluation.predict import TARGETS
 from ..evaluation.report import COLOURS, cautions
+from ..result import plain
 
 KINDS = ("raw", "smoothed")
 NAMES = (*TARGETS, "mean")

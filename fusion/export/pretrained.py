@@ -21,10 +21,12 @@ from ...data.labels import join_labels, read_labels
 from ...data.store.base import Store, open_store
 from ...data.windows.corpus import Corpus, Stream, Windows, load_corpus
 from ..config import Config, check_config
-from ..evaluation.predict import Prediction, corpus_sums, plain, predict, summarise
+from ..evaluation.metrics import corpus_sums, summarise
+from ..evaluation.predict import Prediction, predict
 from ..evaluation.score import score_run
 from ..models.base import Output, VAModel
 from ..models.variants import build_model
+from ..result import plain
 from ..run_folder import CONFIG, MODEL, SPLIT, Run, load_run, write_json
 from .model_card import MARK, card_of
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from ...data.errors import InputError
 from ...data.store.base import open_store
 from ...data.windows.corpus import Corpus, Windows, cut, plan_windows
-from ..evaluation.predict import plain, predict
+from ..evaluation.predict import predict
 from ..evaluation.reliability import trust_report
 from ..evaluation.score import load_part
 from ..models.base import FusionModel
 from ..models.sage import Encoded, ReliabilityFusion
+from ..result import plain
 from ..run_folder import METRICS, ORIGIN, Run, check_new, finish_run, fold_runs, load_run, start_run
 from .losses import calibration_loss
 from .metrics_log import write_table

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...data.errors import InputError, first_line
 from ..config import Config
-from ..evaluation.predict import plain
+from ..result import plain
 from ..run_folder import METRICS, TABLE, TRACKERS, write_json
 from .fit import Log
 from .trackers import KINDS, End, Told, Tracker, check_trackers

@@ -21,7 +21,8 @@ from ...data.windows.placement import place
 from ...data.windows.splits import Role, read_split
 from ..config import Config
 from ..distributed import gathered, is_main, join, num_processes
-from ..evaluation.predict import best_smoothing_s, predict, score
+from ..evaluation.metrics import best_smoothing_s, score
+from ..evaluation.predict import predict
 from ..models.base import VAModel
 from ..models.variants import build_model, resolve
 from ..provenance import described, provenance

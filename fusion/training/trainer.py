@@ -21,7 +21,8 @@ from ...data.windows.corpus import Corpus, Windows, plan_windows
 from ...data.windows.placement import each_cut
 from ..config import Config
 from ..distributed import gathered, num_processes, process_index
-from ..evaluation.predict import corpus_sums, pooled_ccc, predict
+from ..evaluation.metrics import corpus_sums, pooled_ccc
+from ..evaluation.predict import predict
 from ..models.base import VAModel
 from .augment import corrupt
 from .losses import total_loss, typical_error

@@ -15,23 +15,22 @@ from hypothesis import strategies as st
 from sage_va.data import Clip, Grid
 from sage_va.data.labels import Labels, Truth
 from sage_va.fusion.config import DataConfig, ModelConfig
-from sage_va.fusion.evaluation.predict import (
+from sage_va.fusion.evaluation.metrics import (
     ClipSums,
-    Prediction,
     at_instants,
     best_smoothing_s,
     bootstrap,
     clip_sums,
     corpus_sums,
-    plain,
     pooled_ccc,
-    predict,
     score,
     smooth,
     summarise,
 )
+from sage_va.fusion.evaluation.predict import Prediction, predict
 from sage_va.fusion.models.base import FusionModel
 from sage_va.fusion.models.variants import build_model
+from sage_va.fusion.result import plain
 from sage_va.tests.synthetic import random_corpus, streams_of
 
 torch.set_num_threads(1)

@@ -18,21 +18,20 @@ from sage_va.data.labels import Labels, Truth, read_label_file
 from sage_va.data.windows.corpus import Corpus
 from sage_va.data.windows.splits import Role
 from sage_va.fusion.config import Config, DataConfig, ModelConfig, SplitConfig, check_config
-from sage_va.fusion.evaluation.predict import (
+from sage_va.fusion.evaluation.metrics import (
     ClipSums,
-    Prediction,
     best_smoothing_s,
     bootstrap,
     corpus_sums,
-    plain,
     pooled_ccc,
-    predict,
     score,
     smooth,
     summarise,
 )
+from sage_va.fusion.evaluation.predict import Prediction, predict
 from sage_va.fusion.evaluation.score import load_part, score_run
 from sage_va.fusion.models.variants import build_model
+from sage_va.fusion.result import plain
 from sage_va.fusion.run_folder import Run, load_run, start_run
 from sage_va.fusion.training.crossfit import crossfit_folds
 from sage_va.fusion.training.labelled import assign_roles, group_of

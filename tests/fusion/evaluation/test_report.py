@@ -9,8 +9,10 @@ import pytest
 
 from sage_va.data import Grid
 from sage_va.data.labels import Truth
-from sage_va.fusion.evaluation.predict import Prediction, clip_sums, plain, summarise
+from sage_va.fusion.evaluation.metrics import clip_sums, summarise
+from sage_va.fusion.evaluation.predict import Prediction
 from sage_va.fusion.evaluation.report import describe_score, plot_clip
+from sage_va.fusion.result import plain
 
 GRID = Grid(25.0, 0, 100)
 VA = np.column_stack([np.sin(GRID.times_s), np.cos(GRID.times_s)])

@@ -16,7 +16,8 @@ from sage_va.data import Grid, InputError, open_store
 from sage_va.data.windows.corpus import Corpus
 from sage_va.fusion.config import check_config
 from sage_va.fusion.evaluation.corruption import KINDS, corrupted
-from sage_va.fusion.evaluation.predict import predict, score
+from sage_va.fusion.evaluation.metrics import score
+from sage_va.fusion.evaluation.predict import predict
 from sage_va.fusion.evaluation.report import describe_robustness
 from sage_va.fusion.evaluation.robustness import robustness
 from sage_va.fusion.evaluation.score import load_part, score_run

@@ -24,7 +24,8 @@ pytest.importorskip("optuna")
 from sage_va.cli import main
 from sage_va.data import DamagedError, InputError, open_store
 from sage_va.fusion.config import Config, check_config, load_config
-from sage_va.fusion.evaluation.predict import predict, score
+from sage_va.fusion.evaluation.metrics import score
+from sage_va.fusion.evaluation.predict import predict
 from sage_va.fusion.evaluation.score import load_part
 from sage_va.fusion.experiments import optuna_study as study_module
 from sage_va.fusion.experiments import runs as cells_module
