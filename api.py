@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from .data import InputError, Store, open_store
+from .data.store.base import is_cache
+from .extract.engine.progress import Progress
 from .fusion.config import PRESETS, Config, check_config, suited_preset
-from .fusion.evaluation.predict import Prediction
+from .fusion.evaluation.predict import Prediction, averaged
 from .fusion.evaluation.score import score_run
 from .fusion.export.pretrained import SAGE
 from .fusion.run_folder import SPLIT, fold_runs
 from .fusion.training.fit import Log
 from .fusion.training.labelled import labelled_hours
 from .fusion.training.train import train as train_runs
+
+Tell = Callable[[Progress], None]
+Keep = Callable[[Prediction], None]
 
 
 def train(
@@ -106,13 +115,11 @@ def predict(
         model: a SAGE, or the place of one, of a run, or of a run's folds, whose predictions are averaged.
         media: a cache or its address; or files, folders, globs and manifests.
         device: where to compute; a SAGE stays where it is.
-        extraction: options of the extractor, as for `prediction.predict_to_csv`.
+        extraction: options of the extractor, as for `predict_to_csv`.
 
     Raises:
         InputError: if there is nothing to predict, or recordings cannot be extracted with the model's encoders.
     """
-    from .prediction import load_models, predict_each
-
     models = [model] if isinstance(model, SAGE) else load_models(model, device)
     listed = [media] if isinstance(media, str | Path) else media
     places = listed if isinstance(listed, Store) else [str(place) for place in listed]
@@ -120,3 +127,154 @@ def predict(
     for failure in predict_each(models, places, found.append, **extraction):
         warnings.warn(f"no prediction for {failure['clip_id']}: {failure['reason']}", stacklevel=2)
     return found
+
+
+def predict_to_csv(
+    model: str | Path,
+    media: Sequence[str],
+    out: Path,
+    *,
+    device: str = "cpu",
+    progress: Tell | None = None,
+    **extraction: Any,
+) -> dict[str, Any]:
+    """Predicts every clip of a cache, or of recordings after extracting them with the model's own encoders.
+
+    Args:
+        model: a finished run, or a folder that `sage-va export` wrote; or the folder of a run's folds, whose
+            predictions are averaged.
+        media: one cache (`*.zarr`, `*.h5`, an address), or files, folders, globs and manifests.
+        out: folder; clip `a/b.mp4` becomes `a/b.mp4.csv` in it.
+        device: where to compute.
+        progress: called as clips are done.
+        extraction: options of the extractor: visual_weights (a file), audio (a model directory), face_weights (a file),
+            batch_size, num_workers.
+
+    Returns:
+        `{"run", "streams", "random_weights", "num_models", "out", "clips", "failures"}`, also in `predictions.json`.
+    """
+    models = load_models(model, device)
+    sage = models[0]
+    out.mkdir(parents=True, exist_ok=True)
+    labels, done = [stream.label for stream in sage.streams], list[str]()
+
+    def keep(prediction: Prediction) -> None:
+        write_csv(out / f"{prediction.clip_id}.csv", prediction, labels)
+        done.append(prediction.clip_id)
+
+    failures = predict_each(models, media, keep, progress, **extraction)
+    made_with = {"run": str(model), "streams": [s.name for s in sage.streams], "random_weights": sage.random_weights}
+    made_with |= {"num_models": len(models)}
+    found = {**made_with, "out": str(out), "clips": done, "failures": failures}
+    (out / "predictions.json").write_text(json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8")
+    return found
+
+
+def load_models(place: str | Path, device: str = "cpu") -> list[SAGE]:
+    """The models of the folds below a folder; or the one model of a run, a saved folder or a repository of the hub."""
+    folds = fold_runs(Path(place))
+    models = [SAGE.load(path, device) for path in folds or [place]]
+    wanted = models[0].config.split.folds
+    if folds and len(folds) != wanted:
+        got, todo = f"{len(folds)} of them", "Train all folds, or name one of them."
+        raise InputError(place, expected=f"all {wanted} folds", got=got, todo=todo)
+    return models
+
+
+def predict_each(
+    models: Sequence[SAGE], media: Store | Sequence[str], keep: Keep, progress: Tell | None = None, **extraction: Any
+) -> list[dict[str, str]]:
+    """Gives the prediction of each clip to `keep`; returns `{"clip_id", "reason"}` of those that have none.
+
+    Args:
+        models: of the same streams, on the device where to compute; their predictions are averaged.
+        media: an open cache, or as for `predict_to_csv`, like progress and extraction.
+    """
+    if isinstance(media, Store):
+        return _from_store(models, media, media.clip_ids(), keep, progress)
+    caches = [place for place in media if is_cache(place)]
+    if caches and len(media) > 1:
+        todo = "Predict once for each cache."
+        raise InputError("MEDIA", expected="one cache, or recordings", got=", ".join(media[:3]), todo=todo)
+    if caches:
+        store = open_store(media[0])
+        return _from_store(models, store, store.clip_ids(), keep, progress)
+    with tempfile.TemporaryDirectory(prefix="sage-va-") as folder:
+        store = open_store(Path(folder) / "cache.zarr", "a")
+        failures = _extract(models[0], media, store, progress, **extraction)
+        whole = [clip_id for clip_id in store.clip_ids() if clip_id not in failures]
+        rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in sorted(failures.items())]
+        return rows + _from_store(models, store, whole, keep, None)
+
+
+def _extract(
+    sage: SAGE,
+    media: Sequence[str],
+    store: Store,
+    progress: Tell | None,
+    *,
+    visual_weights: str | None = None,
+    audio: str | None = None,
+    face_weights: str | None = None,
+    **options: Any,
+) -> dict[str, str]:
+    """Makes the model's streams, one after the other; returns why clips failed."""
+    from .data.manifest import find_sources
+    from .extract.encoders.base import VisualEncoder
+    from .extract.engine.pipeline import extract
+    from .extract.identity import check_same, encoder_from_fingerprint, options_of
+
+    sources, failures, jobs = find_sources(media), {}, []
+    for stream in sage.streams:
+        weights = visual_weights if stream.modality == "visual" else audio
+        encoder = encoder_from_fingerprint(stream.fingerprint, weights, device=str(sage.device))
+        made = options_of(stream.fingerprint, face_weights, **options)
+        check_same(stream.fingerprint, encoder, made)
+        jobs.append((encoder, made))
+    for encoder, made in jobs:
+        if isinstance(encoder, VisualEncoder):
+            summary = extract(sources, store, visual=encoder, options=made, progress=progress)
+        else:
+            summary = extract(sources, store, audio=encoder, options=made, progress=progress)
+        failures |= {failure.clip_id: failure.reason for failure in summary.failures}
+    return failures
+
+
+def _from_store(
+    models: Sequence[SAGE], store: Store, clip_ids: list[str], keep: Keep, progress: Tell | None
+) -> list[dict[str, str]]:
+    start_s, failures = perf_counter(), []
+    for number, clip_id in enumerate(clip_ids, 1):
+        try:
+            keep(averaged([model.predict(store, [clip_id])[0] for model in models]))
+        except InputError as error:
+            failures.append({"clip_id": clip_id, "reason": error.about(clip_id)})
+        except OSError as error:
+            failures.append({"clip_id": clip_id, "reason": f"cannot write its predictions: {error.strerror}"})
+        if progress:
+            num_failed = len(failures)
+            counts = {"num_clips": len(clip_ids), "num_done": number - num_failed, "num_failed": num_failed}
+            elapsed_s = perf_counter() - start_s
+            progress(Progress(**counts, num_skipped=0, num_frames=0, audio_s=0.0, elapsed_s=elapsed_s, eta_s=None))
+    return failures
+
+
+def write_csv(path: Path, prediction: Prediction, labels: Sequence[str]) -> None:
+    """Columns time_s, valence, arousal, then reliability_<stream> and mask_<stream> for each stream.
+
+    A reliability is left empty where the stream is masked or the variant has no gate; mask is 1 = valid.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["time_s", "valence", "arousal", *(f"{what}_{s}" for s in labels for what in ("reliability", "mask"))]
+        )
+        reliability = prediction.reliability
+        for step, time_s in enumerate(prediction.times_s):
+            cells: list[str] = []
+            for m, valid in enumerate(prediction.mask[step]):
+                trust = f"{reliability[step, m]:.4f}" if valid and reliability is not None else ""
+                cells += [trust, str(int(valid))]
+            valence, arousal = prediction.va[step]
+            writer.writerow([f"{time_s:.6f}", f"{valence:.5f}", f"{arousal:.5f}", *cells])

@@ -35,17 +35,6 @@ def verify(store: Store, progress: Tick | None = None, *, subset: str | None = N
     return {"url": store.url, "streams_checked": checked, "problems": problems, "leftovers": store.leftovers()}
 
 
-def describe_verified(found: dict[str, Any]) -> str:
-    """`verify` as text."""
-    lines = [f"{p['clip_id']} {p['stream']}: {p['what']}".removeprefix(" : ") for p in found["problems"]]
-    lines += [
-        f"{place}: left by an interrupted writer; harmless, the next one clears it" for place in found["leftovers"]
-    ]
-    verdict = f"{(num := len(found['problems']))} problem{'s' * (num > 1)}" if found["problems"] else "whole"
-    todo = ". Run `sage-va cache repair`, then extract again" if found["problems"] else ""
-    return "\n".join([*lines, f"{found['url']}: {found['streams_checked']} streams checked, {verdict}{todo}"])
-
-
 def repair(url: str, progress: Tick | None = None, *, jobs: int = 4) -> dict[str, Any]:
     """Restores what can be derived, and takes out damaged entries, so that the next extraction makes just those.
 
@@ -89,17 +78,6 @@ def _restore_root(url: str) -> str | None:
     return module.restore(path)
 
 
-def describe_repaired(found: dict[str, Any]) -> str:
-    """`repair` as text."""
-    lines = [*found["done"]]
-    lines += [f"taken out: {row['clip_id']} {row['stream']}: {row['what']}" for row in found["requeued"]]
-    if found["requeued"]:
-        verdict = f"{len(found['requeued'])} damaged streams taken out; run the same `extract` to make them again"
-    else:
-        verdict = "no damaged streams"
-    return "\n".join([*lines, f"{found['url']}: {verdict}"])
-
-
 def collect_garbage(url: str, *, dry_run: bool = False) -> dict[str, Any]:
     """Removes streams whose alias means another now, leftovers of killed writers, and training forms of no more use.
 
@@ -139,16 +117,3 @@ def _useless_forms(store: Store, doomed: set[str]) -> list[Form]:
 def _size_of(store: Store, stream: str) -> dict[str, Any]:
     records = [unsealed(store._load_record(stream, key)) for key in store._keys(stream)]
     return {"stream": stream, "clips": len(records), "bytes": sum(expected_bytes(r) for r in records if r)}
-
-
-def describe_garbage(found: dict[str, Any]) -> str:
-    """`collect_garbage` as text."""
-    verb = "would remove" if found["dry_run"] else "removed"
-    lines = [
-        f"{verb} {row['stream']}: {row['clips']} clips, {row['bytes'] / 1e6:.1f} MB, whose alias means another now"
-        for row in found["streams"]
-    ]
-    lines += [f"{verb} {place}, left by an interrupted writer" for place in found["leftovers"]]
-    lines += found["done"]
-    lines += [f"{verb} a training form of {form['bytes'] / 1e6:.1f} MB" for form in found["forms"]]
-    return "\n".join(lines or ["nothing to remove"])

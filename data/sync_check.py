@@ -167,29 +167,3 @@ class _Row:
         firsts += [] if self.audio_first_s is None else [self.audio_first_s]
         start_s = min(firsts, default=0.0)
         return start_s, None if self.clip.duration_s is None else start_s + self.clip.duration_s
-
-
-def describe_align(found: dict[str, Any]) -> str:
-    """`align` as text: a table, and under each clip what is off (!) or odd (-)."""
-    head = ("clip", "seconds", "frames", "promised", "labels", "fps", "frame 0 s", "sound s", "gap s", "drift s")
-    keys = ("num_frames", "num_frames_promised", "num_label_rows")
-    rows: list[tuple[str, ...]] = [head]
-    for clip in found["clips"]:
-        seconds = (clip["first_frame_s"], clip["audio_first_s"], clip["largest_gap_s"], clip["drift_s"])
-        counts = ("-" if clip[key] is None else str(clip[key]) for key in keys)
-        rows.append((clip["clip_id"], _s(clip["duration_s"]), *counts, _s(clip["fps"]), *map(_s, seconds)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines: list[str] = []
-    for row, clip in zip(rows, [None, *found["clips"]], strict=True):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells))
-        if clip:
-            lines += [f"  ! {what}" for what in clip["problems"]] + [f"  - {what}" for what in clip["notes"]]
-    lines += [f"  ! no clip for {path}" for path in found["unused_labels"]]
-    total = len(found["clips"])
-    lines.append(f"{found['num_flagged']} of {total} clips are off by more than {found['tolerance_s']:g} s")
-    return "\n".join(lines)
-
-
-def _s(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

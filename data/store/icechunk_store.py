@@ -378,8 +378,3 @@ def icechunk_store(url: str, mode: Mode) -> IcechunkStore:
         todo = "Copy it there with `sage-va cache copy`."
         raise InputError(url, expected="an Icechunk cache (icechunk://…)", got="one without history", todo=todo)
     return open_cache(url, mode, None, None)
-
-
-def describe_history(found: dict[str, Any]) -> str:
-    """Snapshots, newest first."""
-    return "\n".join(f"{row['snapshot']}  {row['time']}  {row['message']}" for row in found["history"])

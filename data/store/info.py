@@ -31,23 +31,6 @@ def _describe_stream(store: Store, name: str) -> dict[str, Any]:
     }
 
 
-def describe_info(found: dict[str, Any]) -> str:
-    """`info` as text."""
-    lines = [
-        f"{found['url']}: {found['clips']} clips, {found['hours']:.2f} h, schema {found['schema_version']}, "
-        f"licence {found['licence'] or 'not stated'}{', RESTRICTED' if found['restricted'] else ''}",
-        f"content {found['content_sha256'][:16]}, made by {found['created_by']}",
-    ]
-    for name, row in found["streams"].items():
-        encoder = row["fingerprint"].get("encoder", {})
-        note = "  RANDOM WEIGHTS" if encoder.get("weights") == "random" else ""
-        valid = 100 * row["valid"] / row["frames"]
-        called = f"  <- {', '.join(row['aliases'])}" if row["aliases"] else "  (no alias)"
-        size = f"{row['frames']} frames x {row['dim']} {row['dtype']}"
-        lines.append(f"  {name}: {row['clips']} clips, {size}, {valid:.1f} % valid{note}{called}")
-    return "\n".join(lines)
-
-
 def list_clips(store: Store) -> dict[str, Any]:
     """Each clip with its subject, length and streams."""
     rows = []
@@ -58,14 +41,3 @@ def list_clips(store: Store) -> dict[str, Any]:
             {"clip_id": clip_id, "subject_id": clip.subject_id, "duration_s": clip.duration_s, "streams": streams}
         )
     return {"url": store.url, "clips": rows}
-
-
-def describe_clips(found: dict[str, Any]) -> str:
-    """`list_clips` as text."""
-    width = max((len(row["clip_id"]) for row in found["clips"]), default=0)
-    lines = []
-    for row in found["clips"]:
-        streams = ", ".join(f"{name} ({frames})" for name, frames in row["streams"].items())
-        seconds = "       ?" if row["duration_s"] is None else f"{row['duration_s']:8.2f}"
-        lines.append(f"{row['clip_id']:<{width}} {seconds} s  {row['subject_id'] or '-'}  {streams}")
-    return "\n".join(lines)

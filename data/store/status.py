@@ -46,14 +46,3 @@ def status(store: Store) -> dict[str, Any]:
 
 def _age_s(line: dict[str, Any]) -> float:
     return time.time() - calendar.timegm(time.strptime(line["time"], "%Y-%m-%dT%H:%M:%SZ"))
-
-
-def describe_status(found: dict[str, Any]) -> str:
-    """`status` as text."""
-    wanted = "?" if found["clips"] is None else found["clips"]
-    lines = [f"{stream}: {count} of {wanted} clips" for stream, count in found["done"].items()]
-    left = "" if found["left_s"] is None else f", about {found['left_s'] / 60:.0f} min left"
-    quiet = "no event yet" if found["quiet_s"] is None else f"last event {found['quiet_s']:.0f} s ago"
-    lines.append(f"{found['clips_per_hour']:.0f} clips/h in the last ten minutes{left}; {quiet}")
-    lines += [f"failed: {row['clip_id']}: {row['reason']}" for row in found["failures"]]
-    return "\n".join(lines)

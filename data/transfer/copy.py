@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ..errors import DamagedError, InputError
 from ..store.base import Store, check_terms, new_root, open_store
@@ -267,15 +266,3 @@ def _open_packs(place: Remote) -> Store | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return open_store(place.url)
-
-
-def describe_copied(found: dict[str, Any]) -> str:
-    """A `Copied`, as plain values, as text."""
-    objects = f" in {found['objects']} objects" if found["objects"] else ""
-    lines = [
-        f"{found['copied']} entries copied ({found['bytes'] / 1e6:.1f} MB{objects}), "
-        f"{found['skipped']} there already, {len(found['failures'])} failed"
-    ]
-    if found["content_sha256"]:
-        lines.append(f"content {found['content_sha256'][:16]}")
-    return "\n".join([*lines, *(f"failed: {clip} {stream}: {reason}" for clip, stream, reason in found["failures"])])

@@ -189,9 +189,3 @@ def _csv(values: NDArray[Any], frames: NDArray[Any], mask: NDArray[np.bool_]) ->
         text.write(f"{time_s!r},{valid:d}" + "".join(f",{q:.9g}" if q == q else "," for q in quality))
         text.write(row_of % tuple(values[k].tolist()) if mask[k] else "," * dim + "\n")
     return text.getvalue().encode()
-
-
-def describe_export(found: dict[str, Any]) -> str:
-    """An `Exported`, as plain values, as text."""
-    lines = [f"{len(found['clips'])} clips of {found['stream']}"]
-    return "\n".join([*lines, *(f"failed: {clip_id}: {reason}" for clip_id, reason in found["failures"])])

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import uuid
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from ..config import Config
 from ..evaluation.report import COLOURS, cautions
 
 ABOUT = ("trial", "state", "score", "valence", "arousal", "epoch", "num_epochs", "seconds", "reason")
-NUM_SHOWN = 10
 CHOSEN = "which chose the configuration: too good for unseen ones"
 
 
@@ -51,75 +49,12 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.writer(file)
         writer.writerow((*ABOUT, *keys))
         for row in rows:
-            writer.writerow([*(row[name] for name in ABOUT), *(_value(row["params"].get(key)) for key in keys)])
+            writer.writerow([*(row[name] for name in ABOUT), *(plain_value(row["params"].get(key)) for key in keys)])
 
 
-def _value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """Returns a value of a key as it stands in a table."""
     return json.dumps(value) if isinstance(value, list | dict) else value
-
-
-def describe_sweep(found: dict[str, Any]) -> str:
-    """The result of `sweep` as text."""
-    states = Counter(row["state"] for row in found["rows"])
-    counts = ", ".join(f"{number} {state}" for state, number in states.items())
-    lines = [
-        f"{found['num_finished']} trials finished, {found['num_trials']} asked for ({counts or 'none begun'}); "
-        f"{found['num_trained']} done now, {len(found['failures'])} of them failed",
-        *cautions(found["random_weights"]),
-        f"score: {found['objective']}; {found['num_validation_clips']} clips, {CHOSEN}",
-    ]
-    if found["interrupted"]:
-        lines.append("interrupted: run the same command to go on")
-    lines += [*_table(found["rows"]), *_importance(found["importance"]), *_reasons(found["rows"])]
-    if found["best"] is not None:
-        lines += _outcome(found)
-    return "\n".join([*lines, *(f"failed: trial {row['trial']}: {row['reason']}" for row in found["failures"])])
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The best trials that are complete, a column for each key."""
-    complete = [row for row in rows if row["state"] == "complete"]
-    complete.sort(key=lambda row: -row["score"])
-    if not complete:
-        return ["no trial is complete yet"]
-    keys = list(complete[0]["params"])
-    titles = ["trial", "score", "valence", "arousal", "epoch", *keys]
-    cells = [
-        [str(row["trial"]), *(f"{row[name]:.3f}" for name in ("score", "valence", "arousal")), str(row["epoch"])]
-        + [_short(row["params"][key]) for key in keys]
-        for row in complete[:NUM_SHOWN]
-    ]
-    widths = [max(len(line[column]) for line in (titles, *cells)) for column in range(len(titles))]
-    return ["  " + "  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True)) for line in (titles, *cells)]
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(_value(value))
-
-
-def _importance(importance: dict[str, float] | None) -> list[str]:
-    if importance is None:
-        return ["importance: too few trials are complete to tell"]
-    shares = ", ".join(f"{key} {share:.2f}" for key, share in importance.items())
-    return [f"importance for a score among the best (PED-ANOVA, complete trials): {shares}"]
-
-
-def _reasons(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Why trials were pruned that could not be trained: each reason once."""
-    unfit = [row for row in rows if row["state"] == "pruned" and row["reason"]]
-    reasons = Counter(row["reason"].removeprefix(f"trial {row['trial']}: ") for row in unfit)
-    return [f"pruned as unfit, {number} trials: {reason}" for reason, number in reasons.most_common(5)]
-
-
-def _outcome(found: dict[str, Any]) -> list[str]:
-    best, out = found["best"], found["out"]
-    lines = [f"best: trial {best['trial']}, its run {out}/best, its configuration {out}/best.yaml"]
-    if not found["has_test_clips"]:
-        return [*lines, "This split has no test clips: score the run on clips that took no part in the search."]
-    return [
-        *lines,
-        f"No test clip was looked at. Once the search is over, score it on them once: sage-va eval {out}/best",
-    ]
 
 
 def plot_sweep(path: Path, found: dict[str, Any]) -> None:

@@ -167,39 +167,17 @@ def _csv_row(row: dict[str, Any], base: str) -> dict[str, Any]:
     return {**cells, "random_weights": " ".join(row["random_weights"])}
 
 
-def describe_table(found: dict[str, Any]) -> str:
-    """The table as text."""
-    width = max(len(_title(row, found)) for row in found["rows"])
-    head = "  ".join(f"{name:<14}" for name in (*NAMES, "mean, smoothed"))
-    lines = [
-        *_heading(found),
-        "CCC, mean ± std over seeds; seconds: median of the trainings (the first gate cross-fits for all)",
-    ]
-    lines.append(f"  {'':<{width}}  {head}  parameters  seconds")
-    for row in found["rows"]:
-        cells = [_spread(row["raw"][name]) for name in NAMES] + [_spread(row["smoothed"]["mean"])]
-        lines.append(f"  {_title(row, found):<{width}}  " + "  ".join(f"{cell:<14}" for cell in cells) + _cost(row))
-    others = [row for row in found["rows"] if row["raw_difference"]]
-    if others:
-        lines.append(f"difference to {found['base']}, with 95 % interval (paired bootstrap over clips)")
-        lines.append(f"  {'':<{width}}  " + "  ".join(f"{name:<23}" for name in NAMES).rstrip())
-    for row in others:
-        cells = [f"{_gain(row['raw_difference'][name]):<23}" for name in NAMES]
-        lines.append(f"  {_title(row, found):<{width}}  " + "  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
 def as_markdown(found: dict[str, Any]) -> str:
     """The table as a page."""
     base = found["base"]
     titles = ["variant", *(f"CCC {name}" for name in NAMES), "CCC mean, smoothed"]
     titles += [*(f"{name} − {base}" for name in NAMES), "parameters", "s per run"]
-    lines = [*(f"{line}\n" for line in _heading(found))]
+    lines = [*(f"{line}\n" for line in heading(found))]
     lines += [f"| {' | '.join(titles)} |", f"|---|{'---:|' * (len(titles) - 1)}"]
     for row in found["rows"]:
-        cells = [_title(row, found), *(_spread(row["raw"][name]) for name in NAMES), _spread(row["smoothed"]["mean"])]
-        cells += [_gain(row["raw_difference"][name]) if row["raw_difference"] else "–" for name in NAMES]
-        lines.append(f"| {' | '.join([*cells, *_cost(row).split()])} |")
+        cells = [title(row, found), *(spread(row["raw"][name]) for name in NAMES), spread(row["smoothed"]["mean"])]
+        cells += [gain(row["raw_difference"][name]) if row["raw_difference"] else "–" for name in NAMES]
+        lines.append(f"| {' | '.join([*cells, *cost(row).split()])} |")
     lines.append(
         "\nCCC: mean ± standard deviation over seeds. Differences: of the raw score, averaged over seeds, with"
     )
@@ -230,15 +208,16 @@ def plot_differences(found: dict[str, Any], path: Path) -> None:
                 axis.plot(0, height, "o", color="grey", mfc="white")
         axis.set(title=name, xlabel=f"CCC − CCC of {found['base']}")
         axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(rows)), [_title(row, found) for row in rows])
+    axes[0].set_yticks(range(len(rows)), [title(row, found) for row in rows])
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
-    figure.suptitle("\n".join(_heading(found)), fontsize="medium")
+    figure.suptitle("\n".join(heading(found)), fontsize="medium")
     figure.supxlabel("raw score, averaged over seeds; 95 % interval by paired bootstrap over clips", fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _heading(found: dict[str, Any]) -> list[str]:
+def heading(found: dict[str, Any]) -> list[str]:
+    """Returns the lines above the table: its clips, folds, seeds and base, and cautions."""
     lines = [f"{found['num_clips']} clips, {found['num_labels']} labels ({found['split'] or 'no score'}), "
              f"{_folds(found)}, {_num_seeds(found)} seeds; base {found['base']}"]  # fmt: skip
     return [*lines, *cautions(found["random_weights"], found["split"])]
@@ -252,26 +231,29 @@ def _num_seeds(found: dict[str, Any]) -> int:
     return max(len(row["seeds"]) for row in found["rows"])
 
 
-def _title(row: dict[str, Any], found: dict[str, Any]) -> str:
+def title(row: dict[str, Any], found: dict[str, Any]) -> str:
     """A variant's name, and how many seeds it has where others have more."""
     short = len(row["seeds"]) < _num_seeds(found)
     return f"{row['variant']} ({len(row['seeds'])} seeds)" if short else row["variant"]
 
 
-def _spread(cell: dict[str, Any]) -> str:
+def spread(cell: dict[str, Any]) -> str:
+    """Returns a mean and its standard deviation over seeds as text."""
     if cell["mean"] is None:
         return "–"
     return f"{cell['mean']:.3f}" + ("" if cell["std"] is None else f" ± {cell['std']:.3f}")
 
 
-def _gain(cell: dict[str, Any]) -> str:
+def gain(cell: dict[str, Any]) -> str:
+    """Returns a difference and its interval as text."""
     if cell["mean"] is None:
         return "–"
     low, high = cell["interval"]
     return f"{cell['mean']:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
 
 
-def _cost(row: dict[str, Any]) -> str:
+def cost(row: dict[str, Any]) -> str:
+    """Returns the number of parameters and the seconds of a training as text."""
     if row["num_parameters"] is None:
         return f"  {'–':>10}  {'–':>7}"
     return f"  {row['num_parameters']:>10,}  {row['seconds_per_cell']:>7.1f}"

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from sage_va.terminal import interruptible
+from sage_va.commands.console import interruptible
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,8 +6,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from sage_va.commands.sync_check import describe_align
 from sage_va.data import Clip, FrameClock, InputError, open_store
-from sage_va.data.sync_check import align, describe_align
+from sage_va.data.sync_check import align
 from sage_va.tests.stores import put
 
 FPS = 25

@@ -13,18 +13,10 @@ import pytest
 av = pytest.importorskip("av")
 pytest.importorskip("cv2")
 
-from sage_va.corpus import (  # noqa: E402
-    STAGES,
-    Array,
-    DrawnClip,
-    Script,
-    cast,
-    draw_corpus,
-    draw_frames,
-    h264_encoder,
-    speak,
-    write_script,
-)
+from sage_va.demo.corpus import DrawnClip, draw_corpus, h264_encoder  # noqa: E402
+from sage_va.demo.face import draw_frames  # noqa: E402
+from sage_va.demo.script import STAGES, Array, Script, cast, write_script  # noqa: E402
+from sage_va.demo.voice import speak  # noqa: E402
 
 FPS, SIZE, SECONDS = 25, 64, 4.0
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sage_va.commands.cache import describe_clips, describe_info, describe_verified
 from sage_va.data import Clip, Store, Track, open_store, stream_name
-from sage_va.data.maintenance import describe_verified, verify
-from sage_va.data.store.info import describe_clips, describe_info, info, list_clips
+from sage_va.data.maintenance import verify
+from sage_va.data.store.info import info, list_clips
 
 FINGERPRINT = {"modality": "visual", "encoder": {"name": "toy", "weights": "random"}}
 STREAM = stream_name("visual", "toy", FINGERPRINT)

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from sage_va.commands.status import describe_status
 from sage_va.data import open_store
-from sage_va.data.store.status import describe_status, status
+from sage_va.data.store.status import status
 from sage_va.tests.stores import AUDIO_NAME, SHA, VISUAL_NAME, put
 
 

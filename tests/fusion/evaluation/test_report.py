@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sage_va.commands.evaluate import describe_score
 from sage_va.data import Grid
 from sage_va.data.labels import Truth
 from sage_va.fusion.evaluation.metrics import clip_sums, summarise
 from sage_va.fusion.evaluation.predict import Prediction
-from sage_va.fusion.evaluation.report import describe_score, plot_clip
+from sage_va.fusion.evaluation.report import plot_clip
 from sage_va.fusion.result import plain
 
 GRID = Grid(25.0, 0, 100)

@@ -12,13 +12,13 @@ import torch
 from click.testing import CliRunner
 
 from sage_va.cli import main
+from sage_va.commands.evaluate import describe_robustness
 from sage_va.data import Grid, InputError, open_store
 from sage_va.data.windows.corpus import Corpus
 from sage_va.fusion.config import check_config
 from sage_va.fusion.evaluation.corruption import KINDS, corrupted
 from sage_va.fusion.evaluation.metrics import score
 from sage_va.fusion.evaluation.predict import predict
-from sage_va.fusion.evaluation.report import describe_robustness
 from sage_va.fusion.evaluation.robustness import robustness
 from sage_va.fusion.evaluation.score import load_part, score_run
 from sage_va.fusion.run_folder import load_run

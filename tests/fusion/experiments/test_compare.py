@@ -22,6 +22,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from sage_va.cli import main
+from sage_va.commands.compare import describe_table
 from sage_va.data import InputError, open_store
 from sage_va.fusion.ccc import ccc_of_moments, moments
 from sage_va.fusion.config import Config, check_config
@@ -29,7 +30,7 @@ from sage_va.fusion.evaluation.score import score_run
 from sage_va.fusion.experiments import compare as compare_module
 from sage_va.fusion.experiments import runs as cells_module
 from sage_va.fusion.experiments.compare import compare
-from sage_va.fusion.experiments.table import describe_table, difference, tabulate, write_table
+from sage_va.fusion.experiments.table import difference, tabulate, write_table
 from sage_va.tests.synthetic import make_cache, tiny
 
 torch.set_num_threads(1)

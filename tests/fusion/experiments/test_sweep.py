@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 pytest.importorskip("optuna")
 
 from sage_va.cli import main
+from sage_va.commands.sweep import describe_sweep
 from sage_va.data import DamagedError, InputError, open_store
 from sage_va.fusion.config import Config, check_config, load_config
 from sage_va.fusion.evaluation.metrics import score
@@ -41,7 +42,7 @@ from sage_va.fusion.experiments.optuna_study import (
 )
 from sage_va.fusion.experiments.search_space import Choices, Range, load_space
 from sage_va.fusion.experiments.sweep import sweep
-from sage_va.fusion.experiments.sweep_report import describe_sweep, plot_sweep
+from sage_va.fusion.experiments.sweep_report import plot_sweep
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.train import train
 from sage_va.tests.synthetic import make_cache, tiny

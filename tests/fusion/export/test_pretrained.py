@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from huggingface_hub import ModelCard, ModelHubMixin
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from sage_va.api import predict_to_csv
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
 from sage_va.data.windows.corpus import load_corpus
@@ -26,7 +27,6 @@ from sage_va.fusion.export.pretrained import SAGE
 from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.train import train
-from sage_va.prediction import predict_to_csv
 from sage_va.tests.synthetic import make_cache, random_windows, streams_of, tiny
 
 torch.set_num_threads(1)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from sage_va.api import predict_to_csv
 from sage_va.data import DamagedError, InputError, open_store
 from sage_va.fusion.config import Config, TrainConfig, check_config
 from sage_va.fusion.evaluation.predict import predict
@@ -25,7 +26,6 @@ from sage_va.fusion.training.labelled import assign_roles, load_labelled
 from sage_va.fusion.training.schedule import learning_rate
 from sage_va.fusion.training.train import train
 from sage_va.fusion.training.trainer import Trainer, settled
-from sage_va.prediction import predict_to_csv
 from sage_va.tests.synthetic import Kind, make_cache, random_corpus, random_windows, streams_of, tiny
 
 torch.set_num_threads(1)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-import shlex
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import numpy as np
 
+from ..data import InputError, open_store
+from ..fusion.evaluation.predict import Prediction, predict
+from ..fusion.evaluation.report import plot_clip
+from ..fusion.evaluation.score import load_part
+from ..fusion.run_folder import Run, load_run
 from .corpus import DrawnClip, draw_corpus
-from .data import InputError, open_store
-from .fusion.evaluation.predict import Prediction, predict
-from .fusion.evaluation.report import plot_clip
-from .fusion.evaluation.score import load_part
-from .fusion.run_folder import Run, load_run
 
 VISUAL = "test_resnet.r160_in1k"
 AUDIO = {
@@ -37,10 +37,15 @@ train: {epochs: 14, batch_size: 8, learning_rate: 3.0e-3, weight_decay: 0.05, cr
 """
 
 
-def run_demo(out: Path, *, num_clips: int, seconds: float, seed: int) -> None:
+def run_demo(out: Path, run_command: Callable[..., None], *, num_clips: int, seconds: float, seed: int) -> None:
     """Draws, extracts, verifies, trains `sage` and `concat`, scores, predicts and draws pictures into `out`.
 
     The encoders are small and have random weights: the demo shows that the road works, not how well affect can be read.
+
+    Args:
+        out: a new folder.
+        run_command: runs a command of `sage-va`, given its words.
+        num_clips, seconds, seed: as for `draw_corpus`.
 
     Raises:
         InputError: if `out` has files in it.
@@ -54,28 +59,17 @@ def run_demo(out: Path, *, num_clips: int, seconds: float, seed: int) -> None:
     cache, labels = str(out / "cache.zarr"), str(out / "labels")
     audio = _write_audio_encoder(out / "encoders" / "tiny-whisper")
     encoders = ["--visual", VISUAL, "--visual-weights", "random", "--audio", audio, "--audio-weights", "random"]
-    _run("extract", str(out / "manifest.csv"), "--out", cache, *encoders, "--licence", "CC0-1.0")
-    _run("cache", "verify", cache)
+    run_command("extract", str(out / "manifest.csv"), "--out", cache, *encoders, "--licence", "CC0-1.0")
+    run_command("cache", "verify", cache)
     for variant in ("sage", "concat"):
         run = str(out / "runs" / variant)
-        _run("train", cache, "--labels", labels, "--out", run, "--config", str(out / "demo.yaml"),
-             "--variant", variant, "--seed", str(seed))  # fmt: skip
+        run_command("train", cache, "--labels", labels, "--out", run, "--config", str(out / "demo.yaml"),
+                    "--variant", variant, "--seed", str(seed))  # fmt: skip
     for variant in ("sage", "concat"):
-        _run("eval", str(out / "runs" / variant))
-    _run("predict", str(out / "runs" / "sage"), cache, "--out", str(out / "predictions"))
+        run_command("eval", str(out / "runs" / variant))
+    run_command("predict", str(out / "runs" / "sage"), cache, "--out", str(out / "predictions"))
     draw_pictures(out, clips)
     click.secho(f"Done in {time.perf_counter() - started:.0f} s. Look at {out}/pictures.", bold=True)
-
-
-def _run(*command: str) -> None:
-    from .cli import main
-
-    click.secho(f"\n$ sage-va {shlex.join(command)}", bold=True)
-    try:
-        main.main(args=list(command), standalone_mode=False)
-    except SystemExit as stop:
-        if stop.code:
-            raise
 
 
 def _write_audio_encoder(folder: Path) -> str:

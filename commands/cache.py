@@ -1,31 +1,17 @@
-"""The verbs of `sage-va cache`: parse, call, print. No logic lives here."""
+"""`sage-va cache`: its group and its verbs."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from .data import open_store, stream_alias
-from .terminal import Bar, failures, json_option, show
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-jobs_option = click.option("--jobs", type=click.IntRange(1), default=4, show_default=True, help="Entries at once.")
-
-
-def store_options(command: Command) -> Command:
-    """Terms of use for a command that may make a cache."""
-    licence = click.option("--licence", help="Terms of use to record in a new cache.")
-    restricted = click.option(
-        "--restricted/--unrestricted",
-        default=None,
-        help="Whether a new cache may leave this machine only with permission.",
-    )
-    return licence(restricted(command))
+from ..data import open_store, stream_alias
+from .console import Bar, failures, show
+from .options import jobs_option, json_option, store_options
 
 
 @click.group("cache")
@@ -37,9 +23,8 @@ def cache_group() -> None:
 @click.argument("cache")
 @json_option
 def info(cache: str, as_json: bool) -> None:
-    """What a cache holds: streams, aliases, clips, hours, terms of use, content hash."""
-    from .data.store.info import describe_info
-    from .data.store.info import info as look
+    """Shows what a cache holds: streams, aliases, clips, hours, terms of use, content hash."""
+    from ..data.store.info import info as look
 
     show(look(open_store(cache)), as_json, describe_info)
 
@@ -49,7 +34,7 @@ def info(cache: str, as_json: bool) -> None:
 @json_option
 def ls(cache: str, as_json: bool) -> None:
     """The clips of a cache and their streams."""
-    from .data.store.info import describe_clips, list_clips
+    from ..data.store.info import list_clips
 
     show(list_clips(open_store(cache)), as_json, describe_clips)
 
@@ -61,13 +46,12 @@ def ls(cache: str, as_json: bool) -> None:
 @json_option
 def verify(cache: str, subset: str | None, jobs: int, as_json: bool) -> None:
     """Reads every byte against its checksum; names damaged clips and streams; exit code 1 if there are any."""
-    from .data.maintenance import describe_verified
-    from .data.maintenance import verify as check
+    from ..data.maintenance import verify as check
 
     with Bar("entries") as bar:
-        found = check(open_store(cache), bar.tick, subset=subset, jobs=jobs)
-    show(found, as_json, describe_verified)
-    sys.exit(1 if found["problems"] else 0)
+        result = check(open_store(cache), bar.tick, subset=subset, jobs=jobs)
+    show(result, as_json, describe_verified)
+    sys.exit(1 if result["problems"] else 0)
 
 
 @cache_group.command("repair")
@@ -76,12 +60,11 @@ def verify(cache: str, subset: str | None, jobs: int, as_json: bool) -> None:
 @json_option
 def repair(cache: str, jobs: int, as_json: bool) -> None:
     """Takes damaged streams out, so that the next `extract` makes just those again; restores the rest."""
-    from .data.maintenance import describe_repaired
-    from .data.maintenance import repair as mend
+    from ..data.maintenance import repair as mend
 
     with Bar("entries") as bar:
-        found = mend(cache, bar.tick, jobs=jobs)
-    show(found, as_json, describe_repaired)
+        result = mend(cache, bar.tick, jobs=jobs)
+    show(result, as_json, describe_repaired)
 
 
 @cache_group.command("gc")
@@ -90,7 +73,7 @@ def repair(cache: str, jobs: int, as_json: bool) -> None:
 @json_option
 def gc(cache: str, dry_run: bool, as_json: bool) -> None:
     """Removes streams whose alias means another now, leftovers of killed writers, and training forms of no more use."""
-    from .data.maintenance import collect_garbage, describe_garbage
+    from ..data.maintenance import collect_garbage
 
     show(collect_garbage(cache, dry_run=dry_run), as_json, describe_garbage)
 
@@ -105,7 +88,7 @@ def alias(cache: str, alias: str, stream: str, as_json: bool) -> None:
     full = open_store(cache).resolve(stream)
     store = open_store(cache, "a")
     store.point(full, alias)
-    show({"alias": alias, "stream": full}, as_json, lambda found: f"{found['alias']} -> {found['stream']}")
+    show({"alias": alias, "stream": full}, as_json, lambda result: f"{result['alias']} -> {result['stream']}")
 
 
 @cache_group.command("tag")
@@ -114,7 +97,7 @@ def alias(cache: str, alias: str, stream: str, as_json: bool) -> None:
 @json_option
 def tag(cache: str, name: str | None, as_json: bool) -> None:
     """Names the present state of an Icechunk cache (read it as icechunk://PLACE@NAME); without NAME, its history."""
-    from .data.store.icechunk_store import describe_history, icechunk_store
+    from ..data.store.icechunk_store import icechunk_store
 
     store = icechunk_store(cache, "r")
     if name:
@@ -138,13 +121,12 @@ def copy(source: str, destination: str, as_json: bool, **options: Any) -> None:
     Each is a cache: x.zarr, x.h5, x.zarr.zip, x.packs, icechunk://PLACE[@tag], s3://…, gs://…,
     hf://datasets/USER/NAME, or (SOURCE only) https://….
     """
-    from .data.transfer.copy import copy as copy_all
-    from .data.transfer.copy import describe_copied
+    from ..data.transfer.copy import copy as copy_all
 
     with Bar("entries") as bar:
-        found = copy_all(source, destination, progress=bar.tick, **options)
-    show(asdict(found), as_json, describe_copied)
-    sys.exit(1 if found.failures else 0)
+        result = copy_all(source, destination, progress=bar.tick, **options)
+    show(asdict(result), as_json, describe_copied)
+    sys.exit(1 if result.failures else 0)
 
 
 @cache_group.command("import")
@@ -186,14 +168,14 @@ def import_(
     SOURCE is a folder of CLIP.npy, .npz, .csv, .h5 or .safetensors (rows = frames), one such file, or one .npz, .h5
     or .safetensors of many clips.
     """
-    from .data.transfer.importer import check_import, import_features
+    from ..data.transfer.importer import check_import, import_features
 
     check_import(source, **{name: options[name] for name in ("stream", "hz", "key", "time_column", "columns")})
     store = open_store(cache, "a", licence=licence, restricted=restricted)
     name, done, failed = import_features(store, source, **options)
     store.finish()
     rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in failed]
-    show({"stream": name, "clips": done, "failures": rows}, as_json, _describe_import)
+    show({"stream": name, "clips": done, "failures": rows}, as_json, describe_import)
     sys.exit(1 if failed else 0)
 
 
@@ -216,14 +198,100 @@ def import_(
 @json_option
 def export(cache: str, as_json: bool, **options: Any) -> None:
     """Writes one stream as files that any program reads; the terms of use go with them in cache.json."""
-    from .data.transfer.exporter import describe_export
-    from .data.transfer.exporter import export as write_all
+    from ..data.transfer.exporter import export as write_all
 
-    found = write_all(open_store(cache), **options)
-    show(asdict(found), as_json, describe_export)
-    sys.exit(1 if found.failures else 0)
+    result = write_all(open_store(cache), **options)
+    show(asdict(result), as_json, describe_exported)
+    sys.exit(1 if result.failures else 0)
 
 
-def _describe_import(found: dict[str, Any]) -> str:
-    first = f"{len(found['clips'])} clips in {found['stream']} (alias {stream_alias(found['stream'])})"
-    return "\n".join([first, *failures(found["failures"])])
+def describe_import(result: dict[str, Any]) -> str:
+    """`import` as text."""
+    first = f"{len(result['clips'])} clips in {result['stream']} (alias {stream_alias(result['stream'])})"
+    return "\n".join([first, *failures(result["failures"])])
+
+
+def describe_info(result: dict[str, Any]) -> str:
+    """`info` as text."""
+    lines = [
+        f"{result['url']}: {result['clips']} clips, {result['hours']:.2f} h, schema {result['schema_version']}, "
+        f"licence {result['licence'] or 'not stated'}{', RESTRICTED' if result['restricted'] else ''}",
+        f"content {result['content_sha256'][:16]}, made by {result['created_by']}",
+    ]
+    for name, row in result["streams"].items():
+        encoder = row["fingerprint"].get("encoder", {})
+        note = "  RANDOM WEIGHTS" if encoder.get("weights") == "random" else ""
+        valid = 100 * row["valid"] / row["frames"]
+        called = f"  <- {', '.join(row['aliases'])}" if row["aliases"] else "  (no alias)"
+        size = f"{row['frames']} frames x {row['dim']} {row['dtype']}"
+        lines.append(f"  {name}: {row['clips']} clips, {size}, {valid:.1f} % valid{note}{called}")
+    return "\n".join(lines)
+
+
+def describe_clips(result: dict[str, Any]) -> str:
+    """`list_clips` as text."""
+    width = max((len(row["clip_id"]) for row in result["clips"]), default=0)
+    lines = []
+    for row in result["clips"]:
+        streams = ", ".join(f"{name} ({frames})" for name, frames in row["streams"].items())
+        seconds = "       ?" if row["duration_s"] is None else f"{row['duration_s']:8.2f}"
+        lines.append(f"{row['clip_id']:<{width}} {seconds} s  {row['subject_id'] or '-'}  {streams}")
+    return "\n".join(lines)
+
+
+def describe_verified(result: dict[str, Any]) -> str:
+    """`verify` as text."""
+    lines = [f"{p['clip_id']} {p['stream']}: {p['what']}".removeprefix(" : ") for p in result["problems"]]
+    lines += [
+        f"{place}: left by an interrupted writer; harmless, the next one clears it" for place in result["leftovers"]
+    ]
+    verdict = f"{(num := len(result['problems']))} problem{'s' * (num > 1)}" if result["problems"] else "whole"
+    todo = ". Run `sage-va cache repair`, then extract again" if result["problems"] else ""
+    return "\n".join([*lines, f"{result['url']}: {result['streams_checked']} streams checked, {verdict}{todo}"])
+
+
+def describe_repaired(result: dict[str, Any]) -> str:
+    """`repair` as text."""
+    lines = [*result["done"]]
+    lines += [f"taken out: {row['clip_id']} {row['stream']}: {row['what']}" for row in result["requeued"]]
+    if result["requeued"]:
+        verdict = f"{len(result['requeued'])} damaged streams taken out; run the same `extract` to make them again"
+    else:
+        verdict = "no damaged streams"
+    return "\n".join([*lines, f"{result['url']}: {verdict}"])
+
+
+def describe_garbage(result: dict[str, Any]) -> str:
+    """`collect_garbage` as text."""
+    verb = "would remove" if result["dry_run"] else "removed"
+    lines = [
+        f"{verb} {row['stream']}: {row['clips']} clips, {row['bytes'] / 1e6:.1f} MB, whose alias means another now"
+        for row in result["streams"]
+    ]
+    lines += [f"{verb} {place}, left by an interrupted writer" for place in result["leftovers"]]
+    lines += result["done"]
+    lines += [f"{verb} a training form of {form['bytes'] / 1e6:.1f} MB" for form in result["forms"]]
+    return "\n".join(lines or ["nothing to remove"])
+
+
+def describe_history(result: dict[str, Any]) -> str:
+    """Snapshots, newest first."""
+    return "\n".join(f"{row['snapshot']}  {row['time']}  {row['message']}" for row in result["history"])
+
+
+def describe_copied(result: dict[str, Any]) -> str:
+    """A `Copied`, as plain values, as text."""
+    objects = f" in {result['objects']} objects" if result["objects"] else ""
+    lines = [
+        f"{result['copied']} entries copied ({result['bytes'] / 1e6:.1f} MB{objects}), "
+        f"{result['skipped']} there already, {len(result['failures'])} failed"
+    ]
+    if result["content_sha256"]:
+        lines.append(f"content {result['content_sha256'][:16]}")
+    return "\n".join([*lines, *(f"failed: {clip} {stream}: {reason}" for clip, stream, reason in result["failures"])])
+
+
+def describe_exported(result: dict[str, Any]) -> str:
+    """An `Exported`, as plain values, as text."""
+    lines = [f"{len(result['clips'])} clips of {result['stream']}"]
+    return "\n".join([*lines, *(f"failed: {clip_id}: {reason}" for clip_id, reason in result["failures"])])

@@ -1,4 +1,4 @@
-"""The verbs of `sage-va` on trained models: parse, call, print. No logic lives here."""
+"""`sage-va export`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from .terminal import json_option, show
+from .console import show
+from .options import json_option
 
 
 @click.command()
@@ -28,25 +29,26 @@ def export(
 
     RUN is a finished run, or a folder that --out wrote. `predict` takes such a folder in place of a run.
     """
-    from .fusion.export.onnx import export_run
+    from ..fusion.export.onnx import export_run
 
     if not (out or onnx):
         raise click.UsageError("Say what to write: --out FOLDER, --onnx FILE, or both.")
-    show(export_run(run, out, onnx, cache=cache, labels=labels), as_json, _describe_export)
+    show(export_run(run, out, onnx, cache=cache, labels=labels), as_json, describe_export)
 
 
-def _describe_export(found: dict[str, Any]) -> str:
+def describe_export(result: dict[str, Any]) -> str:
+    """The result of `export_run` as text."""
     lines = []
-    if found["out"]:
-        lines.append(f"{found['out']}: model.safetensors, config.json, README.md ({_score(found['scores'])})")
-    if found["onnx"]:
-        onnx = found["onnx"]
+    if result["out"]:
+        lines.append(f"{result['out']}: model.safetensors, config.json, README.md ({_score(result['scores'])})")
+    if result["onnx"]:
+        onnx = result["onnx"]
         takes, gives = ", ".join(onnx["inputs"]), ", ".join(onnx["outputs"])
         lines.append(f"{onnx['path']}: opset {onnx['opset']}; {takes} -> {gives}")
-    if found["random_weights"]:
-        lines.append(f"UNTRAINED ENCODER (random weights): {', '.join(found['random_weights'])}")
-    if found["restricted"]:
-        licence = found["licence"] or "not stated"
+    if result["random_weights"]:
+        lines.append(f"UNTRAINED ENCODER (random weights): {', '.join(result['random_weights'])}")
+    if result["restricted"]:
+        licence = result["licence"] or "not stated"
         lines.append(f"Restricted data (licence: {licence}): do not pass it on without permission.")
     return "\n".join(lines)
 

@@ -1,0 +1,109 @@
+"""`sage-va compare`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..data import open_store
+from .console import Bar, chosen_device, show
+from .options import config_option, device_option, json_option, labels_option, preset_option, set_option
+from .train import chosen_preset
+
+
+@click.command()
+@click.argument("cache")
+@labels_option
+@click.option("--variants", required=True, metavar="NAME,NAME,…", help="What to compare, e.g. sage,concat,late,visual.")
+@click.option("--seeds", "num_seeds", type=click.IntRange(1), default=5, show_default=True, help="Seeds 0, 1, ….")
+@click.option(
+    "--folds", type=click.IntRange(3), help="Cross-validate: every clip is tested once. Default: the split as set."
+)
+@click.option(
+    "--base", metavar="NAME", help="What the others are held against. Default: concat if it takes part, else the first."
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the runs and the table; one to go on with."
+)
+@config_option
+@preset_option
+@set_option
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Runs at a time, on one core each. Default: the number of cores; 1 on a GPU.",
+)
+@device_option
+@json_option
+def compare(
+    cache: str,
+    labels: Path,
+    variants: str,
+    out: Path,
+    config_path: Path | None,
+    preset: str,
+    assignments: tuple[str, ...],
+    device: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Trains variants side by side and prints one table: CCC over seeds, and differences with their intervals.
+
+    Runs lie in OUT/VARIANT/seed-S/fold-K, the table in OUT as table.csv, .md, .json and .png. A seed decides the split
+    as well as the weights, the same for all variants. Run it again to resume, or with more variants or seeds: what is
+    done is skipped. A run that fails is listed with its reason; the others are done; exit code 1.
+    """
+    from ..fusion.config import load_config
+    from ..fusion.experiments.compare import compare as compare_all
+
+    store = open_store(cache)
+    config = load_config(config_path, assignments, chosen_preset(preset, store, labels))
+    names = [name.strip() for name in variants.split(",") if name.strip()]
+    if not names:
+        raise click.UsageError("Name variants with --variants, such as sage,concat.")
+    with Bar("runs") as bar:
+        result = compare_all(
+            store, labels, out, config, names, device=chosen_device(device), progress=bar.count, **options
+        )
+    show(result, as_json, describe_comparison)
+    sys.exit(130 if result["interrupted"] else 1 if result["failures"] else 0)
+
+
+def describe_comparison(result: dict[str, Any]) -> str:
+    """The result of `compare` as text."""
+    lines = [f"{result['num_trained']} runs done, {result['num_skipped']} there already, "
+             f"{len(result['failures'])} failed, of {result['num_cells']}"]  # fmt: skip
+    if result["unlabelled"]:
+        lines.append(f"{len(result['unlabelled'])} clips without labels")
+    if result["interrupted"]:
+        lines.append("interrupted: run the same command to go on")
+    else:
+        lines += [describe_table(result), f"table.csv, .md, .json and .png: {result['out']}"]
+    return "\n".join([*lines, *(f"failed: {row['cell']}: {row['reason']}" for row in result["failures"])])
+
+
+def describe_table(result: dict[str, Any]) -> str:
+    """The table as text."""
+    from ..fusion.experiments.table import NAMES, cost, gain, heading, spread, title
+
+    width = max(len(title(row, result)) for row in result["rows"])
+    head = "  ".join(f"{name:<14}" for name in (*NAMES, "mean, smoothed"))
+    lines = [
+        *heading(result),
+        "CCC, mean ± std over seeds; seconds: median of the trainings (the first gate cross-fits for all)",
+    ]
+    lines.append(f"  {'':<{width}}  {head}  parameters  seconds")
+    for row in result["rows"]:
+        cells = [spread(row["raw"][name]) for name in NAMES] + [spread(row["smoothed"]["mean"])]
+        lines.append(f"  {title(row, result):<{width}}  " + "  ".join(f"{cell:<14}" for cell in cells) + cost(row))
+    others = [row for row in result["rows"] if row["raw_difference"]]
+    if others:
+        lines.append(f"difference to {result['base']}, with 95 % interval (paired bootstrap over clips)")
+        lines.append(f"  {'':<{width}}  " + "  ".join(f"{name:<23}" for name in NAMES).rstrip())
+    for row in others:
+        cells = [f"{gain(row['raw_difference'][name]):<23}" for name in NAMES]
+        lines.append(f"  {title(row, result):<{width}}  " + "  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,94 @@
+"""The output of the command line: bars on standard error, results as text or JSON on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from ..data import InputError
+
+
+def show(result: dict[str, Any], as_json: bool, describe: Callable[[dict[str, Any]], str]) -> None:
+    """Prints a result."""
+    click.echo(json.dumps(result, ensure_ascii=False, indent=2) if as_json else describe(result))
+
+
+def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each clip that failed."""
+    return [f"failed: {row['clip_id']}: {row['reason']}" for row in rows]
+
+
+def chosen_device(name: str) -> str:
+    """The device that a name means.
+
+    Raises:
+        InputError: if this machine has none of it.
+    """
+    import torch
+
+    if name != "auto":
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            got = str(error).splitlines()[0]
+            raise InputError(
+                "--device", expected="a device of this machine", got=got, todo="Use --device cpu."
+            ) from None
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextlib.contextmanager
+def interruptible(doing: str = "Finishing the clips in work") -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C (or SIGTERM, as SLURM sends it) sets; the second stops at once."""
+    stop = threading.Event()
+
+    def asked(number: int, _: object) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+        click.echo(f"\n{doing}; press Ctrl-C again to stop at once.", err=True)
+
+    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Bar:
+    """A progress bar on standard error, silent where that is no terminal."""
+
+    def __init__(self, unit: str) -> None:
+        self.bar = tqdm(unit=f" {unit}", disable=None, dynamic_ncols=True)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def __call__(self, progress: Any) -> None:
+        self.bar.total = progress.num_clips
+        left = "" if progress.eta_s is None else f", {progress.eta_s:.0f} s left"
+        failed = f", {progress.num_failed} failed" if progress.num_failed else ""
+        self.bar.set_postfix_str(f"{progress.frames_per_s:.0f} frames/s{left}{failed}", refresh=False)
+        self.bar.update(progress.num_done + progress.num_skipped + progress.num_failed - self.bar.n)
+        self.bar.refresh()
+
+    def count(self, num_done: int, total: int) -> None:
+        """So many of so many are done."""
+        self.bar.total = total
+        self.bar.update(num_done - self.bar.n)
+        self.bar.refresh()
+
+    def tick(self, *_: object) -> None:
+        """One more of them is done."""
+        self.bar.update(1)

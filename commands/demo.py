@@ -1,0 +1,34 @@
+"""`sage-va demo`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--out", default="demo-out", show_default=True, type=click.Path(path_type=Path), help="A new folder.")
+@click.option("--clips", "num_clips", type=click.IntRange(6), default=16, show_default=True, help="Drawn recordings.")
+@click.option("--seconds", type=click.FloatRange(8), default=28.0, show_default=True, help="Length of each.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.pass_context
+def demo(ctx: click.Context, out: Path, num_clips: int, seconds: float, seed: int) -> None:
+    """Draws talking faces with known valence and arousal and runs every command on them, in about two minutes."""
+    from ..demo.run import run_demo
+
+    group = ctx.find_root().command
+    assert isinstance(group, click.Group)
+    run_demo(out, lambda *command: _run(group, command), num_clips=num_clips, seconds=seconds, seed=seed)
+
+
+def _run(group: click.Group, command: Sequence[str]) -> None:
+    """Runs one command of the group, as a shell would."""
+    click.secho(f"\n$ sage-va {shlex.join(command)}", bold=True)
+    try:
+        group.main(args=list(command), standalone_mode=False)
+    except SystemExit as stop:
+        if stop.code:
+            raise

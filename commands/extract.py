@@ -1,0 +1,198 @@
+"""`sage-va extract`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ..data import open_store
+from .console import Bar, chosen_device, failures, interruptible, show
+from .options import extraction_options, face_options, json_option, store_options
+
+
+@click.command()
+@click.argument("media", nargs=-1, required=True)
+@click.option("--out", "cache", required=True, help="The cache: *.zarr, *.h5 or icechunk://PLACE; made or added to.")
+@click.option(
+    "--visual",
+    metavar="NAME",
+    help="A timm model, e.g. vit_small_patch14_dinov2.lvd142m, or an encoder that a package adds.",
+)
+@click.option(
+    "--audio",
+    metavar="NAME",
+    help="A wav2vec2, HuBERT, WavLM or Whisper model (hub id or directory), or an encoder that a package adds.",
+)
+@click.option(
+    "--visual-weights",
+    default="hub",
+    show_default=True,
+    help="hub, random (untrained), or a FILE (.safetensors, .pth).",
+)
+@click.option(
+    "--audio-weights",
+    type=click.Choice(["hub", "random"]),
+    default="hub",
+    show_default=True,
+    help="hub: those of the name or directory; random: untrained.",
+)
+@extraction_options
+@click.option("--layer", default="last", show_default=True, help="Layer of the audio encoder: last, N, or A-B (mean).")
+@click.option("--vad", is_flag=True, help="Measure how likely each step of sound holds a voice (needs silero-vad).")
+@click.option(
+    "--faces",
+    type=click.Choice(["full", "crops", "detect"]),
+    default="full",
+    show_default=True,
+    help="What is encoded: the whole frame, ready-made crops (folders of 00001.jpg …), or faces found, followed and "
+    "aligned.",
+)
+@face_options
+@click.option(
+    "--fps",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Resample video by time to this rate; for crop "
+    "folders without a video, the rate of their images. Default: every frame at its own time.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the encoders; auto is float32 on a CPU.",
+)
+@click.option(
+    "--store-dtype",
+    type=click.Choice(["float16", "bfloat16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="How embeddings are stored.",
+)
+@store_options
+@click.option("--overwrite", is_flag=True, help="Compute again what is there already.")
+@click.option("--rehash", is_flag=True, help="Hash media again whose hash is known.")
+@click.option("--retry-failed", is_flag=True, help="Try clips again that failed before, from the same bytes.")
+@click.option("--max-failures", type=click.IntRange(0), help="Give up when more clips than this have failed.")
+@click.option("--shard", metavar="K/N", help="Do the K-th of N equal parts of the clips, as in a SLURM array.")
+@click.option(
+    "--workers",
+    "num_processes",
+    type=click.IntRange(1),
+    help="Processes that share the clips; default: one for each GPU, or one.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the workers run: on this machine, or on a Ray cluster.",
+)
+@click.option(
+    "--ray-address", metavar="ADDRESS", help="Of the Ray cluster: auto, HOST:PORT …; default: found or started."
+)
+@click.option("--dry-run", is_flag=True, help="Count clips, frames, hours and bytes; estimate the time from a sample.")
+@json_option
+def extract(
+    media: tuple[str, ...],
+    cache: str,
+    visual: str | None,
+    visual_weights: str,
+    audio: str | None,
+    audio_weights: str,
+    layer: str,
+    vad: bool,
+    face_detector: str,
+    face_weights: str | None,
+    face_margin: float,
+    device: str,
+    precision: str,
+    licence: str | None,
+    restricted: bool | None,
+    shard: str | None,
+    num_processes: int | None,
+    engine: str,
+    ray_address: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Caches frame-level embeddings of MEDIA: files, folders, globs, or a CSV/JSONL manifest.
+
+    A manifest has columns clip_id, path and, if wanted, subject_id, start_s, end_s, crops, fps, person. Run it again to
+    resume: what is done is skipped. A clip that fails is listed with its reason; the others are done; exit code 1.
+    """
+    from ..data.manifest import find_sources, part_of
+    from ..extract.engine.dry_run import plan
+    from ..extract.engine.pipeline import extract as extract_all
+    from ..extract.engine.scheduler import extract_with, find_engine
+    from ..extract.engine.workers import Recipe
+    from ..extract.identity import ExtractOptions
+
+    if not (visual or audio):
+        raise click.UsageError("Name an encoder with --visual, --audio, or both.")
+    listed = find_sources(media)
+    sources = part_of(listed, shard) if shard else listed
+    finder = face_finder(options["faces"], face_detector, face_weights, face_margin)
+    extract_options = ExtractOptions(**options, finder=finder)
+    names = {"visual": visual, "visual_weights": visual_weights, "audio": audio, "audio_weights": audio_weights}
+    recipe = Recipe({**names, "layer": layer, "vad": vad, "precision": precision})
+    if dry_run:
+        show(asdict(plan(sources, *recipe.make(chosen_device(device)), extract_options)), as_json, describe_plan)
+        return
+    one = chosen_device(device) if engine == "local" else device
+    workers = find_engine(engine, device=device, num_workers=num_processes, address=ray_address)
+    eyes, ears = (None, None) if workers else recipe.make(one)
+    store = open_store(cache, "a", licence=licence, restricted=restricted)
+    store.log("list", clips=len(listed))
+    with Bar("clips") as bar, interruptible() as stop:
+        if workers:
+            summary = extract_with(workers, sources, store, recipe, options=extract_options, progress=bar, stop=stop)
+        else:
+            summary = extract_all(
+                sources, store, visual=eyes, audio=ears, options=extract_options, progress=bar, stop=stop
+            )
+    result = {**asdict(summary), "bottleneck": summary.bottleneck, "interrupted": stop.is_set()}
+    show(result, as_json, describe_extraction)
+    sys.exit(130 if stop.is_set() else 1 if summary.failures else 0)
+
+
+def face_finder(faces: str, detector: str, weights: str | None, margin: float) -> Any:
+    """Returns a face finder for `--faces detect`, else None."""
+    if faces != "detect":
+        if weights or detector != "yunet":
+            raise click.UsageError("--face-detector and --face-weights go with --faces detect.")
+        return None
+    from ..extract.faces.finder import FaceFinder
+
+    return FaceFinder.of(detector, weights, margin=margin)
+
+
+def describe_plan(result: dict[str, Any]) -> str:
+    """A `Plan`, as plain values, as text."""
+    unreadable = f", {result['num_unreadable']} of them unreadable" if result["num_unreadable"] else ""
+    minutes = result["estimated_s"] / 60 if result["estimated_s"] is not None else None
+    return (
+        f"{result['num_clips']} clips{unreadable}; by their headers about {result['num_frames']} frames, "
+        f"{result['media_s'] / 3600:.2f} h, {result['cache_bytes'] / 1e6:.1f} MB of features"
+        + (f"; about {minutes:.1f} min here, by a sample" if minutes is not None else "")
+    )
+
+
+def describe_extraction(result: dict[str, Any]) -> str:
+    """A `Summary`, as plain values, as text."""
+    lines = [
+        f"{result['num_done']} clips done, {result['num_skipped']} there already, {len(result['failures'])} failed; "
+        f"{result['num_frames']} frames and {result['audio_s']:.0f} s of sound in {result['wall_s']:.1f} s"
+    ]
+    lines.append(f"streams: {', '.join(result['streams'])}")
+    lines += [f"no face found, all frames masked: {clip_id}" for clip_id in result["without_face"]]
+    if result["num_done"]:
+        shares = {part: f"{100 * busy / result['wall_s']:.0f} %" for part, busy in result["busy_s"].items()}
+        others = ", ".join(f"{part} {share}" for part, share in shares.items() if part != result["bottleneck"])
+        lines.append(f"bottleneck: {result['bottleneck']}, busy {shares[result['bottleneck']]} of the time ({others})")
+    if result["interrupted"]:
+        lines.append("interrupted: the clips in work were finished; run the same command to go on")
+    return "\n".join([*lines, *failures(result["failures"])])

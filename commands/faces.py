@@ -1,0 +1,42 @@
+"""`sage-va faces`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .console import show
+from .extract import face_finder
+from .options import face_options, json_option
+
+
+@click.command()
+@click.argument("clip", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The video to write, an .mp4.")
+@face_options
+@json_option
+def faces(
+    clip: Path,
+    out: Path,
+    person: str,
+    face_detector: str,
+    face_weights: str | None,
+    face_margin: float,
+    as_json: bool,
+) -> None:
+    """Shows what `extract --faces detect` cuts out of CLIP: a video of the crops, grey where the face is not seen."""
+    from ..data.manifest import Source
+    from ..extract.faces.preview import write_crops
+
+    if person == "all":
+        raise click.UsageError("Name one person: largest, left or right.")
+    source = Source(clip.name, path=clip, person=person)
+    finder = face_finder("detect", face_detector, face_weights, face_margin)
+    show(write_crops(source, out, finder), as_json, describe_crops)
+
+
+def describe_crops(result: dict[str, Any]) -> str:
+    """The result of `write_crops` as text."""
+    return "\n".join(f"{name}: {value}" for name, value in result.items())

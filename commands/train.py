@@ -1,0 +1,189 @@
+"""`sage-va train`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from ..data import open_store
+from .console import chosen_device, interruptible, show
+from .options import (
+    config_option,
+    device_option,
+    json_option,
+    labels_option,
+    preset_option,
+    set_option,
+    track_option,
+)
+
+
+@click.command()
+@click.argument("cache")
+@labels_option
+@click.option(
+    "--out", "run", required=True, type=click.Path(path_type=Path), help="Folder of the run, which must be new."
+)
+@config_option
+@click.option(
+    "--variant", metavar="NAME", help="Short for --set model.variant=…: sage, concat, gmu … (`sage-va variants`)."
+)
+@click.option("--seed", type=int, help="Short for --set seed=….")
+@preset_option
+@set_option
+@device_option
+@track_option
+@click.option("--resume", is_flag=True, help="Go on with what --out holds, if anything; the result is the same.")
+@click.option("--show-config", is_flag=True, help="Print the resolved configuration and stop.")
+@json_option
+def train(
+    cache: str,
+    labels: Path,
+    run: Path,
+    config_path: Path | None,
+    variant: str | None,
+    seed: int | None,
+    preset: str,
+    assignments: tuple[str, ...],
+    device: str,
+    track: tuple[str, ...],
+    resume: bool,
+    show_config: bool,
+    as_json: bool,
+) -> None:
+    """Trains a fusion model on cached features.
+
+    `--set split.folds=8` trains one run per fold; `eval` then pools their held-out clips into one score. Ctrl-C (or
+    SIGTERM) saves the state and stops, exit code 130; `--resume` goes on from there, also after a crash.
+    """
+    from ..fusion.config import load_config
+    from ..fusion.distributed import is_main
+    from ..fusion.models.variants import resolve
+    from ..fusion.result import plain
+    from ..fusion.training.train import train as fit
+
+    short = [f"model.variant={variant}"] * bool(variant) + [f"seed={seed}"] * (seed is not None)
+    store = open_store(cache)
+    config = resolve(load_config(config_path, [*short, *assignments], chosen_preset(preset, store, labels)))
+    if show_config:
+        click.echo(config.to_yaml(), nl=False)
+        return
+    with TrainLog(config, quiet=as_json) as log, interruptible("Saving the state") as stop:
+        try:
+            runs = fit(
+                store,
+                labels,
+                run,
+                config,
+                device=chosen_device(device),
+                resume=resume,
+                stop=stop.is_set,
+                track=track,
+                log=log,
+            )
+        except KeyboardInterrupt:
+            click.echo("interrupted: run the same command with --resume to go on", err=True)
+            sys.exit(130)
+    if not is_main():
+        return
+    show(
+        plain({"runs": [str(path) for path in runs], "val": log.scores, "random_weights": log.random_weights}),
+        as_json,
+        describe_training,
+    )
+
+
+def chosen_preset(name: str, store: Any, labels: Path) -> str:
+    """The preset that is meant."""
+    from ..fusion.config import suited_preset
+    from ..fusion.training.labelled import labelled_hours
+
+    if name == "auto":
+        hours = labelled_hours(store, labels)
+        name = suited_preset(hours)
+        click.echo(f"preset {name}: {hours:.1f} h of labelled recordings", err=True)
+    return name
+
+
+class TrainLog:
+    """Prints what the trainer reports: a bar of epochs per run, warnings, scores."""
+
+    def __init__(self, config: Any, quiet: bool) -> None:
+        self.config, self.quiet = config, quiet
+        self.scores: list[dict[str, float]] = []
+        self.random_weights: list[str] = []
+        self.bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> TrainLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        getattr(self, f"_{event['event']}")(event)
+
+    def _loaded(self, event: dict[str, Any]) -> None:
+        self._say(f"{event['num_clips']} labelled clips, {event['placement']}")
+        if event["num_without_subject"] and self.config.split.by == "subject":
+            self._say(f"{event['num_without_subject']} of them without subject_id: each recording stands for itself")
+        for name, places in (("without labels", event["unlabelled"]), ("labels without a clip", event["unused"])):
+            if places:
+                self._say(f"{len(places)} {name}: {_some(places)}")
+        self.random_weights = event["random_weights"]
+        if event["random_weights"]:
+            self._say(f"Untrained encoder (random weights): {', '.join(event['random_weights'])}")
+
+    def _run(self, event: dict[str, Any]) -> None:
+        self._close()
+        self.bar = tqdm(
+            total=self.config.train.epochs, unit=" epochs", disable=True if self.quiet else None, leave=True
+        )
+        self.bar.set_description(Path(event["path"]).name)
+
+    def _model(self, event: dict[str, Any]) -> None:
+        model, hz = self.config.model, self.config.data.grid_hz
+        sees = f"its TCN sees {event['receptive_steps']} steps ({event['receptive_steps'] / hz:.1f} s)"
+        if not self.scores:
+            self._say(f"{model.variant}: {event['num_parameters']:,} parameters, {sees}")
+
+    def _crossfit(self, event: dict[str, Any]) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"cross-fitting {event['stream']} {event['fold'] + 1}/{event['num_folds']}")
+
+    def _epoch(self, event: dict[str, Any]) -> None:
+        if self.bar is not None:
+            val = event.get("val", {}).get("mean", float("nan"))
+            self.bar.set_postfix_str(f"val CCC {val:.3f}, {event['windows_per_s']:.0f} windows/s")
+            self.bar.update(event["epoch"] + 1 - self.bar.n)
+
+    def _tracker(self, event: dict[str, Any]) -> None:
+        click.echo(f"tracker {event['name']} failed, the training goes on without it: {event['reason']}", err=True)
+
+    def _done(self, event: dict[str, Any]) -> None:
+        self._close()
+        val = event["val"]
+        self.scores.append(val)
+        self._say(f"{event['path']}: validation CCC {val['mean']:.3f} (V {val['valence']:.3f}, A {val['arousal']:.3f})")
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            click.echo(text, err=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+
+
+def describe_training(result: dict[str, Any]) -> str:
+    """The runs of a training as text."""
+    return "\n".join(f"done: {path}" for path in result["runs"]) + "\nScore it with `sage-va eval`."

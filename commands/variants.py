@@ -1,0 +1,18 @@
+"""`sage-va variants`."""
+
+from __future__ import annotations
+
+import click
+
+from .console import show
+from .options import json_option
+
+
+@click.command()
+@json_option
+def variants(as_json: bool) -> None:
+    """Lists the fusion variants, also those that packages add, and where each comes from."""
+    from ..fusion.models.variants import find_variant, variant_names
+
+    result = {name: find_variant(name).source for name in variant_names()}
+    show(result, as_json, lambda result: "\n".join(f"{name:<20} {source}" for name, source in result.items()))
