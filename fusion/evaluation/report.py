@@ -104,6 +104,7 @@ def plot_clip(
     prediction: Prediction,
     streams: Sequence[str],
     *,
+    name: str = "prediction",
     truth: Truth | None = None,
     other: tuple[str, Prediction] | None = None,
     spans: Sequence[tuple[float, float, str]] = (),
@@ -115,6 +116,7 @@ def plot_clip(
         path: .png, .svg or .pdf.
         prediction: what is shown in colour.
         streams: name of each of the M streams.
+        name: name of the prediction in the legend.
         truth: gold standard, drawn in black.
         other: name and prediction of a second model, drawn dashed.
         spans: (start_s, end_s, name) of stages to shade.
@@ -126,21 +128,23 @@ def plot_clip(
     from matplotlib import pyplot as plt
 
     num_rows = 2 + (prediction.reliability is not None)
-    figure, axes = plt.subplots(num_rows, 1, figsize=(10, 2 * num_rows + 0.5), sharex=True, layout="constrained")
+    figure, axes = plt.subplots(num_rows, 1, figsize=(10, 1.8 * num_rows + 0.6), sharex=True, layout="constrained")
     for target, axis in enumerate(axes[:2]):
         if truth is not None:
-            axis.plot(truth.times_s, np.where(truth.mask, truth.va[:, target], np.nan), color="black", label="truth")
+            axis.plot(
+                truth.times_s, np.where(truth.mask, truth.va[:, target], np.nan), color="black", label="gold standard"
+            )
         if other is not None:
-            axis.plot(other[1].times_s, other[1].va[:, target], "--", color="grey", lw=1, label=other[0])
-        axis.plot(prediction.times_s, prediction.va[:, target], color=COLOURS[target], label="prediction")
+            axis.plot(other[1].times_s, other[1].va[:, target], "--", color="grey", lw=1.2, label=other[0])
+        axis.plot(prediction.times_s, prediction.va[:, target], color=COLOURS[target], label=name)
         axis.set(ylabel=TARGETS[target], ylim=(-1.05, 1.05))
-        axis.legend(loc="lower right", fontsize="x-small", ncols=3)
     if prediction.reliability is not None:
         for m, stream in enumerate(streams):
             shown = np.where(prediction.mask[:, m], prediction.reliability[:, m], np.nan)
             axes[2].plot(prediction.times_s, shown, color=COLOURS[(m + 2) % len(COLOURS)], label=stream)
         axes[2].set(ylabel="reliability", ylim=(0, 1))
-        axes[2].legend(loc="lower right", fontsize="x-small", ncols=3)
+    for axis in axes:
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", frameon=False)
     _shade(axes, spans)
     axes[-1].set(xlabel="time (s)", xlim=(prediction.times_s[0], prediction.times_s[-1]))
     figure.suptitle(title, fontsize="medium")
@@ -156,4 +160,4 @@ def _shade(axes: Any, spans: Sequence[tuple[float, float, str]]) -> None:
             axis.axvspan(start, end, color=f"C{names.index(name)}", alpha=0.1, lw=0)
             axis.axvline(start, color="grey", alpha=0.4, lw=0.8)
         text = name.replace("_", "\n")
-        axes[0].text((start + end) / 2, 1.1, text, ha="center", va="bottom", fontsize="x-small", color="dimgrey")
+        axes[0].text((start + end) / 2, 1.1, text, ha="center", va="bottom", fontsize="small", color="dimgrey")

@@ -87,3 +87,18 @@ def test_picture_of_a_clip(tmp_path: Path, gate: bool) -> None:
     )
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert path.stat().st_size > 10_000
+
+
+def test_legends_cover_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib import pyplot as plt
+
+    figures: list[Any] = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    plot_clip(tmp_path / "clip.png", PREDICTION, ["visual", "audio"], name="sage", truth=TRUTH)
+    monkeypatch.undo()
+    (figure,) = figures
+    legends = [axis.get_legend() for axis in figure.axes]
+    plt.close(figure)
+    assert [text.get_text() for text in legends[0].get_texts()] == ["gold standard", "sage"]
+    for axis, legend in zip(figure.axes, legends, strict=True):
+        assert not axis.get_window_extent().overlaps(legend.get_window_extent())
