@@ -101,15 +101,16 @@ class Corpus:
         )
 
     def to(self, device: torch.device) -> Corpus:
-        """The same corpus on another device."""
+        """Returns the corpus with its tensors on another device."""
+        mask = self.mask.to(device)
         return replace(
             self,
             values=[values.to(device) for values in self.values],
             quality=[quality.to(device) for quality in self.quality],
-            mask=self.mask.to(device),
+            mask=mask,
             va=self.va.to(device),
             va_mask=self.va_mask.to(device),
-            device=device,
+            device=mask.device,  # "cuda" is not equal to "cuda:0", the device of every tensor sent to "cuda"
         )
 
 

@@ -31,6 +31,7 @@ def place(corpus: Corpus, device: torch.device) -> tuple[Corpus, str]:
 
     On a CPU it stays as it is: features are mapped from their training form, and the system keeps in memory what fits.
     """
+    device = torch.empty(0, device=device).device  # with its index, as tensors have it
     size, free = num_bytes(corpus), free_bytes(device)
     if device.type == "cpu":
         return corpus, f"{size / 1e9:.2f} GB mapped into memory"
