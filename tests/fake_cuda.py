@@ -37,11 +37,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 GPU_BYTES = 1 << 36
 # Operations that change how memory is read, or reserve it, and start nothing on a device.
-NO_KERNEL = set(
-    "alias as_strided chunk detach detach_ diagonal empty empty_like empty_strided expand is_pinned lift_fresh movedim "
-    "mT narrow new_empty new_empty_strided permute reshape select set_ slice split split_with_sizes squeeze t "
-    "transpose unbind unfold unsqueeze view _reshape_alias _unsafe_view".split()
-)
+# fmt: off
+NO_KERNEL = {
+    "alias", "as_strided", "chunk", "detach", "detach_", "diagonal", "empty", "empty_like", "empty_strided",
+    "expand", "is_pinned", "lift_fresh", "movedim", "mT", "narrow", "new_empty", "new_empty_strided", "permute",
+    "reshape", "select", "set_", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose", "unbind",
+    "unfold", "unsqueeze", "view", "_reshape_alias", "_unsafe_view",
+}
+# fmt: on
 
 
 @dataclass(frozen=True)
