@@ -59,7 +59,7 @@ class Copied:
 
 @dataclass
 class Launches:
-    """What was asked of the device: the number of kernels, and the copies to and from it."""
+    """Work asked of the device: the number of kernels, and the copies to and from it."""
 
     num_kernels: int = 0
     copies: list[Copied] = field(default_factory=list[Copied])
@@ -103,7 +103,7 @@ def on_cuda(free_bytes: int = GPU_BYTES) -> Iterator[FakeCuda]:
 
 
 def _replaced(free_bytes: int) -> list[tuple[Any, str, Any]]:
-    """What torch asks the driver, and the answers of one GPU."""
+    """Stand-ins for what torch asks the driver, with the answers of one GPU."""
     generator, optimiser = torch.Generator, torch.optim.Optimizer
     state = torch.get_rng_state()
     checks = [name for name in dir(optimiser) if name.endswith("_graph_capture_health_check")]
