@@ -19,9 +19,9 @@ def corpus_of() -> Corpus:
 
 
 def tensors(windows: Windows) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    windows.each(lambda tensor: found.append(tensor) or tensor)
-    return found
+    every: list[torch.Tensor] = []
+    windows.each(lambda tensor: every.append(tensor) or tensor)
+    return every
 
 
 @pytest.mark.parametrize("device", CUDA, ids=str)
