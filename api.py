@@ -148,7 +148,7 @@ def predict_to_csv(
         device: where to compute.
         progress: called as clips are done.
         extraction: options of the extractor: visual_weights (a file), audio (a model directory), face_weights (a file),
-            batch_size, num_workers.
+            batch_size, num_decode_threads.
 
     Returns:
         `{"run", "streams", "random_weights", "num_models", "out", "clips", "failures"}`, also in `predictions.json`.

@@ -76,7 +76,7 @@ def measure(kind: str, num_workers: int, media: Path, batch_s: float) -> tuple[f
         gate.mkdir()
         store = open_store(Path(folder, "a.zarr"), "a")
         recipe = Recipe({"batch_s": batch_s, "gate": str(gate), "num_workers": num_workers}, "scale:sleeper")
-        options = ExtractOptions(batch_size=BATCH, num_workers=1)
+        options = ExtractOptions(batch_size=BATCH, num_decode_threads=1)
         sources = find_sources([str(media)])
         ends = []
 

@@ -59,7 +59,7 @@ def extraction_options(command: Command) -> Command:
             click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames a batch."),
             click.option(
                 "--decode-threads",
-                "num_workers",
+                "num_decode_threads",
                 type=click.IntRange(1),
                 help="Decoder threads of each process; default: by the number of cores.",
             ),

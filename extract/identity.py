@@ -39,7 +39,7 @@ class ExtractOptions:
         finder: what "detect" finds and cuts faces with.
         person: whom of those that it finds; "left", "right" and "all" make clips `<clip_id>#<person>`.
         batch_size: frames per device batch. Another size may change the last bit of a feature, not more.
-        num_workers: decoder threads; None = chosen by the number of cores.
+        num_decode_threads: decoder threads; None = chosen by the number of cores.
         num_cores: cores to keep busy; None = all that this process may use.
         overwrite: make streams anew that the cache already has.
         rehash: read media whose hash is known again.
@@ -56,7 +56,7 @@ class ExtractOptions:
     finder: FaceFinder | None = None
     person: str = "largest"
     batch_size: int = 32
-    num_workers: int | None = None
+    num_decode_threads: int | None = None
     num_cores: int | None = None
     overwrite: bool = False
     rehash: bool = False
@@ -75,7 +75,7 @@ class ExtractOptions:
         _check(self.fps is None or 0 < self.fps <= 1000, "--fps", "frames per second above 0", self.fps)
         _check(self.store_dtype in STORE_DTYPES, "--store-dtype", " | ".join(STORE_DTYPES), self.store_dtype)
         _check(self.batch_size >= 1, "--batch-size", "1 or more", self.batch_size)
-        _check(self.num_workers is None or self.num_workers >= 1, "--num-workers", "1 or more", self.num_workers)
+        _check(self.num_decode_threads is None or self.num_decode_threads >= 1, "--decode-threads", "1 or more", self.num_decode_threads)
         _check(self.num_cores is None or self.num_cores >= 1, "num_cores", "1 or more", self.num_cores)
 
     @property

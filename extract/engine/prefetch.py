@@ -100,7 +100,7 @@ class DecodeAhead:
         self._lock = threading.Lock()
         self._busy_s = 0.0
         self._num_cores = options.num_cores or num_cores()
-        wanted = options.num_workers or max(1, min(MAX_WORKERS, self._num_cores // 2))
+        wanted = options.num_decode_threads or max(1, min(MAX_WORKERS, self._num_cores // 2))
         self._num_workers = max(1, min(wanted, len(sources))) if isinstance(sources, Sequence) else wanted
         self._watchdog: Watchdog[Assembly] = Watchdog(self._give_up)
         self._at_work: dict[Assembly, threading.Thread] = {}

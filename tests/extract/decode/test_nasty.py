@@ -16,7 +16,7 @@ from sage_va.extract.identity import ExtractOptions, stream_of
 from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
 
 pytestmark = pytest.mark.shared
-OPTIONS = ExtractOptions(batch_size=32, num_workers=2)
+OPTIONS = ExtractOptions(batch_size=32, num_decode_threads=2)
 HANGS_S = 400
 
 NO_VIDEO = "expected a video stream, got sound only. Leave it out, or extract the voice alone"

@@ -102,7 +102,7 @@ def test_options_that_change_numbers_change_the_name(vit):
     base = stream_of(vit, OPTIONS)
     for changed in (ExtractOptions(faces="crops"), ExtractOptions(fps=5.0), ExtractOptions(store_dtype="float32")):
         assert stream_of(vit, changed) != base
-    for same in (ExtractOptions(batch_size=3), ExtractOptions(num_workers=2), ExtractOptions(overwrite=True)):
+    for same in (ExtractOptions(batch_size=3), ExtractOptions(num_decode_threads=2), ExtractOptions(overwrite=True)):
         assert stream_of(vit, same) == base
     assert stream_name("visual", vit.alias, fingerprint_of(vit, OPTIONS)) == base
 

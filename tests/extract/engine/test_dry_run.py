@@ -39,7 +39,7 @@ def media(tmp_path_factory):
 def test_time_is_scaled_from_the_first_seconds_of_three_clips(media, slow, monkeypatch):
     monkeypatch.setattr("sage_va.extract.engine.pipeline.num_cores", lambda: 1)
     slow.num_batches = 0
-    options = ExtractOptions(batch_size=1, num_workers=1)
+    options = ExtractOptions(batch_size=1, num_decode_threads=1)
     found = plan(find_sources([str(media)]), slow, options=options)
     assert found.media_s == pytest.approx(40, abs=2)
     assert slow.num_batches == 3 * 8  # 4 s of 2 images a second

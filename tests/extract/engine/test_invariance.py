@@ -89,7 +89,7 @@ def test_any_number_of_threads_within_the_tolerance(encoder):
 
 def run(sources, encoder, folder, **options):
     store = open_store(folder / f"{len(list(folder.iterdir()))}.zarr", "a")
-    made = ExtractOptions(**{"batch_size": 8, "num_workers": 1, "store_dtype": "float32", **options})
+    made = ExtractOptions(**{"batch_size": 8, "num_decode_threads": 1, "store_dtype": "float32", **options})
     extract(sources, store, **{encoder.modality: encoder}, options=made)
     stream = stream_of(encoder, made)
     return {clip_id: store.read(clip_id, stream).values for clip_id in store.clip_ids()}
@@ -102,9 +102,9 @@ def test_a_run_gives_the_same_bits_alone_in_company_with_any_workers(encoder, me
     alone = {}
     for source in sources:
         alone |= run([source], encoder, tmp_path)
-    others = [alone, run(sources[::-1], encoder, tmp_path, num_workers=3)]
+    others = [alone, run(sources[::-1], encoder, tmp_path, num_decode_threads=3)]
     monkeypatch.setattr(pipeline, "num_cores", lambda: 5)  # so many batches at once
-    others.append(run(sources, encoder, tmp_path, num_workers=2))
+    others.append(run(sources, encoder, tmp_path, num_decode_threads=2))
     for found in others:
         for clip_id, values in together.items():
             np.testing.assert_array_equal(found[clip_id], values)

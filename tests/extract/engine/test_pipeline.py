@@ -27,7 +27,7 @@ from sage_va.extract.identity import ExtractOptions, stream_of
 from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
 from sage_va.tests.media import grey_frames, noisy_frames, tone, write_crops, write_media
 
-OPTIONS = ExtractOptions(batch_size=8, num_workers=2)
+OPTIONS = ExtractOptions(batch_size=8, num_decode_threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +121,11 @@ def test_variable_frame_rate_reaches_the_cache(whole, eyes, ears):
     np.testing.assert_allclose(times, [(512 * k + 99 * (k % 3)) / 12800 for k in range(13)])
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
-def test_workers_and_order_change_nothing(media, eyes, ears, whole, tmp_path, num_workers):
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_workers_and_order_change_nothing(media, eyes, ears, whole, tmp_path, num_threads):
     store = open_store(tmp_path / "a.zarr", "a")
     sources = find_sources([str(media)])[::-1]
-    options = ExtractOptions(batch_size=8, num_workers=num_workers)
+    options = ExtractOptions(batch_size=8, num_decode_threads=num_threads)
     extract(sources, store, visual=eyes, audio=ears, options=options)
     assert store.content_sha256() == whole.content_sha256()
     assert files(store) == files(whole)
@@ -326,7 +326,7 @@ def test_an_interrupt_stops_cleanly(media, eyes, tmp_path, monkeypatch, at):
 def test_a_tiny_queue_gives_the_same_cache(media, eyes, ears, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(ahead, "QUEUE_BYTES", 1)
     store = open_store(tmp_path / "a.zarr", "a")
-    options = ExtractOptions(batch_size=8, num_workers=3)
+    options = ExtractOptions(batch_size=8, num_decode_threads=3)
     extract(find_sources([str(media)]), store, visual=eyes, audio=ears, options=options)
     assert files(store) == files(whole)
 
@@ -335,7 +335,7 @@ KILLED = """
     import os, signal, sys
     from sage_va.data import open_store
     from sage_va.data.manifest import find_sources
-    from sage_va.data.store_zarr import ZarrStore
+    from sage_va.data.store.zarr_store import ZarrStore
     from sage_va.extract.identity import ExtractOptions, encoders_from
     from sage_va.extract.pipeline import extract
 
@@ -353,7 +353,7 @@ KILLED = """
     eyes, ears = encoders_from(
         visual="{name}", visual_weights="random", audio=audio, audio_weights="random", device="cpu"
     )
-    options = ExtractOptions(batch_size=8, num_workers=2)
+    options = ExtractOptions(batch_size=8, num_decode_threads=2)
     extract(find_sources([media]), open_store(cache, "a"), visual=eyes, audio=ears, options=options)
 """
 
@@ -416,7 +416,7 @@ def test_misuse_is_refused(eyes, tmp_path):
     with pytest.raises(InputError, match="expected each clip_id once"):
         extract([Source("a", path=tmp_path), Source("a", path=tmp_path)], store, visual=eyes)
     assert extract([], store, visual=eyes).num_done == 0
-    for wrong in ({"faces": "some"}, {"fps": 0}, {"store_dtype": "int8"}, {"batch_size": 0}, {"num_workers": 0}):
+    for wrong in ({"faces": "some"}, {"fps": 0}, {"store_dtype": "int8"}, {"batch_size": 0}, {"num_decode_threads": 0}):
         with pytest.raises(InputError, match="--"):
             ExtractOptions(**wrong)
 
@@ -474,7 +474,7 @@ def test_a_clip_that_failed_is_not_tried_again_until_asked(media, eyes, tmp_path
     assert again.reason == f"{first.reason} (as before; --retry-failed tries it again)"
     assert summary.num_frames == 0
     assert [line["reason"] for line in store.journal() if line["event"] == "failure"] == [first.reason]
-    retry = ExtractOptions(batch_size=8, num_workers=2, retry_failed=True)
+    retry = ExtractOptions(batch_size=8, num_decode_threads=2, retry_failed=True)
     assert extract(sources, store, visual=eyes, options=retry).failures == [first]
     bad.write_bytes(whole)
     assert extract(sources, store, visual=eyes, options=OPTIONS).num_done == 1
@@ -484,7 +484,7 @@ def test_a_clip_that_failed_is_not_tried_again_until_asked(media, eyes, tmp_path
 def test_too_many_failures_end_the_run(media, eyes, tmp_path):
     for k in range(4):
         (tmp_path / f"{k}.mp4").write_bytes(b"not a video" * 50)
-    options = ExtractOptions(num_workers=1, max_failures=1)
+    options = ExtractOptions(num_decode_threads=1, max_failures=1)
     with pytest.raises(InputError, match=r"extract: expected at most 1 failures, got 2, the last 1\.mp4: .*Mend the"):
         extract(find_sources([str(tmp_path)]), open_store(tmp_path / "a.zarr", "a"), visual=eyes, options=options)
     assert no_threads_left()
@@ -494,7 +494,7 @@ def test_asked_to_stop_it_finishes_what_it_began(media, eyes, ears, whole, tmp_p
     monkeypatch.setattr(ahead, "QUEUE_BYTES", 1)
     monkeypatch.setattr(pipeline, "num_cores", lambda: 1)
     store, sources, stop = open_store(tmp_path / "a.zarr", "a"), find_sources([str(media)]), threading.Event()
-    options = ExtractOptions(batch_size=8, num_workers=1)
+    options = ExtractOptions(batch_size=8, num_decode_threads=1)
 
     monkeypatch.setattr(pipeline, "_PROGRESS_EVERY_S", 0)  # so that it is asked while the first clip is decoded
 

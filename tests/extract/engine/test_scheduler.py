@@ -29,7 +29,7 @@ from sage_va.extract.identity import ExtractOptions
 from sage_va.tests.encoders import TINY_VIT
 from sage_va.tests.media import noisy_frames, write_media
 
-OPTIONS = ExtractOptions(batch_size=8, num_workers=2)
+OPTIONS = ExtractOptions(batch_size=8, num_decode_threads=2)
 HERE = "sage_va.tests.extract.engine.test_scheduler"
 STREAMS = ("visual/toy-00000000",)
 

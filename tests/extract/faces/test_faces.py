@@ -232,7 +232,7 @@ def eyes():
 
 
 def run(media, store, eyes, finder, person="largest", **options):
-    made = ExtractOptions(faces="detect", finder=finder, person=person, batch_size=8, num_workers=2)
+    made = ExtractOptions(faces="detect", finder=finder, person=person, batch_size=8, num_decode_threads=2)
     summary = extract(media, store, visual=eyes, options=made, **options)
     return summary, stream_of(eyes, made)
 
