@@ -122,7 +122,7 @@ BROKEN = {
 }
 CLASS = """
 import numpy as np
-from sage_va.extract.encoder import VisualEncoder
+from sage_va.extract.encoders.base import VisualEncoder
 
 class Broken(VisualEncoder):
     dim, size = 5, (8, 8)

@@ -337,7 +337,7 @@ KILLED = """
     from sage_va.data.manifest import find_sources
     from sage_va.data.store.zarr_store import ZarrStore
     from sage_va.extract.identity import ExtractOptions, encoders_from
-    from sage_va.extract.pipeline import extract
+    from sage_va.extract.engine.pipeline import extract
 
     media, audio, cache, at = sys.argv[1:]
     count, publish = 0, ZarrStore._save_entry

@@ -398,8 +398,8 @@ ABANDONED = """
     import sys
     from sage_va.data import open_store
     from sage_va.data.manifest import find_sources
-    from sage_va.extract.cluster import extract_with
-    from sage_va.extract.workers import LocalEngine, Recipe
+    from sage_va.extract.engine.scheduler import extract_with
+    from sage_va.extract.engine.workers import LocalEngine, Recipe
 
     if __name__ == "__main__":
         engine = LocalEngine(["cpu"] * 2)
