@@ -75,8 +75,8 @@ class ExtractOptions:
         _check(self.fps is None or 0 < self.fps <= 1000, "--fps", "frames per second above 0", self.fps)
         _check(self.store_dtype in STORE_DTYPES, "--store-dtype", " | ".join(STORE_DTYPES), self.store_dtype)
         _check(self.batch_size >= 1, "--batch-size", "1 or more", self.batch_size)
-        _check(self.num_decode_threads is None or self.num_decode_threads >= 1, "--decode-threads", "1 or more", self.num_decode_threads)
-        _check(self.num_cores is None or self.num_cores >= 1, "num_cores", "1 or more", self.num_cores)
+        for flag, count in {"--decode-threads": self.num_decode_threads, "num_cores": self.num_cores}.items():
+            _check(count is None or count >= 1, flag, "1 or more", count)
 
     @property
     def dtype(self) -> np.dtype[Any]:
