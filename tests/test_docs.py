@@ -245,6 +245,8 @@ def with_stand_ins(arguments: list[str]) -> list[str]:
             words[words.index(option) + 1] = encoder
     if "--visual" in words and words[0] == "extract":
         words += ["--visual-weights", "random"]
+    if "detect" in words and "--face-weights" not in words:
+        words += ["--face-weights", str(ROOT / "tests/golden/yunet_shaped.onnx")]
     if words[0] in {"train", "compare", "sweep"} and "--config" not in words:
         words += ["--config", "small.yaml"]
     if words[0] == "predict" and "--audio" not in words and not words[2].rstrip("/").endswith((".zarr", ".h5")):
@@ -262,10 +264,14 @@ def starts_with(page: Path) -> set[str]:
 
 
 QUICK = {"README.md", "docs/tutorial.md"}
-RUNNABLE = [page for page in PRESENT if any(any(b.commands()) or b.language == "python" for b in runnable(page))]
+RUNNABLE = [
+    pytest.param(page, id=page_id(page), marks=() if page_id(page) in QUICK else pytest.mark.slow)
+    for page in PRESENT
+    if any(any(block.commands()) or block.language == "python" for block in runnable(page))
+]
 
 
-@pytest.mark.parametrize("page", [page if page_id(page) in QUICK else pytest.param(page, marks=pytest.mark.slow) for page in RUNNABLE], ids=page_id)
+@pytest.mark.parametrize("page", RUNNABLE)
 def test_page_runs(page: Path, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "page"
     shutil.copytree(scenario, folder)
