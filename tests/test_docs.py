@@ -12,7 +12,7 @@ How a page is read (`tests/pages.py`):
       <!-- not run: needs a cluster -->              the commands are only parsed, the Python only compiled
       <!-- run by: tests/test_api.py -->             that test reads the page and runs its blocks
       <!-- page starts with: cache.zarr, runs/first -->   these exist already (an extracted cache, a trained run)
-- Stand-ins make a run short and need no network: `--visual` and `--audio` get small untrained encoders, `train`,
+- Stand-ins make a run short and need no network: `--visual` and `--audio` get small untrained encoders, `--faces` is left out, `train`,
   `compare` and `sweep` a small configuration and few seeds, folds and trials, and `s3://bucket/name` is `name.packs`.
 - Inline code that begins with `sage-va`, or with a verb and an option, is parsed; a `…` may stand for what is left out.
   Inline options (`--json`) must belong to some command. Inline file names must exist, or be shown by a block of the
@@ -245,8 +245,8 @@ def with_stand_ins(arguments: list[str]) -> list[str]:
             words[words.index(option) + 1] = encoder
     if "--visual" in words and words[0] == "extract":
         words += ["--visual-weights", "random"]
-    if "detect" in words and "--face-weights" not in words:
-        words += ["--face-weights", str(ROOT / "tests/golden/yunet_shaped.onnx")]
+    if "--faces" in words:  # the drawn faces fill the picture
+        del words[words.index("--faces") : words.index("--faces") + 2]
     if words[0] in {"train", "compare", "sweep"} and "--config" not in words:
         words += ["--config", "small.yaml"]
     if words[0] == "predict" and "--audio" not in words and not words[2].rstrip("/").endswith((".zarr", ".h5")):
