@@ -12,8 +12,9 @@ How a page is read (`tests/pages.py`):
       <!-- not run: needs a cluster -->              the commands are only parsed, the Python only compiled
       <!-- run by: tests/test_api.py -->             that test reads the page and runs its blocks
       <!-- page starts with: cache.zarr, runs/first -->   these exist already (an extracted cache, a trained run)
-- Stand-ins make a run short and need no network: `--visual` and `--audio` get small untrained encoders, `--faces` is left out, `train`,
-  `compare` and `sweep` a small configuration and few seeds, folds and trials, and `s3://bucket/name` is `name.packs`.
+- Stand-ins make a run short and need no network: `--visual` and `--audio` get small untrained encoders, `--faces` is
+  left out, `train`, `compare` and `sweep` get a small configuration and few seeds, folds and trials, and
+  `s3://bucket/name` becomes `name.packs`.
 - Inline code that begins with `sage-va`, or with a verb and an option, is parsed; a `…` may stand for what is left out.
   Inline options (`--json`) must belong to some command. Inline file names must exist, or be shown by a block of the
   page.
@@ -211,7 +212,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that every page starts from, with what `page starts with` can ask for."""
     for package in ("av", "timm", "transformers"):
         pytest.importorskip(package)
-    from sage_va.corpus import draw_corpus
+    from sage_va.demo.corpus import draw_corpus
     from sage_va.tests.encoders import write_wav2vec2
 
     folder = tmp_path_factory.mktemp("scenario")
