@@ -121,6 +121,6 @@ def options() -> set[str]:
         names |= {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
         if isinstance(command, click.Group):
             context = click.Context(command)
-            found = (command.get_command(context, name) for name in command.list_commands(context))
-            commands.extend(child for child in found if child)
+            children = (command.get_command(context, name) for name in command.list_commands(context))
+            commands.extend(child for child in children if child)
     return names
