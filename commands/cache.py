@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..data import open_store, stream_alias
+from .. import data
 from .console import Bar, failures, show
 from .options import jobs_option, json_option, store_options
 
@@ -26,7 +26,7 @@ def info(cache: str, as_json: bool) -> None:
     """Shows what a cache holds: streams, aliases, clips, hours, terms of use, content hash."""
     from ..data.store.info import info as look
 
-    show(look(open_store(cache)), as_json, describe_info)
+    show(look(data.open_store(cache)), as_json, describe_info)
 
 
 @cache_group.command("ls")
@@ -36,7 +36,7 @@ def ls(cache: str, as_json: bool) -> None:
     """The clips of a cache and their streams."""
     from ..data.store.info import list_clips
 
-    show(list_clips(open_store(cache)), as_json, describe_clips)
+    show(list_clips(data.open_store(cache)), as_json, describe_clips)
 
 
 @cache_group.command("verify")
@@ -49,7 +49,7 @@ def verify(cache: str, subset: str | None, jobs: int, as_json: bool) -> None:
     from ..data.maintenance import verify as check
 
     with Bar("entries") as bar:
-        result = check(open_store(cache), bar.tick, subset=subset, jobs=jobs)
+        result = check(data.open_store(cache), bar.tick, subset=subset, jobs=jobs)
     show(result, as_json, describe_verified)
     sys.exit(1 if result["problems"] else 0)
 
@@ -85,8 +85,8 @@ def gc(cache: str, dry_run: bool, as_json: bool) -> None:
 @json_option
 def alias(cache: str, alias: str, stream: str, as_json: bool) -> None:
     """Points ALIAS (visual/NAME or audio/NAME) to STREAM, for example to an older one beside the newest."""
-    full = open_store(cache).resolve(stream)
-    store = open_store(cache, "a")
+    full = data.open_store(cache).resolve(stream)
+    store = data.open_store(cache, "a")
     store.point(full, alias)
     show({"alias": alias, "stream": full}, as_json, lambda result: f"{result['alias']} -> {result['stream']}")
 
@@ -171,7 +171,7 @@ def import_(
     from ..data.transfer.importer import check_import, import_features
 
     check_import(source, **{name: options[name] for name in ("stream", "hz", "key", "time_column", "columns")})
-    store = open_store(cache, "a", licence=licence, restricted=restricted)
+    store = data.open_store(cache, "a", licence=licence, restricted=restricted)
     name, done, failed = import_features(store, source, **options)
     store.finish()
     rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in failed]
@@ -200,14 +200,14 @@ def export(cache: str, as_json: bool, **options: Any) -> None:
     """Writes one stream as files that any program reads; the terms of use go with them in cache.json."""
     from ..data.transfer.exporter import export as write_all
 
-    result = write_all(open_store(cache), **options)
+    result = write_all(data.open_store(cache), **options)
     show(asdict(result), as_json, describe_exported)
     sys.exit(1 if result.failures else 0)
 
 
 def describe_import(result: dict[str, Any]) -> str:
     """`import` as text."""
-    first = f"{len(result['clips'])} clips in {result['stream']} (alias {stream_alias(result['stream'])})"
+    first = f"{len(result['clips'])} clips in {result['stream']} (alias {data.stream_alias(result['stream'])})"
     return "\n".join([first, *failures(result["failures"])])
 
 

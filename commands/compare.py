@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..data import open_store
+from .. import data
 from .console import Bar, chosen_device, show
 from .options import config_option, device_option, json_option, labels_option, preset_option, set_option
 from .train import chosen_preset
@@ -59,7 +59,7 @@ def compare(
     from ..fusion.config import load_config
     from ..fusion.experiments.compare import compare as compare_all
 
-    store = open_store(cache)
+    store = data.open_store(cache)
     config = load_config(config_path, assignments, chosen_preset(preset, store, labels))
     names = [name.strip() for name in variants.split(",") if name.strip()]
     if not names:

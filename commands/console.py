@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
-from tqdm import tqdm
-
-from ..data import InputError
 
 
 def show(result: dict[str, Any], as_json: bool, describe: Callable[[dict[str, Any]], str]) -> None:
@@ -32,6 +29,8 @@ def chosen_device(name: str) -> str:
         InputError: if this machine has none of it.
     """
     import torch
+
+    from ..data.errors import InputError
 
     if name != "auto":
         try:
@@ -67,6 +66,8 @@ class Bar:
     """A progress bar on standard error, silent where that is no terminal."""
 
     def __init__(self, unit: str) -> None:
+        from tqdm import tqdm
+
         self.bar = tqdm(unit=f" {unit}", disable=None, dynamic_ncols=True)
 
     def __enter__(self) -> Bar:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..data import open_store
+from .. import data
 from .console import Bar, chosen_device, failures, interruptible, show
 from .options import extraction_options, face_options, json_option, store_options
 
@@ -145,7 +145,7 @@ def extract(
     one = chosen_device(device) if engine == "local" else device
     workers = find_engine(engine, device=device, num_workers=num_processes, address=ray_address)
     eyes, ears = (None, None) if workers else recipe.make(one)
-    store = open_store(cache, "a", licence=licence, restricted=restricted)
+    store = data.open_store(cache, "a", licence=licence, restricted=restricted)
     store.log("list", clips=len(listed))
     with Bar("clips") as bar, interruptible() as stop:
         if workers:

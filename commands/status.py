@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..data import open_store
+from .. import data
 from .console import show
 from .options import json_option
 
@@ -18,7 +18,7 @@ def status(cache: str, as_json: bool) -> None:
     """Shows how far a running extraction into CACHE is: clips done and failed, rate, time left."""
     from ..data.store.status import status as look
 
-    show(look(open_store(cache)), as_json, describe_status)
+    show(look(data.open_store(cache)), as_json, describe_status)
 
 
 def describe_status(result: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..data import open_store
+from .. import data
 from .console import Bar, chosen_device, show
 from .options import config_option, device_option, json_option, labels_option, preset_option, set_option
 from .train import chosen_preset
@@ -70,7 +70,7 @@ def sweep(
     from ..fusion.experiments.sweep import sweep as search
     from ..fusion.result import plain
 
-    store = open_store(cache)
+    store = data.open_store(cache)
     config = load_config(config_path, assignments, chosen_preset(preset, store, labels))
     space = load_space(space_path, config)
     with Bar("trials") as bar:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..data import open_store
+from .. import data
 from .console import show
 from .options import json_option
 
@@ -24,7 +24,7 @@ def align(cache: str, labels: Path | None, tolerance_s: float, as_json: bool) ->
     """Checks that frames, audio and labels of each clip fit in time: counts, rates, offsets, gaps, drift."""
     from ..data.sync_check import align as check
 
-    result = check(open_store(cache), labels, tolerance_s)
+    result = check(data.open_store(cache), labels, tolerance_s)
     show(result, as_json, describe_align)
     sys.exit(1 if result["num_flagged"] else 0)
 

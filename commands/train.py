@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
-from ..data import open_store
+from .. import data
 from .console import chosen_device, interruptible, show
 from .options import (
     config_option,
@@ -68,7 +67,7 @@ def train(
     from ..fusion.training.train import train as fit
 
     short = [f"model.variant={variant}"] * bool(variant) + [f"seed={seed}"] * (seed is not None)
-    store = open_store(cache)
+    store = data.open_store(cache)
     config = resolve(load_config(config_path, [*short, *assignments], chosen_preset(preset, store, labels)))
     if show_config:
         click.echo(config.to_yaml(), nl=False)
@@ -117,7 +116,7 @@ class TrainLog:
         self.config, self.quiet = config, quiet
         self.scores: list[dict[str, float]] = []
         self.random_weights: list[str] = []
-        self.bar: tqdm[Any] | None = None
+        self.bar: Any = None
 
     def __enter__(self) -> TrainLog:
         return self
@@ -140,6 +139,8 @@ class TrainLog:
             self._say(f"Untrained encoder (random weights): {', '.join(event['random_weights'])}")
 
     def _run(self, event: dict[str, Any]) -> None:
+        from tqdm import tqdm
+
         self._close()
         self.bar = tqdm(
             total=self.config.train.epochs, unit=" epochs", disable=True if self.quiet else None, leave=True

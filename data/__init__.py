@@ -1,10 +1,14 @@
 """What both stages share: clips, the cache, labels, splits and windows. Imports neither stage."""
 
-from .clip import MODALITIES, Clip, FrameClock, Track
-from .errors import DamagedError, InputError
-from .store.base import Problem, Store, open_store
-from .store.fingerprint import SCHEMA_VERSION, json_sha256, stream_alias, stream_name
-from .timebase import Grid, to_grid
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .clip import MODALITIES, Clip, FrameClock, Track
+    from .errors import DamagedError, InputError
+    from .store.base import Problem, Store, open_store
+    from .store.fingerprint import SCHEMA_VERSION, json_sha256, stream_alias, stream_name
+    from .timebase import Grid, to_grid
 
 __all__ = [
     "MODALITIES",
@@ -23,3 +27,22 @@ __all__ = [
     "stream_name",
     "to_grid",
 ]
+_FILES = {
+    **dict.fromkeys(("MODALITIES", "Clip", "FrameClock", "Track"), ".clip"),
+    **dict.fromkeys(("DamagedError", "InputError"), ".errors"),
+    **dict.fromkeys(("Problem", "Store", "open_store"), ".store.base"),
+    **dict.fromkeys(("SCHEMA_VERSION", "json_sha256", "stream_alias", "stream_name"), ".store.fingerprint"),
+    **dict.fromkeys(("Grid", "to_grid"), ".timebase"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name when it is first used: an error in the arguments of a command need not wait for numpy."""
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_FILES[name], __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
