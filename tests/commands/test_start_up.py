@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {
+HEAVY = {"torch", "zarr", "h5py", "timm", "transformers", "torchvision", "av", "cv2", "matplotlib", "pydantic"}
     "torch",
     "zarr",
     "h5py",
