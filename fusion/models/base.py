@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 
@@ -16,6 +16,8 @@ from .attention import causal_transformer
 from .causal_cache import Memory
 from .sage import Encoded, Fused
 from .tcn import TCN
+
+Build = Callable[[Sequence[Stream], ModelConfig], nn.Module]  # a fusion, or a whole model
 
 VOICE = "voice"  # the quality signal of a voice detector: how likely a step holds speech
 

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data.windows.corpus import Stream
+from ...data.windows.corpus import Stream, Windows
+from ..config import ModelConfig
 from .attention import band
+from .base import EncodedModel, Output, VAModel
 from .causal_cache import Memory, with_past
 from .sage import Encoded, Fused
 
@@ -227,3 +229,40 @@ class RAAV(nn.Module):
         x, pull = with_past(x, past, memory), with_past(pull, past, memory)
         each = pull.mT[:, :, None] * band(length, x.shape[1], self.reach_steps, x.device)  # (B, latents, L, K)
         return (each @ x[:, None]).transpose(1, 2), each.sum(-1).mT
+
+
+class LateModel(EncodedModel):
+    """The average of the estimates of the streams that are valid."""
+
+    def __init__(self, streams: Sequence[Stream], config: ModelConfig) -> None:
+        super().__init__(streams, config)
+        self.null = nn.Parameter(torch.zeros(2))
+
+    def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
+        """Windows -> Output."""
+        alone = self.alone(self.encode(windows, memory))
+        each = windows.mask[..., None] / windows.mask.sum(-1)[..., None, None].clamp(min=1)
+        va = torch.where(windows.mask.any(-1, keepdim=True), (alone * each).sum(-2), self.null.tanh())
+        return Output(va, alone, Fused(va))
+
+
+class LinearModel(VAModel):
+    """One linear layer on each step's features, bounded by tanh. What is masked counts as average."""
+
+    def __init__(self, streams: Sequence[Stream], config: ModelConfig) -> None:
+        super().__init__(streams, config)
+        self.dropout = nn.Dropout(config.input_dropout) if config.input_dropout else nn.Identity()
+        self.together = nn.ModuleList(nn.Linear(stream.dim, 2, bias=False) for stream in streams)
+        self.unimodal = nn.ModuleList(nn.Linear(stream.dim, 2) for stream in streams)
+        self.bias = nn.Parameter(torch.zeros(2))
+
+    def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
+        """Windows -> Output; a step needs no memory of others."""
+        x = [
+            self.dropout(torch.where(windows.mask[..., m, None], norm(values), 0))
+            for m, (norm, values) in enumerate(zip(self.norms, windows.values, strict=True))
+        ]
+        parts = torch.stack([layer(part) for layer, part in zip(self.together, x, strict=True)])
+        va = torch.tanh(parts.sum(0) + self.bias)
+        alone = torch.stack([torch.tanh(head(part)) for head, part in zip(self.unimodal, x, strict=True)], dim=-2)
+        return Output(va, alone, Fused(va))

@@ -7,18 +7,6 @@ from pathlib import Path
 import pytest
 
 HEAVY = {"torch", "zarr", "h5py", "timm", "transformers", "torchvision", "av", "cv2", "matplotlib", "pydantic"}
-    "torch",
-    "zarr",
-    "h5py",
-    "timm",
-    "transformers",
-    "torchvision",
-    "av",
-    "cv2",
-    "matplotlib",
-    "pydantic",
-    "optuna",
-}
 NUMERIC = HEAVY | {"numpy", "ml_dtypes", "yaml", "tqdm", "fsspec", "huggingface_hub"}
 CACHE = str(Path(__file__).parents[1] / "golden" / "schema-1" / "c.zarr")
 CODE = """
@@ -54,6 +42,12 @@ def test_cache_info_reads_without_zarr_and_torch() -> None:
     packages, text = imported("cache", "info", CACHE)
     assert not packages & HEAVY
     assert "content " in text
+
+
+def test_variants_are_listed_without_their_networks() -> None:
+    packages, text = imported("variants")
+    assert not packages & HEAVY
+    assert "sage-no-stage" in text
 
 
 def test_the_module_is_the_command_line() -> None:
