@@ -37,12 +37,12 @@ import numpy as np
 import torch
 
 from sage_va.data import open_store
+from sage_va.data.machine import num_cores
 from sage_va.data.manifest import Source, find_sources
 from sage_va.extract.decode.frames import Frames
 from sage_va.extract.decode.reader import Wanted, decode
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.engine.pipeline import extract
-from sage_va.extract.engine.prefetch import num_cores
 from sage_va.extract.identity import ExtractOptions
 
 FPS = 25

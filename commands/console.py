@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from ..data.machine import find_device
+
 
 def show(result: dict[str, Any], as_json: bool, describe: Callable[[dict[str, Any]], str]) -> None:
     """Prints a result."""
@@ -23,25 +25,12 @@ def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def chosen_device(name: str) -> str:
-    """The device that a name means.
+    """Returns the device that a name means, as a string.
 
     Raises:
         InputError: if this machine has none of it.
     """
-    import torch
-
-    from ..data.errors import InputError
-
-    if name != "auto":
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:
-            got = str(error).splitlines()[0]
-            raise InputError(
-                "--device", expected="a device of this machine", got=got, todo="Use --device cpu."
-            ) from None
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(find_device(name))
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .clip import MODALITIES, Clip, FrameClock, Track
     from .errors import DamagedError, InputError
+    from .hashing import json_sha256
     from .store.base import Problem, Store, open_store
-    from .store.fingerprint import SCHEMA_VERSION, json_sha256, stream_alias, stream_name
+    from .store.fingerprint import SCHEMA_VERSION, stream_alias, stream_name
     from .timebase import Grid, to_grid
 
 __all__ = [
@@ -31,7 +32,8 @@ _FILES = {
     **dict.fromkeys(("MODALITIES", "Clip", "FrameClock", "Track"), ".clip"),
     **dict.fromkeys(("DamagedError", "InputError"), ".errors"),
     **dict.fromkeys(("Problem", "Store", "open_store"), ".store.base"),
-    **dict.fromkeys(("SCHEMA_VERSION", "json_sha256", "stream_alias", "stream_name"), ".store.fingerprint"),
+    **dict.fromkeys(("SCHEMA_VERSION", "stream_alias", "stream_name"), ".store.fingerprint"),
+    "json_sha256": ".hashing",
     **dict.fromkeys(("Grid", "to_grid"), ".timebase"),
 }
 

@@ -1,43 +1,74 @@
-"""One form for everything a user can get wrong: what was expected, what was found, what to do."""
+"""One shape for everything that a user can get wrong: where, the problem, what was there instead, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """Input that cannot be used as it is.
 
-    Printed by the command line as one line, `<place>: expected <this>, got <that>. <What to do>`.
+    The command line prints it as one line: `<place>: <problem>. <What to do>`, where the problem is a free sentence,
+    or `expected <this>, got <that>`.
 
     Args:
-        place: the clip, file, option or key at fault.
+        place: the clip, file, parameter or key at fault.
+        problem: a free sentence without a full stop; None where `expected` and `got` are given.
         expected: what would have been right.
-        got: what was found.
+        got: what is there instead.
         todo: the next step for the user, a full sentence.
     """
 
-    def __init__(self, place: object, *, expected: str, got: str, todo: str) -> None:
-        self.place, self.expected, self.got, self.todo = printable(str(place)), expected, got, todo
-        super().__init__(printable(f"{place}: expected {expected}, got {got}. {todo}"))
+    def __init__(
+        self, place: object, problem: str | None = None, *, expected: str | None = None, got: str = "", todo: str
+    ) -> None:
+        assert (problem is None) != (expected is None), "either a problem or what was expected"
+        self.place, self.got, self.todo = printable(str(place)), got, todo
+        self.problem = f"expected {expected}, got {got}" if problem is None else problem
+        super().__init__(printable(f"{place}: {self.problem}. {todo}"))
 
     def about(self, place: str) -> str:
-        """The message for a reader who sees it beside the name of `place`."""
+        """Returns the message for a reader who sees it beside the name of `place`."""
         return str(self).removeprefix(f"{place}: ")
 
+    def at(self, place: object) -> InputError:
+        """Returns the same problem at another place."""
+        return _rebuild(type(self), str(place), self.problem, self.got, self.todo)
+
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.place, self.expected, self.got, self.todo)
-
-
-def printable(text: str) -> str:
-    """A text that any terminal and JSON can hold: names of files need not be UTF-8."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def first_line(error: BaseException) -> str:
-    """The kind of an exception and the first line of what it says."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+        return _rebuild, (type(self), self.place, self.problem, self.got, self.todo)
 
 
 class DamagedError(InputError):
     """A cache entry whose bytes are not those that were committed."""
 
 
-def _rebuild(kind: type[InputError], place: str, expected: str, got: str, todo: str) -> InputError:
-    return kind(place, expected=expected, got=got, todo=todo)
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, num: int = 1) -> str:
+    """Returns `Did you mean …?` with the known names that look like `name`, or `otherwise` where none does.
+
+    >>> did_you_mean("sgae", ["sage", "concat"], "See `sage-va variants`.")
+    'Did you mean sage?'
+    """
+    near = closest(name, known, num=num)
+    return f"Did you mean {', '.join(near)}?" if near else otherwise
+
+
+def closest(name: str, known: Iterable[str], *, num: int = 1) -> list[str]:
+    """Returns up to `num` known names that look like `name`, the most alike first."""
+    import difflib  # rarely needed
+
+    return difflib.get_close_matches(name, list(known), n=num)
+
+
+def printable(text: str) -> str:
+    """Returns a text that any terminal and JSON can hold: names of files need not be UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the kind of an exception and the first line of its message."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _rebuild(kind: type[InputError], place: str, problem: str, got: str, todo: str) -> InputError:
+    return kind(place, problem, got=got, todo=todo)

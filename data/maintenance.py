@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DamagedError
+from .hashing import unsealed
 from .store.base import Store, in_subset, open_store
 from .store.entry import expected_bytes
-from .store.fingerprint import stream_alias, unsealed
+from .store.fingerprint import stream_alias
 from .windows.memmap_cache import Form, address_of, forms, stale_forms
 from .windows.memmap_cache import remove as remove_forms
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import glob
 import json
 import math
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, did_you_mean
 from .store.fingerprint import check_clip_id
 
 VIDEO_SUFFIXES = frozenset(
@@ -233,8 +232,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _check_columns(names: Sequence[str], place: str, *, header: bool) -> None:
     for name in names:
         if name not in COLUMNS:
-            near = difflib.get_close_matches(name, COLUMNS, n=1)
-            todo = f"Did you mean {near[0]!r}?" if near else "Remove it."
+            todo = did_you_mean(name, COLUMNS, "Remove it.")
             raise InputError(place, expected=f"columns among {', '.join(COLUMNS)}", got=repr(name), todo=todo)
     if len(set(names)) != len(names):
         raise _row_error(place, "each column once", "one twice")
@@ -251,7 +249,7 @@ def _of_row(row: Mapping[str, Any], root: Path, place: str) -> Source:
     try:
         check_clip_id(clip_id)
     except InputError as error:
-        raise _row_error(place, error.expected, error.got) from error
+        raise error.at(place) from error
     if path is None and crops is None:
         raise _row_error(place, "a path, crops or both", "neither")
     _check_numbers(numbers, place, has_path=path is not None)

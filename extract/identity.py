@@ -10,12 +10,13 @@ from typing import Any, cast
 import numpy as np
 
 from ..data.clip import VALUE_DTYPES
-from ..data.errors import InputError
+from ..data.errors import InputError, did_you_mean
+from ..data.hashing import json_sha256
 from ..data.manifest import Source, crop_numbers
-from ..data.store.fingerprint import json_sha256, stream_name
+from ..data.store.fingerprint import stream_name
 from .decode.reader import DECODER
 from .encoders.base import AudioEncoder, VisualEncoder
-from .encoders.plugins import load_plugin, near_plugins
+from .encoders.plugins import load_plugin, plugin_names
 from .encoders.timm_encoder import TimmEncoder
 from .encoders.transformers_encoder import TransformersEncoder
 from .faces.finder import FaceFinder
@@ -159,10 +160,9 @@ def _audio(name: str, settings: Mapping[str, str], *, vad: bool) -> AudioEncoder
     added = load_plugin(name, "audio", settings, vad=vad)
     if added:
         return cast(AudioEncoder, added)
-    near = near_plugins(name)
-    if near and "/" not in name and not Path(name).is_dir():
+    todo = did_you_mean(name, plugin_names(), "", num=3)
+    if todo and "/" not in name and not Path(name).is_dir():
         expected = "a hub id, a model directory, or the name of an added encoder"
-        todo = f"Did you mean {', '.join(near)}?"
         raise InputError("--audio", expected=expected, got=repr(name), todo=todo)
     return TransformersEncoder(name, vad=vad, **settings)
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..data.store.fingerprint import file_sha256, json_sha256
-from ..data.store.folder_store import append_line, read_lines
+from ..data.hashing import file_sha256, json_sha256
+from ..data.journal import append_line, read_lines
 from ..data.user_cache import user_cache
 
 _SETTLED_S = 2.0  # a file that changed later than that before it was hashed may change again within its clock's tick

@@ -84,23 +84,6 @@ def fixed_seed() -> Iterator[None]:
         yield
 
 
-def find_device(name: str) -> torch.device:
-    """The device of an option: "auto" is the first CUDA device, or the CPU.
-
-    Raises:
-        InputError: if there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        todo = "Pass --device cpu, or auto."
-        raise InputError("--device", expected="a device of this machine", got=repr(name), todo=todo) from error
-    return device
-
-
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The number format that an encoder computes in.
 

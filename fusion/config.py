@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..data.errors import InputError
+from ..data.errors import InputError, did_you_mean
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -219,16 +218,15 @@ def check_config(raw: Mapping[str, Any], place: str) -> Config:
         first = error.errors()[0]
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, InputError):
-            where = f"{place}: {cause.place}"
-            raise InputError(where, expected=cause.expected, got=cause.got, todo=cause.todo) from None
+            raise cause.at(f"{place}: {cause.place}") from None
         keys = [str(part) for part in first["loc"]]
         where = ".".join(keys)
         if first["type"] != "extra_forbidden":
             expected, got = first["msg"].removeprefix("Input should be "), repr(first["input"])
             raise InputError(f"{place}: {where}", expected=expected, got=got, todo="Correct the value.") from None
         names = _names(keys[:-1])
-        near = difflib.get_close_matches(keys[-1], names, 1)
-        todo = f"Did you mean {'.'.join([*keys[:-1], *near])}?" if near else f"Known: {', '.join(names)}."
+        dotted = [".".join([*keys[:-1], name]) for name in names]
+        todo = did_you_mean(where, dotted, f"Known: {', '.join(names)}.")
         raise InputError(place, expected="a known key", got=repr(where), todo=todo) from None
 
 

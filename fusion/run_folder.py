@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..data.atomic import PART, replacing, write_text
 from ..data.errors import InputError
 from ..data.store.base import Store
 from ..data.windows.corpus import Stream
@@ -38,11 +38,11 @@ MODEL, CONFIG, RESOLVED, SPLIT, METRICS, TABLE, TRACKERS, LAST, ERRORS = (
     "last.safetensors",
     "errors.safetensors",
 )
-SPLIT_PART = f"{SPLIT}.part"
+SPLIT_PART, RESOLVED_PART = f"{PART}{SPLIT}", f"{PART}{RESOLVED}"
 UNFINISHED = (
     LAST,
     ERRORS,
-    *(f"{name}.part" for name in (SPLIT, LAST, ERRORS, MODEL, CONFIG, METRICS, TABLE, TRACKERS)),
+    *(f"{PART}{name}" for name in (SPLIT, RESOLVED, LAST, ERRORS, MODEL, CONFIG, METRICS, TABLE, TRACKERS)),
 )
 OF_A_RUN = {RESOLVED, SPLIT, METRICS, TABLE, TRACKERS, MODEL, *UNFINISHED}
 ORIGIN = ("cache", "labels", "licence", "restricted", "smoothing_s", "sigma")
@@ -90,7 +90,7 @@ def check_new(out: Path) -> None:
         todo = "Go on with it by --resume, or choose another --out."
         raise InputError(out, expected="a new folder", got="an unfinished run", todo=todo)
     names = {file.name for file in out.iterdir()} if out.is_dir() else set[str]()
-    if SPLIT_PART in names and names <= {SPLIT_PART, RESOLVED}:  # killed as it began
+    if SPLIT_PART in names and names <= {SPLIT_PART, RESOLVED_PART, RESOLVED}:  # killed as it began
         return
     if names or out.is_file():
         raise InputError(out, expected="a new folder", got="one with files in it", todo="Choose another --out.")
@@ -110,12 +110,14 @@ def origin_of(store: Store, labels: Path) -> dict[str, Any]:
 def start_run(out: Path, config: Config, roles: Mapping[str, Role]) -> None:
     """Makes the folder of a run, which must be new, with its configuration and split."""
     check_new(out)
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / SPLIT_PART
-    with part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("clip_id", "split"), *sorted(roles.items())])
-    (out / RESOLVED).write_text(config.to_yaml(), encoding="utf-8")
-    os.replace(part, out / SPLIT)
+    try:
+        with replacing(out / SPLIT) as part:
+            with part.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([("clip_id", "split"), *sorted(roles.items())])
+            write_text(out / RESOLVED, config.to_yaml())
+    except BaseException:
+        (out / RESOLVED).unlink(missing_ok=True)
+        raise
 
 
 def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, Any]) -> None:
@@ -126,8 +128,8 @@ def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, A
             as of the start of the training, else of now.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(state, out / f"{MODEL}.part")
-    os.replace(out / f"{MODEL}.part", out / MODEL)
+    with replacing(out / MODEL) as part:
+        save_file(state, part)
     described = {
         "config": config.model_dump(mode="json"),
         "streams": [asdict(stream) for stream in model.streams],
@@ -141,9 +143,7 @@ def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, A
 
 def write_json(path: Path, value: object) -> None:
     """Makes or replaces a file of a run, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def begun(config: Config, out: Path) -> bool:

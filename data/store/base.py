@@ -14,8 +14,9 @@ from typing import Any, Literal, final
 
 from ..clip import Clip, Track
 from ..errors import DamagedError, InputError, first_line
+from ..hashing import json_sha256, sealed, unsealed
 from .entry import Entry, check_name, damaged, is_record
-from .fingerprint import SCHEMA_VERSION, clip_id_of, clip_key, json_sha256, sealed, stream_alias, unsealed
+from .fingerprint import SCHEMA_VERSION, clip_id_of, clip_key, stream_alias
 
 Mode = Literal["r", "a"]
 
@@ -360,7 +361,7 @@ class Store(ABC):
         except InputError as error:
             if is_outage(error):
                 raise
-            what = f"expected {error.expected}, got {error.got}"
+            what = error.problem
         return clip_id, stream, Problem(clip_id, stream, what) if what else None
 
     @final

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from ..clip import MODALITIES, Clip, Track
 from ..errors import DamagedError, InputError
-from .fingerprint import SCHEMA_VERSION, array_sha256, json_sha256
+from ..hashing import array_sha256, json_sha256
+from .fingerprint import SCHEMA_VERSION
 
 STORED_DTYPES = {"float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2"), "float32": np.dtype("<f4")}
 TIME_COLUMNS = [["time_s", "s"], ["mask", "1"]]
+REPAIR = "Run `sage-va cache repair`, then extract again."
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Entry:
         try:
             return Track(values, times_s, mask == 1, quality, units)
         except InputError as error:
-            raise damaged(self, error.expected, error.got) from error
+            raise DamagedError(f"{self.clip_id} {self.stream}", error.problem, todo=REPAIR) from error
 
 
 def array_forms(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -160,5 +162,4 @@ def check_name(stream: str, fingerprint: Mapping[str, Any]) -> None:
 def damaged(place: Entry | tuple[str, str], expected: str, got: str) -> DamagedError:
     """The error of a damaged entry, or of a (clip_id, stream)."""
     clip_id, stream = (place.clip_id, place.stream) if isinstance(place, Entry) else place
-    todo = "Run `sage-va cache repair`, then extract again."
-    return DamagedError(f"{clip_id} {stream}", expected=expected, got=got, todo=todo)
+    return DamagedError(f"{clip_id} {stream}", expected=expected, got=got, todo=REPAIR)

@@ -1,56 +1,18 @@
-"""What a feature IS: the identity that names a stream, and the checksums that prove its bytes."""
+"""The names of streams, and of clips as places in a cache."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import InputError
+from ..hashing import bytes_sha256, json_sha256
 
 SCHEMA_VERSION = 1
 MAX_KEY_BYTES = 160
 _CUT_KEY = re.compile(rf"[A-Za-z0-9=-][A-Za-z0-9=._-]{{{MAX_KEY_BYTES - 18}}}~[0-9a-f]{{16}}")
-
-
-def canonical_json(value: object) -> str:
-    """JSON with sorted keys, no spaces, no NaN: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def json_sha256(value: object) -> str:
-    """SHA-256 (hex) of the canonical JSON of a value."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def sealed(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes with a checksum of their own, by which `unsealed` knows that they are whole."""
-    return {**attrs, "attrs_sha256": json_sha256(dict(attrs))}
-
-
-def unsealed(attrs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The attributes that were sealed, or None where they are not those any more."""
-    body = {key: value for key, value in attrs.items() if key != "attrs_sha256"}
-    return body if attrs.get("attrs_sha256") == json_sha256(body) else None
-
-
-def array_sha256(array: NDArray[Any]) -> str:
-    """SHA-256 (hex) of an array's little-endian bytes in C order: the same in every store."""
-    plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return hashlib.sha256(plain.reshape(-1).view(np.uint8).data if plain.nbytes else b"").hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stream_name(modality: str, alias: str, fingerprint: Mapping[str, Any]) -> str:
@@ -93,7 +55,7 @@ def clip_key(clip_id: str) -> str:
     if key == "zarr.json":
         key = "=7Aarr.json"  # a name that Zarr needs
     if len(key) > MAX_KEY_BYTES:
-        key = f"{key[: MAX_KEY_BYTES - 17]}~{hashlib.sha256(clip_id.encode()).hexdigest()[:16]}"
+        key = f"{key[: MAX_KEY_BYTES - 17]}~{bytes_sha256(clip_id.encode())[:16]}"
     return key
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
-import platform
-import re
 import shutil
 import time
 import uuid
@@ -17,19 +14,31 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+from ..atomic import (
+    HOST,
+    WEEK_S,
+    folders,
+    json_file,
+    locked,
+    make_folder,
+    move_new,
+    names,
+    publish,
+    sync,
+    sync_folders,
+    write_new,
+)
 from ..clip import MODALITIES
 from ..errors import DamagedError, InputError
+from ..hashing import sealed, unsealed
+from ..journal import append_line, damaged_lines, read_lines, remove_damaged_lines
 from .base import Mode, Store, check_root, check_terms, is_outage, new_root
 from .entry import Entry
-from .fingerprint import sealed, unsealed
 
 SIDE = ".sage-va"  # all that is not of the tree itself
 STAGING = f"{SIDE}/staging"
 JOURNAL = f"{SIDE}/journal.jsonl"
 ALIASES = f"{SIDE}/aliases"
-WEEK_S = 7 * 24 * 3600  # what another host has left for so long, nobody works on
-HOST = re.sub(r"\W", "_", platform.node())
-_LENGTH = re.compile(rb'\{"bytes": "(\d{8})", ')
 
 Files = Mapping[str, bytes]  # contents by path below a place; "" where the place itself is the file
 
@@ -172,11 +181,11 @@ class FolderStore(Store):
             self._put_groups(place.parent, temporary)
             staged = temporary / "new"
             for name, content in files.items():
-                write(staged / name if name else staged, content)
+                write_new(staged / name if name else staged, content)
             sync_folders(staged)
             if place.exists() and (overwrite or unsealed(self._load_record(entry.stream, key)) is None):
                 self._set_aside(place, temporary)
-            move(staged, place)
+            move_new(staged, place)
             if (temporary / "old").exists():  # it has its successor, so nobody may put it back
                 (temporary / "old").rename(temporary / "replaced")
 
@@ -205,10 +214,10 @@ class FolderStore(Store):
                 continue
             staged = temporary / f"group-{number}"
             for name, content in self._group_files().items():
-                write(staged / name, content)
+                write_new(staged / name, content)
             if staged.is_dir():
                 sync(staged)
-                move(staged, place)
+                move_new(staged, place)
             else:
                 place.mkdir(exist_ok=True)  # another writer may have been first
                 sync(place.parent)
@@ -216,10 +225,9 @@ class FolderStore(Store):
     def _put_file(self, place: Path, content: bytes) -> None:
         """Makes or replaces a file in one step."""
         with self._temporary() as temporary:
-            write(temporary / "new", content)
+            (temporary / "new").write_bytes(content)
             make_folder(place.parent)
-            (temporary / "new").replace(place)
-            sync(place.parent)
+            publish(temporary / "new", place)
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[Path]:
@@ -263,7 +271,7 @@ class FolderStore(Store):
     def _drop(self, temporary: Path) -> None:
         """Removes a writer's folder; an entry that was set aside, and has no successor yet, goes back first."""
         for old in (temporary / "old").glob("*/*/*"):
-            move(old, self.path / old.relative_to(temporary / "old"))
+            move_new(old, self.path / old.relative_to(temporary / "old"))
         shutil.rmtree(temporary, ignore_errors=True)
 
     def journal(self) -> Iterator[dict[str, Any]]:
@@ -338,15 +346,8 @@ class FolderStore(Store):
 
     def restore_journal(self) -> list[str]:
         """Takes damaged lines out of the journal; returns what was done."""
-        path = self.path / JOURNAL
-        damaged = set(damaged_lines(path))
-        if not damaged:
-            return []
-        kept = [line for number, line in enumerate(_raw_lines(path), 1) if number not in damaged]
-        write(path.with_suffix(".new"), b"\n".join(kept))
-        path.with_suffix(".new").replace(path)
-        sync(path.parent)
-        return [f"removed damaged lines from {JOURNAL}: {', '.join(map(str, sorted(damaged)))}"]
+        numbers = remove_damaged_lines(self.path / JOURNAL)
+        return [f"removed damaged lines from {JOURNAL}: {', '.join(map(str, numbers))}"] if numbers else []
 
 
 def restore_root(kind: type[FolderStore], path: Path) -> str | None:
@@ -367,147 +368,3 @@ def restore_root(kind: type[FolderStore], path: Path) -> str | None:
         return f"restored {kind.ROOT}"
     todo = f"Take {kind.ROOT} from a copy of the cache; the clips in it are not concerned."
     raise InputError(path, expected="the cache's attributes in its journal", got="none there", todo=todo)
-
-
-def json_file(value: object) -> bytes:
-    """A JSON document as all our files have it."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def names(place: Path) -> list[str]:
-    """Sorted names in a folder, none hidden; [] where there is no folder."""
-    try:
-        with os.scandir(place) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def folders(place: Path) -> list[str]:
-    """Sorted names of the folders in a folder, none hidden."""
-    try:
-        with os.scandir(place) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def write(place: Path, content: bytes) -> None:
-    """A new file, synced to disk, with the folders above it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def move(source: Path, place: Path) -> None:
-    """Renames to where nothing is; if another writer was there first, all stays as it is."""
-    if place.exists() and (source.is_file() or place.is_file()):
-        return
-    try:
-        source.rename(place)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-    sync(place.parent)
-
-
-@contextlib.contextmanager
-def locked(path: Path, kind: int) -> Iterator[bool]:
-    """Holds an advisory lock on a file while inside; yields False where it cannot be had."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, kind)
-            got = True
-        except OSError:
-            got = False
-        yield got
-    finally:
-        os.close(descriptor)
-
-
-def sync(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def make_folder(folder: Path) -> None:
-    """A folder, and those above it, with durable names."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync(folder.parent)
-
-
-def sync_folders(place: Path) -> None:
-    """The same for a folder and all below it; nothing for a file."""
-    for parent, _, _ in os.walk(place, topdown=False):
-        sync(Path(parent))
-
-
-def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Appends one sealed JSON line, which begins with its own length: so a line that was cut short (a full disk, a
-    kill) is told from one that was changed.
-    """
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = journal_line({"time": now, **value}) + b"\n"
-    path.parent.mkdir(exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, b"\n" + line if torn else line)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def journal_line(value: Mapping[str, Any]) -> bytes:
-    """A value as it stands in the journal."""
-    body = json.dumps(sealed(value), ensure_ascii=False, allow_nan=False).encode()
-    return b'{"bytes": "%08d", ' % (len(body) + 21) + body[1:]
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a journal, without those that were cut short or changed."""
-    for line in _raw_lines(path):
-        value = _line_of(line)
-        if value is not None:
-            yield value
-
-
-def damaged_lines(path: Path) -> list[int]:
-    """Numbers (from 1) of lines that were changed after they were written."""
-    return [number for number, line in enumerate(_raw_lines(path), 1) if _line_of(line) is None and not _is_torn(line)]
-
-
-def _raw_lines(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[: None if path.stat().st_size else 0] if path.exists() else []
-
-
-def _line_of(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-        del value["bytes"], value["attrs_sha256"]
-        return value if journal_line(value) == line else None
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _is_torn(line: bytes) -> bool:
-    """Whether a line is the beginning of a longer one: never by a single changed byte, which keeps the length, or
-    leaves whole JSON.
-    """
-    with contextlib.suppress(ValueError):
-        json.loads(line)
-        return False
-    start = b'{"bytes": "'
-    found = _LENGTH.match(line)
-    begun = len(line) < 22 and (line.startswith(start) or start.startswith(line))
-    return len(line) < int(found[1]) if found else begun

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ..hashing import bytes_sha256, canonical_json, file_sha256, sealed
 from .entry import Entry, array_forms
-from .fingerprint import canonical_json, sealed
 
 SEAL_BYTES = 512  # a user block, which HDF5 leaves to its users; no smaller one exists
 LIBVER = ("v108", "v108")  # every HDF5 since 2008 reads it, texts may exceed 64 KB, and metadata have checksums
@@ -61,25 +59,22 @@ def sealed_bytes(kind: str, fill: Callable[[h5py.File], None]) -> bytes:
     with h5py.File(buffer, "w", libver=LIBVER, userblock_size=SEAL_BYTES) as file:
         fill(file)
     with buffer.getbuffer() as content:
-        content[:SEAL_BYTES] = seal(kind, hashlib.sha256(content[SEAL_BYTES:]).hexdigest())
+        content[:SEAL_BYTES] = seal(kind, bytes_sha256(content[SEAL_BYTES:]))
     return buffer.getvalue()
 
 
 def put_seal(path: Path, kind: str) -> None:
-    """Seals a file that was made on disk, and waits until the disk has it."""
+    """Seals a file that was made on disk."""
+    header = seal(kind, file_sha256(path, SEAL_BYTES))
     with path.open("r+b") as file:
-        file.seek(SEAL_BYTES)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        file.write(seal(kind, sha256))
-        file.flush()
-        os.fsync(file.fileno())
+        file.write(header)
 
 
 def is_sealed(path: Path, kind: str) -> bool:
-    """Whether every byte of a file is the one that was written."""
+    """True where every byte of a file is the one that was written."""
     with path.open("rb") as file:
-        return file.read(SEAL_BYTES) == seal(kind, hashlib.file_digest(file, "sha256").hexdigest())
+        header = file.read(SEAL_BYTES)
+    return header == seal(kind, file_sha256(path, SEAL_BYTES))
 
 
 def group_at(file: h5py.File, path: str) -> h5py.Group:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import threading
@@ -13,12 +12,14 @@ from typing import Any, NoReturn
 
 import h5py
 
+from ..atomic import json_file, replacing
 from ..clip import MODALITIES
 from ..errors import DamagedError, InputError, first_line
+from ..hashing import unsealed
 from .base import Mode, Store, check_terms, is_outage
 from .entry import Entry
-from .fingerprint import clip_key, unsealed
-from .folder_store import Files, FolderStore, json_file, locked, restore_root, sync
+from .fingerprint import clip_key
+from .folder_store import Files, FolderStore, restore_root
 from .hdf5_layout import (
     LIBVER,
     SEAL_BYTES,
@@ -240,7 +241,7 @@ def write_single(
     if path.is_dir():
         raise InputError(path, expected="a place for one file", got="a folder", todo="Choose another path.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path) as temporary:
+    with replacing(path, wait=False) as temporary:
         with PatientFile(temporary, "w+") as disk:
             with h5py.File(disk, "w", libver=LIBVER, userblock_size=SEAL_BYTES) as file:
                 for entry in entries:
@@ -251,22 +252,6 @@ def write_single(
                 put_json(file, "aliases", aliases)
             disk.check()
         put_seal(temporary, "cache")
-        temporary.replace(path)
-        sync(path.parent)
-
-
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A hidden file to write to, which is gone afterwards. What a killed writer left there is written over."""
-    temporary = path.with_name(f".{path.name}.part")
-    with locked(temporary, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-        if not alone:
-            todo = "Wait until it has finished."
-            raise InputError(path, expected="no other writer of this file", got="one at work", todo=todo)
-        try:
-            yield temporary
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _opened(path: Path) -> h5py.File:

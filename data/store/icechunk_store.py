@@ -17,12 +17,13 @@ from typing import Any
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from ..atomic import locked
 from ..clip import MODALITIES
 from ..errors import DamagedError, InputError
+from ..hashing import sealed, unsealed
 from .base import Mode, Store, check_terms, new_root
 from .entry import Entry
-from .fingerprint import clip_id_of, clip_key, sealed, stream_alias, unsealed
-from .folder_store import locked
+from .fingerprint import clip_id_of, clip_key, stream_alias
 from .icechunk_repo import asked, calm, create, is_outage, line_of, split, storage_of, version_of
 from .zarr_layout import ENTRY_FILES, META, decode, encode, form_problem, group_attrs, group_file, record_of
 

@@ -6,21 +6,20 @@ and sealed `cache.json` (root attributes), `aliases.json` and `index.json` (the 
 
 from __future__ import annotations
 
-import fcntl
 import re
 import threading
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..atomic import folders, replacing
 from ..errors import DamagedError, InputError, first_line
+from ..hashing import unsealed
 from .base import Mode, Store, check_terms, is_outage
 from .entry import Entry
-from .fingerprint import unsealed
-from .folder_store import SIDE, folders, locked, sync
+from .folder_store import SIDE
 from .pack_file import Pack, PackWriter, json_attrs
 from .remote import Remote
 from .zarr_layout import META, decode, form_problem, record_of
@@ -176,25 +175,17 @@ def write_single(
 ) -> Iterator[Entry]:
     """Makes `x.zarr.zip`, or replaces it: all of it, under a name of its own, then renamed when the last entry is in.
 
-    Yields each entry as it is written; they are safe only at the end. A writer that was killed leaves a hidden file,
-    which the next one removes. Of two writers at once, the one that ends last decides.
+    Yields each entry as it is written; they are safe only at the end.
+
+    Raises:
+        InputError: if another writer of the file is at work.
     """
-    for left in path.parent.glob(f".{path.name}.*.part"):
-        with locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-            if alone:
-                left.unlink(missing_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    with locked(part, fcntl.LOCK_EX):
-        try:
-            pack = PackWriter(part, root, aliases)
-            for entry in entries:
-                pack.add(entry)
-                yield entry
-            pack.close()
-            part.replace(path)
-            sync(path.parent)
-        finally:
-            part.unlink(missing_ok=True)
+    with replacing(path, wait=False) as part:
+        pack = PackWriter(part, root, aliases)
+        for entry in entries:
+            pack.add(entry)
+            yield entry
+        pack.close()
 
 
 def open_cache(url: str, mode: Mode, licence: str | None, restricted: bool | None) -> PackStore:

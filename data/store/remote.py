@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..atomic import make_folder, names, publish, write_new
 from ..errors import InputError, first_line
-from .folder_store import STAGING, make_folder, names, sync, write
+from .folder_store import STAGING
 
 PAUSES_S = (0.3, 1.0, 3.0)  # between tries after a connection was cut
 PART_BYTES = 16 << 20  # of a multipart upload; also what is read at once
@@ -112,7 +113,7 @@ class Remote:
         """Makes or replaces a small file in one step."""
         if self.local:
             staged = self.staged(name)
-            write(staged, content)
+            write_new(staged, content)
             return self.put(name, staged)
         return self._writing(name, lambda: self.fs.pipe_file(self._path(name), content))
 
@@ -130,10 +131,7 @@ class Remote:
         if self.local:
             place = Path(self._path(name))
             make_folder(place.parent)
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            path.replace(place)
-            return sync(place.parent)
+            return publish(path, place)
         more = {"chunksize": PART_BYTES} if self.scheme == "s3" else {}
         return self._writing(name, lambda: self.fs.put_file(str(path), self._path(name), **more))
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from ..hashing import bytes_sha256, sealed, unsealed
 from .entry import Entry, array_forms
-from .fingerprint import sealed, unsealed
 
 META = "zarr.json"
 CHUNK = "c/0/0"
@@ -62,7 +61,7 @@ def encode(entry: Entry) -> dict[str, bytes]:
         )
         written[...] = array
     files = {path: held[path].to_bytes() for path in held if path.partition("/")[2] in (META, CHUNK)}
-    metadata = {path: _sha256(content) for path, content in files.items() if path.endswith(META)}
+    metadata = {path: bytes_sha256(content) for path, content in files.items() if path.endswith(META)}
     return {**files, META: group_file(sealed({**entry.record, "files": metadata}))}
 
 
@@ -98,10 +97,6 @@ def form_problem(names: Iterable[str], read: Callable[[str], bytes]) -> str | No
             f"expected the files of an entry, got {strange[0]} {'missing' if strange[0] in wanted else 'beside them'}"
         )
     for name, sha256 in known.items():
-        if _sha256(read(name)) != sha256:
+        if bytes_sha256(read(name)) != sha256:
             return f"expected the {name} that was written, got another"
     return None
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

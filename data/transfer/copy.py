@@ -12,9 +12,10 @@ from importlib import import_module
 from pathlib import Path
 
 from ..errors import DamagedError, InputError
+from ..hashing import json_sha256, unsealed
 from ..store.base import Store, check_terms, new_root, open_store
 from ..store.entry import Entry
-from ..store.fingerprint import clip_key, json_sha256, stream_alias, unsealed
+from ..store.fingerprint import clip_key, stream_alias
 from ..store.pack_store import ROOT, PackStore
 from ..store.remote import READ_ONLY, OutageError, Remote
 from .dataset_card import card

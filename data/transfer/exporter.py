@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..atomic import json_file, names, write_bytes
 from ..clip import Track
 from ..errors import DamagedError, InputError
 from ..store.base import Store
 from ..store.fingerprint import clip_key
-from ..store.folder_store import json_file, names, write
 from .read_files import FACTS, FRAMES
 
 Form = Literal["npy", "csv"]
@@ -86,7 +86,7 @@ def export(
             failures.append((clip_id, error.about(clip_id)))
             continue
         for path, content in _files(out / place, track, form):
-            _put(path, content)
+            write_bytes(path, content)
         done[clip_id] = place
     return Exported(full, done, failures)
 
@@ -140,14 +140,7 @@ def _begin(out: Path, facts: Mapping[str, Any]) -> None:
             todo = "Choose another folder."
             expected = "a new folder, or one that the same export began"
             raise InputError(out, expected=expected, got="other files", todo=todo)
-    _put(out / FACTS, content)
-
-
-def _put(path: Path, content: bytes) -> None:
-    """A file, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    write(part, content)
-    part.replace(path)
+    write_bytes(out / FACTS, content)
 
 
 def _files(path: Path, track: Track, form: Form) -> Iterator[tuple[Path, bytes]]:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ..clip import MODALITIES, VALUE_DTYPES, Clip, FrameClock, Track
 from ..errors import DamagedError, InputError, printable
+from ..hashing import json_sha256
 from ..labels import Labels, join_labels, label_names, read_labels
 from ..store.base import Store, check_terms
-from ..store.fingerprint import SCHEMA_VERSION, json_sha256, stream_name
+from ..store.fingerprint import SCHEMA_VERSION, stream_name
 from ..timebase import usual_gap_s
 from .read_csv import Features, Rules
 from .read_files import Found, exported_facts, find_features

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..atomic import json_file, locked
 from ..errors import InputError
+from ..hashing import sealed, unsealed
 from ..store.entry import Entry
-from ..store.fingerprint import sealed, unsealed
-from ..store.folder_store import json_file, locked
 from ..store.pack_file import PackWriter
 from ..store.pack_store import ALIASES, FOLDER, INDEX, ROOT
 from ..store.remote import Remote

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..store.fingerprint import array_sha256, file_sha256, json_sha256
+from ..hashing import array_sha256, file_sha256, json_sha256
 from .read_csv import QUALITY, Features, Rules, checked_times, read_csv
 
 CONTAINERS = (".npz", ".h5", ".hdf5", ".safetensors")

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ..clip import Clip
 from ..errors import InputError
+from ..hashing import json_sha256
 from ..labels import Truth
 from ..store.base import Store
-from ..store.fingerprint import json_sha256, stream_alias
+from ..store.fingerprint import stream_alias
 from ..timebase import Grid, to_grid
 from .memmap_cache import open_form
 from .to_grid import Laid, end_to_end, lay_clip, span_s

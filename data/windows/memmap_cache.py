@@ -19,10 +19,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..atomic import HOST, WEEK_S, folders, json_file, locked, move_new, sync_folders, write_new
 from ..errors import InputError
+from ..hashing import json_sha256, sealed, unsealed
 from ..store.base import Store
-from ..store.fingerprint import json_sha256, sealed, unsealed
-from ..store.folder_store import HOST, WEEK_S, folders, json_file, locked, move, sync_folders, write
 from ..timebase import Grid
 from ..user_cache import user_cache
 from .to_grid import Laid
@@ -110,11 +110,11 @@ def _make(place: Path, source: Mapping[str, Any], parts: Iterable[Laid]) -> Laid
         steps = [{"first_step": grid.first_step, "num_steps": grid.num_steps} for grid in grids]
         clips = [{**clip, **grid} for clip, grid in zip(source["clips"], steps, strict=True)]
         with _writing():
-            write(temporary / META, json_file(sealed({**source, "clips": clips, "arrays": forms})))
+            write_new(temporary / META, json_file(sealed({**source, "clips": clips, "arrays": forms})))
             sync_folders(temporary)
             if _open(place) is None:
                 _set_aside(place)
-            move(temporary, place)
+            move_new(temporary, place)
     laid = _open(place)
     assert laid is not None, "a form that was just made"
     return laid

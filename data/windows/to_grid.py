@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..clip import Clip, Track
 from ..errors import InputError
+from ..hashing import json_sha256
 from ..store.base import Store
-from ..store.fingerprint import json_sha256
 from ..timebase import Grid, to_grid
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Container, Mapping
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 
 from ...data.errors import InputError, first_line
-from ...data.store.fingerprint import file_sha256
+from ...data.hashing import file_sha256
+from ...data.plugins import added_names, find_added, load_added, mend, package_of
 from .base import AudioEncoder, Encoder, VisualEncoder
 from .vad import voice_fingerprint
 
@@ -24,12 +24,7 @@ _PROBE_SEED, _PROBE_S = 0, 0.5
 
 def plugin_names() -> list[str]:
     """Of all added encoders, sorted."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
-
-
-def near_plugins(name: str) -> list[str]:
-    """Names of added encoders that look like a name."""
-    return difflib.get_close_matches(name, plugin_names(), n=3)
+    return added_names(GROUP)
 
 
 def load_plugin(
@@ -46,16 +41,13 @@ def load_plugin(
         InputError: if it cannot be loaded or made, is for the other modality, does not take a setting that differs
             from the usual, or does not keep its promises for a batch of noise.
     """
-    points = sorted(entry_points(group=GROUP, name=name), key=lambda point: point.value)
-    if not points:
-        return None
     place = f"encoder {name}"
-    if len({point.value for point in points}) > 1:
-        got = " and ".join(f"{point.value} of {_package(point)}" for point in points)
-        raise InputError(place, expected="one package that adds it", got=got, todo="Uninstall all but one.")
-    made = _made(points[0], place, modality, settings, rebuild=rebuild)
+    point = find_added(GROUP, name, place)
+    if point is None:
+        return None
+    made = _made(point, place, modality, settings, rebuild=rebuild)
     made.name = name
-    made.origin = {"package": _package(points[0]), "code_sha256": file_sha256(Path(inspect.getfile(type(made))))}
+    made.origin = {"package": package_of(point), "code_sha256": file_sha256(Path(inspect.getfile(type(made))))}
     if vad and isinstance(made, AudioEncoder):
         made.plan = replace(made.plan, voice=voice_fingerprint(made.plan.sampling_rate))
     _probe(made, place)
@@ -63,12 +55,8 @@ def load_plugin(
 
 
 def _made(point: EntryPoint, place: str, modality: str, settings: Mapping[str, str], *, rebuild: bool) -> Encoder:
-    todo = f"Mend or uninstall {_package(point)}."
-    try:
-        found = point.load()
-    except Exception as error:  # whatever its import does
-        expected = f"that {point.value} can be imported"
-        raise InputError(place, expected=expected, got=_first_line(error), todo=todo) from error
+    todo = mend(point)
+    found = load_added(point, place)
     _check_class(found, place, modality, todo)
     takes = inspect.signature(found).parameters
     if not rebuild:
@@ -117,10 +105,6 @@ def _probe(encoder: Encoder, place: str) -> None:
         raise InputError(place, expected="embeddings of noise", got=_first_line(error), todo=todo) from error
     if not np.isfinite(found).all():
         raise InputError(place, expected="finite embeddings of noise", got="NaN or infinity", todo=todo)
-
-
-def _package(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -13,11 +12,11 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from ...data.errors import InputError
+from ...data.errors import InputError, did_you_mean
+from ...data.machine import find_device
 from ..decode.frames import Pixels
 from ..weights import (
     compute_dtype,
-    find_device,
     fixed_seed,
     load_into,
     load_state,
@@ -73,8 +72,7 @@ class TimmEncoder(VisualEncoder):
 
 def _create(name: str, weights: str) -> nn.Module:
     if not name.startswith(("hf-hub:", "hf_hub:")) and not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, [*plugin_names(), *timm.list_models()], n=3)
-        todo = f"Did you mean {', '.join(near)}?" if near else "See timm.list_models()."
+        todo = did_you_mean(name, [*plugin_names(), *timm.list_models()], "See timm.list_models().", num=3)
         raise InputError("--visual", expected="the name of a timm model", got=repr(name), todo=todo)
     if weights == "hub":
         return _from_hub(name)

@@ -14,8 +14,9 @@ import transformers
 from torch import Tensor, nn
 
 from ...data.errors import InputError
+from ...data.machine import find_device
 from ..decode.audio import Samples
-from ..weights import compute_dtype, find_device, fixed_seed, no_hub, weights_sha256
+from ..weights import compute_dtype, fixed_seed, no_hub, weights_sha256
 from .audio_windows import WindowPlan
 from .base import AudioEncoder, plan_of
 from .vad import voice_fingerprint

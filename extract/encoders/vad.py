@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...data.errors import InputError
-from ...data.store.fingerprint import file_sha256
+from ...data.hashing import file_sha256
 from ..decode.audio import Samples
 
 VOICE_RATE = 16_000

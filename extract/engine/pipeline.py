@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ...data.clip import Clip
 from ...data.errors import InputError
+from ...data.machine import num_cores
 from ...data.manifest import Source
 from ...data.store.base import Store
 from ..batch import Packer
@@ -27,7 +28,7 @@ from ..encoders.base import AudioEncoder, VisualEncoder
 from ..faces.finder import name_people
 from ..identity import Encoder, ExtractOptions, Medium, fingerprint_of, size_of, stream_of
 from .assemble import Assembly
-from .prefetch import Backlog, DecodeAhead, Part, num_cores
+from .prefetch import Backlog, DecodeAhead, Part
 from .progress import FailedBeforeError, Failure, Outcome, Progress, Summary, Tally, check_failures
 
 AUDIO_BATCH_ON_GPU = 8  # windows; on a CPU one at a time is the fastest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Protocol, Self, TypeAlias
 import numpy as np
 
 from ...data.errors import InputError
+from ...data.machine import num_cores
 from ...data.manifest import Source
 from ..batch import BytesQueue, ClosedError
 from ..decode.audio import Samples
@@ -239,8 +239,3 @@ class DecodeAhead:
             self._watchdog.beat(clip)
 
         return Wanted(fps=self._options.fps, num_threads=max(1, self._num_cores // self._num_workers), beat=beat)
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

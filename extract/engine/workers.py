@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ...data.errors import InputError
+from ...data.machine import num_cores
 from ...data.manifest import Source
 from .progress import Outcome, Progress, Summary
 
@@ -220,7 +221,6 @@ class LocalEngine:
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
-        from .prefetch import num_cores  # loads torch, see above
 
         self._devices, self.num_workers = list(devices), len(devices)
         self.cores_each = max(1, num_cores() // len(devices)) if "cpu" in devices else None

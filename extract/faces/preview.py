@@ -12,8 +12,8 @@ import numpy as np
 from av import VideoFrame
 
 from ...data.errors import InputError
+from ...data.hashing import file_sha256
 from ...data.manifest import Source
-from ...data.store.fingerprint import file_sha256
 from ..decode.frames import Frames, Pixels
 from ..decode.reader import Wanted
 from .align import Cropper, FaceOf

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...data.atomic import replacing
 from ...data.windows.corpus import Corpus
 from .predict import Prediction
 from .report import COLOURS
@@ -134,5 +135,6 @@ def plot_diagram(path: Path, report: Mapping[str, Any], title: str = "") -> None
     above.legend(loc="upper left", fontsize="small")
     below.set(xlabel="reliability", ylabel="steps")
     figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
     plt.close(figure)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...data.atomic import replacing, write_text
 from ...data.labels import Truth
 from .predict import TARGETS, Prediction
 
@@ -39,8 +40,8 @@ def title_of(run: dict[str, Any]) -> str:
 def write_robustness(out: Path, found: dict[str, Any]) -> None:
     """`{"runs": results of `robustness`}` as `robustness.json`, `.csv` (a row per point) and `.png` into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "robustness.json").write_text(json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8")
-    with (out / "robustness.csv").open("w", newline="", encoding="utf-8") as file:
+    write_text(out / "robustness.json", json.dumps(found, indent=2, ensure_ascii=False))
+    with replacing(out / "robustness.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(_points(found["runs"]))
     plot_robustness(out / "robustness.png", found["runs"])
 
@@ -95,7 +96,8 @@ def plot_robustness(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     figure.supylabel("CCC, mean of valence and arousal")
     if warned := cautions(untrained(runs)):
         figure.suptitle("\n".join(warned), fontsize="medium")
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
     plt.close(figure)
 
 
@@ -148,7 +150,8 @@ def plot_clip(
     _shade(axes, spans)
     axes[-1].set(xlabel="time (s)", xlim=(prediction.times_s[0], prediction.times_s[-1]))
     figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
     plt.close(figure)
 
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from ...data.errors import InputError, first_line
+from ...data.machine import num_cores
 from ...data.store.base import Store
 from ...data.windows.memmap_cache import address_of
 from ..config import Config, check_config
@@ -199,7 +200,7 @@ def num_jobs(device: str) -> int:
     """How many processes are at work unless somebody says so: one per core, or one where the device is no CPU."""
     if device != "cpu":
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return num_cores()
 
 
 @contextlib.contextmanager

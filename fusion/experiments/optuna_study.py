@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ...data.atomic import publish
 from ...data.errors import InputError
-from ...data.store.fingerprint import json_sha256
+from ...data.hashing import json_sha256
 from .search_space import Choices, Range, Space
 
 try:
@@ -157,7 +158,7 @@ def keep_best(study: optuna.Study, out: Path) -> None:
     while (best := best_of(study)) is not None:
         link, part = out / BEST, out / f".{BEST}-{uuid.uuid4().hex}"
         part.symlink_to(folder_of(Path(), best.number))
-        os.replace(part, link)
+        publish(part, link)
         if best_of(study) == best:  # else a better one has ended meanwhile, and its link may have been replaced
             break
     for trial in study.get_trials(deepcopy=False):

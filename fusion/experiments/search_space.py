@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ...data.errors import InputError
+from ...data.errors import InputError, did_you_mean
 from ..config import Config, check_config
 from ..models.variants import resolve
 
@@ -112,8 +111,7 @@ def configured(config: Config, values: Mapping[str, Any], place: str) -> Config:
 def _check_key(path: Path, key: Any, config: Config) -> None:
     known = config.flat()
     if key not in known:
-        near = difflib.get_close_matches(str(key), known, 1)
-        todo = f"Did you mean {near[0]}?" if near else EXAMPLE
+        todo = did_you_mean(str(key), known, EXAMPLE)
         raise InputError(path, expected="a known key", got=repr(key), todo=todo)
     if key == "seed" or key.startswith("split."):
         todo = "Take it out: scores on different clips do not compare."

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...data.atomic import replacing, write_text
 from ..config import Config
 from ..evaluation.report import COLOURS, cautions
 
@@ -27,20 +26,14 @@ def write_sweep(out: Path, found: dict[str, Any], best: Config | None) -> None:
         found: the result.
         best: the configuration of the best trial.
     """
-    _replace(out / "trials.csv", lambda path: _write_csv(path, found["rows"]))
+    with replacing(out / "trials.csv") as part:
+        _write_csv(part, found["rows"])
     if best is not None:
-        _replace(out / "best.yaml", lambda path: path.write_text(best.to_yaml(), encoding="utf-8"))
+        write_text(out / "best.yaml", best.to_yaml())
     if found["importance"] is not None:
-        text = json.dumps(found["importance"], indent=2)
-        _replace(out / "importance.json", lambda path: path.write_text(text, encoding="utf-8"))
+        write_text(out / "importance.json", json.dumps(found["importance"], indent=2))
     if best is not None:
-        _replace(out / "sweep.png", lambda path: plot_sweep(path, found))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    part = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
-    write(part)
-    os.replace(part, path)
+        plot_sweep(out / "sweep.png", found)
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -91,5 +84,6 @@ def plot_sweep(path: Path, found: dict[str, Any]) -> None:
     figure.suptitle(
         "\n".join([*cautions(found["random_weights"]), f"scored on the validation clips, {CHOSEN}"]), fontsize="medium"
     )
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
     plt.close(figure)

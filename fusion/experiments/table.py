@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...data.atomic import replacing, write_text
 from ..ccc import ccc_of_moments
 from ..evaluation.predict import TARGETS
 from ..evaluation.report import COLOURS, cautions
@@ -142,13 +143,13 @@ def _drawn(sums: Tensor, times_drawn: NDArray[np.float64]) -> NDArray[np.float64
 def write_table(found: dict[str, Any], folder: Path) -> list[Path]:
     """`table.json`, `table.csv`, `table.md` and `table.png`."""
     paths = [folder / f"table.{suffix}" for suffix in ("json", "csv", "md", "png")]
-    paths[0].write_text(json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8")
-    with paths[1].open("w", newline="", encoding="utf-8") as file:
+    write_text(paths[0], json.dumps(found, indent=2, ensure_ascii=False))
+    with replacing(paths[1]) as part, part.open("w", newline="", encoding="utf-8") as file:
         lines = [_csv_row(row, found["base"]) for row in found["rows"]]
         writer = csv.DictWriter(file, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
-    paths[2].write_text(as_markdown(found), encoding="utf-8")
+    write_text(paths[2], as_markdown(found))
     plot_differences(found, paths[3])
     return paths
 
@@ -212,7 +213,8 @@ def plot_differences(found: dict[str, Any], path: Path) -> None:
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     figure.suptitle("\n".join(heading(found)), fontsize="medium")
     figure.supxlabel("raw score, averaged over seeds; 95 % interval by paired bootstrap over clips", fontsize="small")
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
     plt.close(figure)
 
 

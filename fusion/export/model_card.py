@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ...data.store.fingerprint import json_sha256
+from ...data.hashing import json_sha256
 from ...data.transfer.dataset_card import KNOWN_LICENCES
 from ...data.windows.corpus import Stream
 from ..config import Config

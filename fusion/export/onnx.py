@@ -8,7 +8,6 @@ import importlib.util
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...data.atomic import replacing
 from ...data.errors import InputError
 from ...data.windows.corpus import Stream, Windows
 from ..models.base import QualityNorm, VAModel
@@ -80,10 +80,8 @@ def export_onnx(model: SAGE | str | Path, path: str | Path) -> dict[str, Any]:
     for node in graph.graph.all_nodes():
         node.metadata_props.clear()  # they tell where on the author's disk the code lay
     graph.metadata_props.update(_about(sage))
-    part = Path(path).with_name(f"{Path(path).name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    program.save(part, external_data=False)
-    os.replace(part, path)
+    with replacing(Path(path)) as part:
+        program.save(part, external_data=False)
     return {"path": str(path), "opset": graph.opset_imports[""], "inputs": flat.names(), "outputs": outputs}
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from ...data.errors import InputError, first_line
+from ...data.errors import InputError, did_you_mean
+from ...data.plugins import added_names, find_added, load_added, mend
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,8 +81,7 @@ VARIANTS: dict[str, Variant] = {
 
 def variant_names() -> list[str]:
     """All that there are: our own in their order, then those that packages add."""
-    added = {point.name for point in entry_points(group=GROUP)} - VARIANTS.keys()
-    return [*VARIANTS, *sorted(added)]
+    return [*VARIANTS, *(name for name in added_names(GROUP) if name not in VARIANTS)]
 
 
 def find_variant(name: str) -> Variant:
@@ -95,22 +93,13 @@ def find_variant(name: str) -> Variant:
     if name in VARIANTS:
         return VARIANTS[name]
     place = f"variant {name}"
-    points = {point.value: point for point in entry_points(group=GROUP, name=name)}
-    if not points:
-        near = difflib.get_close_matches(name, variant_names(), 1)
-        todo = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(variant_names())}."
+    point = find_added(GROUP, name, place)
+    if point is None:
+        todo = did_you_mean(name, variant_names(), f"Known: {', '.join(variant_names())}.")
         raise InputError(place, expected="a known variant", got=repr(name), todo=todo)
-    if len(points) > 1:
-        got = " and ".join(sorted(points))
-        raise InputError(place, expected="one package that adds it", got=got, todo="Uninstall all but one.")
-    (point,) = points.values()
-    todo = f"Mend or uninstall {point.dist.name if point.dist else 'the package'}."
-    try:
-        found = point.load()
-    except Exception as error:  # whatever its import does
-        raise InputError(place, expected=f"to import {point.value}", got=first_line(error), todo=todo) from error
+    found = load_added(point, place)
     if not isinstance(found, Variant):
-        raise InputError(place, expected=f"{point.value} to be a Variant", got=type(found).__name__, todo=todo)
+        raise InputError(place, f"{point.value} is a {type(found).__name__}, not a Variant", todo=mend(point))
     return found
 
 

@@ -6,13 +6,13 @@ import contextlib
 import csv
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...data.atomic import append_text, replacing, write_text
 from ...data.errors import InputError, first_line
 from ..config import Config
 from ..result import plain
@@ -157,17 +157,15 @@ class Guarded:
 
 def add_row(out: Path, event: Mapping[str, Any]) -> None:
     """Adds an epoch to both; NaN is null in one and an empty cell in the other."""
-    with (out / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(plain(dict(event))) + "\n")
+    append_text(out / METRICS, json.dumps(plain(dict(event))) + "\n")
     write_table(out)
 
 
 def keep_rows(out: Path, num_epochs: int) -> list[dict[str, Any]]:
     """The lines of the first epochs; all others are removed from metrics.jsonl and metrics.csv."""
-    path, part = out / METRICS, out / f"{METRICS}.part"
+    path = out / METRICS
     kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:num_epochs] if path.exists() else []
-    part.write_text("".join(kept), encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, "".join(kept))
     write_table(out)
     return [json.loads(line) for line in kept]
 
@@ -177,12 +175,10 @@ def write_table(out: Path) -> None:
     lines = (out / METRICS).read_text(encoding="utf-8").splitlines()
     rows = [{"epoch": row["epoch"], **flat(row)} for row in map(json.loads, lines)]
     columns = dict.fromkeys(key for row in rows for key in row)
-    part = out / f"{TABLE}.part"
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with replacing(out / TABLE) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(columns) or ["epoch"])
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(part, out / TABLE)
 
 
 def flat(event: Mapping[str, Any], above: str = "") -> dict[str, float | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...data.atomic import replacing
 from ...data.errors import InputError
 from ..distributed import gathered, is_main, num_processes
 
@@ -60,10 +60,9 @@ class StateFile:
         """Replaces the file, whole or not at all."""
         tensors, plain = state
         if is_main():
-            part = self.path.with_name(f"{self.path.name}.part")
-            told = json.dumps({"facts": self.facts, **plain})
-            save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, part, {"state": told})
-            os.replace(part, self.path)
+            on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            with replacing(self.path) as part:
+                save_file(on_cpu, part, {"state": json.dumps({"facts": self.facts, **plain})})
         self.saved_s = time.monotonic()
 
     @property

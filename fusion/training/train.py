@@ -13,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...data.atomic import replacing
 from ...data.errors import InputError
+from ...data.hashing import json_sha256
 from ...data.store.base import Store
-from ...data.store.fingerprint import json_sha256
 from ...data.windows.corpus import Corpus, cut, plan_windows
 from ...data.windows.placement import place
 from ...data.windows.splits import Role, read_split
@@ -196,9 +197,8 @@ def _errors(
             return file.get_tensor("errors").to(corpus.device)
     errors = unseen(corpus, training, config, log)
     if is_main():
-        part = path.with_name(f"{path.name}.part")
-        save_file({"errors": errors.cpu().contiguous()}, part, {"facts": facts})
-        os.replace(part, path)
+        with replacing(path) as part:
+            save_file({"errors": errors.cpu().contiguous()}, part, {"facts": facts})
     return errors
 
 

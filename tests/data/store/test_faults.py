@@ -18,8 +18,9 @@ import zarr
 from zarr.storage import LocalStore
 
 from sage_va.data import Clip, Store, open_store
+from sage_va.data.atomic import HOST
 from sage_va.data.store.entry import Entry
-from sage_va.data.store.folder_store import HOST, FolderStore
+from sage_va.data.store.folder_store import FolderStore
 from sage_va.data.store.zarr_layout import encode
 from sage_va.tests.stores import SHA, VISUAL, VISUAL_NAME, make_track, problems, put, same, tree
 

@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_va.data import InputError, json_sha256, stream_alias, stream_name
-from sage_va.data.store.fingerprint import (
-    MAX_KEY_BYTES,
-    array_sha256,
-    canonical_json,
-    check_clip_id,
-    clip_id_of,
-    clip_key,
-    sealed,
-    unsealed,
-)
+from sage_va.data.hashing import array_sha256, canonical_json, sealed, unsealed
+from sage_va.data.store.fingerprint import MAX_KEY_BYTES, check_clip_id, clip_id_of, clip_key
 
 
 def is_safe(clip_id: str) -> bool:

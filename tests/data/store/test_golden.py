@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sage_va.data import InputError, open_store
-from sage_va.data.store.fingerprint import sealed
+from sage_va.data.hashing import sealed
 from sage_va.data.store.zarr_layout import group_attrs, group_file
 from sage_va.tests.stores import problems, same
 

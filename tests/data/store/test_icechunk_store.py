@@ -20,7 +20,7 @@ import pytest
 import zarr
 
 from sage_va.data import DamagedError, InputError, Store, Track, open_store
-from sage_va.data.store.folder_store import locked
+from sage_va.data.atomic import locked
 from sage_va.tests.s3 import BUCKET, empty_bucket, needs_s3, s3_server, use_s3
 from sage_va.tests.stores import AUDIO_NAME, VISUAL_NAME, StoreContract, make_track, problems, put, same
 

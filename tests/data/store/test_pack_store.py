@@ -16,10 +16,10 @@ import zarr
 from zarr.storage import ZipStore
 
 from sage_va.data import Clip, DamagedError, InputError, Store, open_store
+from sage_va.data.atomic import json_file
+from sage_va.data.hashing import sealed
 from sage_va.data.store import pack_file as pack_form
 from sage_va.data.store import remote
-from sage_va.data.store.fingerprint import sealed
-from sage_va.data.store.folder_store import json_file
 from sage_va.data.store.pack_store import PackStore, write_single
 from sage_va.data.store.remote import OutageError, Remote
 from sage_va.data.transfer import push_packs as push

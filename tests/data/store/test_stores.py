@@ -14,9 +14,12 @@ import pytest
 import zarr
 
 from sage_va.data import Clip, DamagedError, FrameClock, InputError, Store, Track, open_store
+from sage_va.data.atomic import write_new
+from sage_va.data.hashing import array_sha256, json_sha256, sealed
+from sage_va.data.journal import append_line, damaged_lines, read_lines
 from sage_va.data.store.entry import Entry
-from sage_va.data.store.fingerprint import array_sha256, clip_key, json_sha256, sealed
-from sage_va.data.store.folder_store import FolderStore, append_line, damaged_lines, read_lines, write
+from sage_va.data.store.fingerprint import clip_key
+from sage_va.data.store.folder_store import FolderStore
 from sage_va.data.store.zarr_layout import encode, group_attrs, group_file
 from sage_va.data.store.zarr_store import restore
 from sage_va.tests.stores import (
@@ -353,7 +356,7 @@ class TestWrongContent:
         if "checksums" in entry.record:
             entry.record["checksums"] = {"values": array_sha256(entry.values), "frames": array_sha256(entry.frames)}
         for name, content in encode(entry).items():
-            write(Path(store.url) / VISUAL_NAME / "a" / name, content)
+            write_new(Path(store.url) / VISUAL_NAME / "a" / name, content)
 
     @pytest.mark.parametrize(
         ("change", "what"),

@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sage_va.data import InputError, Store, Track, open_store
+from sage_va.data.atomic import write_new
 from sage_va.data.store.fingerprint import check_clip_id
-from sage_va.data.store.folder_store import write
 from sage_va.data.transfer.exporter import Exported, _file_name, _files, export
 from sage_va.data.transfer.importer import import_features
 from sage_va.data.transfer.read_csv import Rules, read_csv
@@ -183,8 +183,8 @@ def test_an_interrupted_export_goes_on_and_others_are_refused(
 
         def cutting(path: Path, content: bytes, left: Any = left) -> None:
             if next(left, None) is not None:
-                return write(path, content)
-            write(path, content[: len(content) // 2])
+                return write_new(path, content)
+            write_new(path, content[: len(content) // 2])
             raise KeyboardInterrupt
 
         monkeypatch.setattr("sage_va.data.transfer.exporter.write", cutting)

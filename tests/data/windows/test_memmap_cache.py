@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from sage_va.data import Clip, DamagedError, FrameClock, Grid, InputError, Store, Track, open_store, stream_name
-from sage_va.data.store.folder_store import HOST, locked
+from sage_va.data.atomic import HOST, locked
 from sage_va.data.windows import memmap_cache as module
 from sage_va.data.windows.corpus import Corpus, choose_streams, load_corpus
 from sage_va.data.windows.memmap_cache import forms, open_form, remove, stale_forms, training_folder

@@ -2,16 +2,15 @@
 
 import math
 import pickle
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, distribution
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import cv2
 import numpy as np
 import pytest
 
-from sage_va.data import InputError, open_store
+from sage_va.data import InputError, open_store, plugins
 from sage_va.data.manifest import Source, find_sources
 from sage_va.data.user_cache import user_cache
 from sage_va.extract.batch import BytesQueue, ClosedError
@@ -435,9 +434,9 @@ class TestDetectors:
             open_detector("yunett")
         with pytest.raises(InputError, match=r"A package adds others by the entry point sage_va\.face_detectors\."):
             open_detector("xyz")
-        point = SimpleNamespace(name="mine", load=lambda: lambda weights: ("mine", weights))
-        monkeypatch.setattr(detectors, "entry_points", lambda group: [point] * (group == "sage_va.face_detectors"))
-        assert open_detector("mine", Path("w")) == ("mine", Path("w"))
+        points = EntryPoints([EntryPoint("mine", "builtins:repr", "sage_va.face_detectors")])
+        monkeypatch.setattr(plugins, "entry_points", points.select)
+        assert open_detector("mine", Path("w")) == repr(Path("w"))
 
     @pytest.mark.parametrize("name", ["yunet", "retinaface"])
     def test_weights_that_are_none(self, name, tmp_path):

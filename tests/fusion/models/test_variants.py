@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from sage_va.cli import main
-from sage_va.data import InputError, open_store
+from sage_va.data import InputError, open_store, plugins
 from sage_va.data.windows.corpus import Stream, Windows
 from sage_va.fusion.config import Config, ModelConfig, check_config
 from sage_va.fusion.models import variants
@@ -368,7 +368,7 @@ def added(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
     def found(group: str, name: str | None = None) -> list[EntryPoint]:
         return [p for p in points if group == variants.GROUP and name in (None, p.name)]
 
-    monkeypatch.setattr(variants, "entry_points", found)
+    monkeypatch.setattr(plugins, "entry_points", found)
 
 
 HERE = "sage_va.tests.fusion.models.test_variants"

@@ -1,0 +1,200 @@
+"""Files and folders that are there whole or not at all, whatever stops the writer: a kill, a full disk, a power cut.
+
+Every file of ours is replaced in the same four steps:
+
+    .part-NAME  --write-->  .part-NAME  --fsync-->  .part-NAME  --rename-->  NAME  --fsync of the folder-->  done
+    (locked)                    |
+                                any error: .part-NAME is removed, NAME stays as it was
+
+A killed writer leaves at most one `.part-NAME` per file; the next writer of that file overwrites it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import InputError
+
+HOST = re.sub(r"\W", "_", platform.node())
+WEEK_S = 7 * 24 * 3600  # nobody works any more on what another host left so long ago: its locks may not reach us
+PART = ".part-"  # a prefix: libraries choose the format by the suffix
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Makes or replaces a file."""
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Makes or replaces a file in UTF-8; line ends stay as they are."""
+    write_bytes(path, text.encode())
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, wait: bool = True) -> Iterator[Path]:
+    """Yields an empty file beside `path` to write to; it replaces `path` where the block ends without an error.
+
+    Two writers of one file take turns. On a file system without locks, nothing keeps them apart.
+
+    Args:
+        path: of the file; missing folders above it are made.
+        wait: for a writer that is at work; else refuse.
+
+    Raises:
+        InputError: if another writer is at work and `wait` is False.
+    """
+    make_folder(path.parent)
+    part = part_of(path)
+    with _owned(part, path, wait) as descriptor:
+        try:
+            os.ftruncate(descriptor, 0)
+            yield part
+            publish(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Returns where a file is written before it gets its name."""
+    return path.with_name(f"{PART}{path.name}")
+
+
+def publish(part: Path, path: Path) -> None:
+    """Renames a file or link to where it belongs, in place of what is there, once the disk has its bytes."""
+    if not part.is_symlink():
+        sync(part)
+    os.replace(part, path)
+    sync(path.parent)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Appends to a file, and returns when the disk has it."""
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Writes a file and waits until the disk has it; for places that no reader knows yet. Makes the folders above."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def move_new(source: Path, place: Path) -> None:
+    """Renames to where nothing is; does nothing where another writer was first."""
+    if place.exists() and (source.is_file() or place.is_file()):
+        return
+    try:
+        source.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+    sync(place.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it, with durable names."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+def sync(place: Path) -> None:
+    """Returns when the disk has a file's bytes, or the names in a folder."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folders(place: Path) -> None:
+    """Returns when the disk has the names in a folder and in all folders below it; does nothing for a file."""
+    for parent, _, _ in os.walk(place, topdown=False):
+        sync(Path(parent))
+
+
+@contextlib.contextmanager
+def locked(path: Path, kind: int) -> Iterator[bool]:
+    """Holds an advisory lock (`fcntl.LOCK_…`) on a file, made where missing; yields False where it is not to be had."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, kind)
+            owned = True
+        except OSError:
+            owned = False
+        yield owned
+    finally:
+        os.close(descriptor)
+
+
+def names(place: Path) -> list[str]:
+    """Returns the sorted names in a folder, none hidden; [] where there is no folder."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def folders(place: Path) -> list[str]:
+    """Returns the sorted names of the folders in a folder, none hidden."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def json_file(value: object) -> bytes:
+    """Returns a JSON document as all files of a cache have it."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+@contextlib.contextmanager
+def _owned(part: Path, path: Path, wait: bool) -> Iterator[int]:
+    """Makes or takes over a file that is ours alone while inside; yields its descriptor.
+
+    Whoever had it before may have renamed it away while we waited; then the lock is on a file of another name, and we
+    begin again.
+    """
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(descriptor, path, wait)
+            if not _is_at(descriptor, part):
+                continue
+            return (yield descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, wait: bool) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        todo = "Wait until it has finished."
+        raise InputError(path, "another writer is making this file", todo=todo) from None
+    except OSError:  # a file system without locks
+        pass
+
+
+def _is_at(descriptor: int, part: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), part.stat())
+    return False

@@ -1,0 +1,50 @@
+"""Cores and devices are resolved in one place."""
+
+import os
+
+import pytest
+import torch
+
+from sage_va.data import InputError
+from sage_va.data.machine import find_device, num_cores
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert num_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert num_cores() == 1
+
+
+def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device() == find_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "cuda:x"])
+def test_devices_that_are_not_there_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=rf"device {name}: this machine has none: \w+: .*\. Use cpu, or auto\."):
+        find_device(name)
+
+
+def test_a_device_is_that_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch holds `cuda` and `cuda:0` to be different; a tensor's own device has the index."""
+    asked = []
+
+    class OnFirst:
+        device = torch.device("cuda:0")
+
+    def empty(*_: object, device: str) -> OnFirst:
+        asked.append(device)
+        return OnFirst()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", empty)
+    assert [find_device("auto"), find_device("cuda")] == [torch.device("cuda:0")] * 2
+    assert asked == ["cuda", "cuda"]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    assert find_device("auto") == find_device("cuda") == torch.empty(1, device="cuda").device
