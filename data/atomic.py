@@ -59,8 +59,10 @@ def replacing(path: Path, *, wait: bool = True) -> Iterator[Path]:
             os.ftruncate(descriptor, 0)
             yield part
             publish(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        except BaseException:
+            if _is_at(descriptor, part):  # else it was renamed, and what is there now is another writer's
+                part.unlink()
+            raise
 
 
 def part_of(path: Path) -> Path:

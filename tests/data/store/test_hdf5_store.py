@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from sage_va.data import Clip, DamagedError, FrameClock, InputError, Store, open_store
+from sage_va.data.atomic import part_of
 from sage_va.data.store.entry import Entry
 from sage_va.data.store.hdf5_layout import SEAL_BYTES, put_entry, sealed_bytes
 from sage_va.data.store.hdf5_store import restore, write_single
@@ -401,21 +402,22 @@ class TestHdf5File:
     ) -> None:
         synced: list[str] = []
         monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
-        plain = Path.replace
+        plain, renamed = os.replace, []
 
-        def replace(self: Path, target: Path) -> Path:
-            assert synced == [str(path.with_name(".one.h5.part"))]
-            return plain(self, target)
+        def replace(part: Path, target: Path) -> None:
+            assert synced == [str(part_of(path))]
+            renamed.append(target)
+            plain(part, target)
 
-        monkeypatch.setattr(Path, "replace", replace)
+        monkeypatch.setattr(os, "replace", replace)
         single(path, source)
-        assert synced[1:] == [str(path.parent)]
+        assert (renamed, synced[1:]) == ([path], [str(path.parent)])
 
     def test_one_writer_at_a_time_and_no_trace_of_a_killed_one(self, source: Store, path: Path) -> None:
-        path.with_name(".one.h5.part").write_bytes(b"left by a killed writer")
+        part_of(path).write_bytes(b"left by a killed writer")
         first = write_single(path, source.root(), source.aliases(), entries_of(source))
         next(first)
-        with pytest.raises(InputError, match=r"one\.h5: expected no other writer of this file, got one at work\. Wait"):
+        with pytest.raises(InputError, match=r"one\.h5: another writer is making this file\. Wait"):
             list(write_single(path, source.root(), {}, []))
         assert len(list(first)) == 2
         assert problems(open_store(path)) == []

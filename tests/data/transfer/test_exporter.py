@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sage_va.data import InputError, Store, Track, open_store
-from sage_va.data.atomic import write_new
+from sage_va.data.atomic import part_of, write_bytes
 from sage_va.data.store.fingerprint import check_clip_id
 from sage_va.data.transfer.exporter import Exported, _file_name, _files, export
 from sage_va.data.transfer.importer import import_features
@@ -183,11 +183,11 @@ def test_an_interrupted_export_goes_on_and_others_are_refused(
 
         def cutting(path: Path, content: bytes, left: Any = left) -> None:
             if next(left, None) is not None:
-                return write_new(path, content)
-            write_new(path, content[: len(content) // 2])
+                return write_bytes(path, content)
+            part_of(path).write_bytes(content[: len(content) // 2])
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("sage_va.data.transfer.exporter.write", cutting)
+        monkeypatch.setattr("sage_va.data.transfer.exporter.write_bytes", cutting)
         with pytest.raises(KeyboardInterrupt):
             run(store, cut)
         for path in cut.iterdir():

@@ -142,7 +142,7 @@ def test_unknown_names_are_refused(folder):
         TimmEncoder("test_vitt", weights="random", device="cpu")
     with pytest.raises(InputError, match="--visual: expected a timm model and its tag"):
         TimmEncoder("test_vit.nonsense", device="cpu")
-    with pytest.raises(InputError, match="--device: expected a device of this machine, got 'cuda:99'"):
+    with pytest.raises(InputError, match="device cuda:99: this machine has none"):
         TimmEncoder(TINY_VIT, weights="random", device="cuda:99")
     with pytest.raises(InputError, match="--precision: expected auto"):
         TimmEncoder(TINY_VIT, weights="random", device="cpu", precision="int3")

@@ -157,7 +157,7 @@ def test_an_unfinished_run_is_done_again_and_a_run_without_a_score_is_scored(
     killed = copied / "sage/seed-1/fold-2"
     for name in ("config.json", "score.json", "model.safetensors"):
         (killed / name).unlink()
-    (killed / "model.safetensors.part").write_bytes(b"half")
+    (killed / ".part-model.safetensors").write_bytes(b"half")
     hardly_begun = copied / "concat/seed-0/fold-0"
     for path in list(hardly_begun.iterdir()):
         if path.name != "config.yaml":
@@ -168,7 +168,7 @@ def test_an_unfinished_run_is_done_again_and_a_run_without_a_score_is_scored(
     found = compared(cache, copied, VARIANTS)
     assert (found["num_trained"], found["num_skipped"], found["failures"]) == (3, 15, [])
     assert results_of(found) == results_of(finished[1])
-    assert not (killed / "model.safetensors.part").exists()
+    assert not (killed / ".part-model.safetensors").exists()
     assert (unscored / "model.safetensors").stat().st_mtime_ns == trained
 
 

@@ -155,7 +155,7 @@ def test_an_unfinished_run_is_not_overwritten(cache: Place, stopped: Path) -> No
         train(open_store(cache[0]), cache[1], stopped, config_of())
 
 
-@pytest.mark.parametrize("left", [("split.csv.part",), ("split.csv.part", "config.yaml")])
+@pytest.mark.parametrize("left", [(".part-split.csv",), (".part-split.csv", "config.yaml")])
 def test_a_run_that_was_killed_as_it_began_begins_again(cache: Place, tmp_path: Path, left: tuple[str, ...]) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -163,7 +163,7 @@ def test_a_run_that_was_killed_as_it_began_begins_again(cache: Place, tmp_path: 
         (run / name).write_text("half", encoding="utf-8")
     train(open_store(cache[0]), cache[1], run, config_of("concat", epochs=1), resume=True)
     assert (run / "config.json").exists()
-    assert not list(run.glob("*.part"))
+    assert not list(run.glob(".part-*"))
 
 
 def test_a_folder_of_something_else_is_no_run(cache: Place, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_full_disk_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.M
     file.save(({"x": torch.ones(3)}, plain))
 
     def full(*_: Any) -> None:
-        (tmp_path / "last.safetensors.part").write_bytes(b"half")
+        (tmp_path / ".part-last.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(state_module, "save_file", full)

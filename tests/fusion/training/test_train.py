@@ -77,7 +77,7 @@ def test_what_a_run_writes(learnt: tuple[Path, list[dict[str, Any]]], cache: tup
     assert sorted(loaded.roles) == [f"clip{i:02}" for i in range(10)]
     assert loaded.config == settled(config_of(), torch.device("cpu"))
     assert (run / "config.yaml").read_text(encoding="utf-8") == loaded.config.to_yaml()
-    assert not list(run.glob("*.part")) + list(run.glob("last*")) + list(run.glob("errors*"))
+    assert not list(run.glob(".part-*")) + list(run.glob("last*")) + list(run.glob("errors*"))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines == [event for event in events if event["event"] == "epoch"]
     done = events[-1]
