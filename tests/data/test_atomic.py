@@ -52,8 +52,8 @@ def test_bytes_and_folder_are_on_disk_around_the_rename(path: Path, calls: list[
 
 def test_folders_above_are_made_and_durable(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
     write_bytes(tmp_path / "x" / "y" / "a", b"new")
-    made = [("fsync", tmp_path.name), ("fsync", "x")]
-    assert calls == [*made, ("fsync", ".part-a"), ("rename", "a"), ("fsync", "y")]
+    folders = [("fsync", tmp_path.name), ("fsync", "x")]
+    assert calls == [*folders, ("fsync", ".part-a"), ("rename", "a"), ("fsync", "y")]
 
 
 def test_appended_and_new_files_are_synced(path: Path, calls: list[tuple[str, str]]) -> None:
@@ -173,7 +173,7 @@ ALLOWED = {
 
 
 def test_nothing_replaces_files_by_hand() -> None:
-    """Who syncs or renames a file outside of data/atomic.py has forgotten a step, or will."""
+    """A sync or rename outside of data/atomic.py lacks a step, or will."""
     sources = [path for room in ("data", "extract", "fusion") for path in (ROOT / room).rglob("*.py")]
     assert len(sources) > 50
     by_hand = [

@@ -1,4 +1,4 @@
-"""What packages add is found by its entry point, once, or refused in one line."""
+"""Objects that packages add are found by their entry points, or refused in one line."""
 
 from importlib.metadata import EntryPoint, EntryPoints
 

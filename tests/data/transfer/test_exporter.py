@@ -184,6 +184,7 @@ def test_an_interrupted_export_goes_on_and_others_are_refused(
         def cutting(path: Path, content: bytes, left: Any = left) -> None:
             if next(left, None) is not None:
                 return write_bytes(path, content)
+            path.parent.mkdir(parents=True, exist_ok=True)
             part_of(path).write_bytes(content[: len(content) // 2])
             raise KeyboardInterrupt
 

@@ -161,9 +161,7 @@ def test_one_that_gives_nan_for_a_clip_is_named_in_its_failure(install, tmp_path
 
 def test_one_that_cannot_be_loaded_is_one_line(install):
     install({"broken.py": "import no_such_package"}, "broken = broken:Broken")
-    with pytest.raises(
-        InputError, match=r"encoder broken: broken:Broken cannot be imported: ModuleNotF"
-    ):
+    with pytest.raises(InputError, match=r"encoder broken: broken:Broken cannot be imported: ModuleNotF"):
         visual("broken")
     install({"broken.py": "Broken = 3"}, "broken = broken:Broken")
     with pytest.raises(

@@ -440,9 +440,7 @@ def test_the_documented_variant_keeps_the_promises() -> None:
 
 def test_what_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     added(monkeypatch, "nowhere_at_all:X")
-    with pytest.raises(
-        InputError, match=r"nowhere_at_all:X cannot be imported: ModuleNotFoundError: No module named"
-    ):
+    with pytest.raises(InputError, match=r"nowhere_at_all:X cannot be imported: ModuleNotFoundError: No module named"):
         find_variant("loudest")
 
 
