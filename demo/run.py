@@ -96,6 +96,7 @@ def draw_pictures(out: Path, clips: list[DrawnClip]) -> None:
             pictures / f"{name}.png",
             prediction,
             labels,
+            name="sage",
             truth=truth,
             other=("concat", other),
             spans=spans[name],
