@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 VERBS = {  # verb: its file in `commands`, and the name of its function there
-    "align": ("sync_check", "align"),
     "cache": ("cache", "cache_group"),
     "calibrate": ("evaluate", "calibrate"),
     "eval": ("evaluate", "evaluate"),
     **{name: (name, name) for name in ("compare", "demo", "export", "extract", "faces", "predict")},
+    "sync-check": ("sync_check", "sync_check"),
     **{name: (name, name) for name in ("status", "sweep", "train", "variants")},
 }
+OLD_NAMES = {"align": "sync-check"}  # still understood, not listed
 EXTRAS = {"PIL", "av", "cv2", "librosa", "soxr", "timm", "torchvision", "transformers"}
 
 
@@ -28,9 +29,9 @@ class Verbs(click.Group):
         return sorted(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        if (verb := OLD_NAMES.get(cmd_name, cmd_name)) not in VERBS:
             return None
-        file, function = VERBS[cmd_name]
+        file, function = VERBS[verb]
         return getattr(import_module(f".commands.{file}", __package__), function)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -65,7 +66,7 @@ def _line_of(error: Exception) -> str | None:
 @click.version_option(package_name="sage-va")
 @click.option("--debug", is_flag=True, help="Show a traceback for errors.")
 def main(debug: bool) -> None:
-    """Valence and arousal, frame by frame, from face and voice.
+    """Estimates valence and arousal, frame by frame, from face and voice.
 
     `extract` caches embeddings of recordings once; `train`, `eval` and `predict` work on the cache.
     """

@@ -12,40 +12,44 @@ import click
 from .. import data
 from .console import Bar, failures, show
 from .options import jobs_option, json_option, store_options
+from .verb import verb
 
 
 @click.group("cache")
 def cache_group() -> None:
-    """Look into, check, fill, mend and share feature caches."""
+    """Inspects, checks, fills, repairs and shares caches."""
 
 
-@cache_group.command("info")
+@verb("sage-va cache info cache.zarr", "info", cache_group)
 @click.argument("cache")
 @json_option
 def info(cache: str, as_json: bool) -> None:
-    """Shows what a cache holds: streams, aliases, clips, hours, terms of use, content hash."""
+    """Shows streams, size, terms of use and content hash."""
     from ..data.store.info import info as look
 
     show(look(data.open_store(cache)), as_json, describe_info)
 
 
-@cache_group.command("ls")
+@verb("sage-va cache ls cache.zarr", "ls", cache_group)
 @click.argument("cache")
 @json_option
 def ls(cache: str, as_json: bool) -> None:
-    """The clips of a cache and their streams."""
+    """Lists clips and their streams."""
     from ..data.store.info import list_clips
 
     show(list_clips(data.open_store(cache)), as_json, describe_clips)
 
 
-@cache_group.command("verify")
+@verb("sage-va cache verify cache.zarr --subset 1/7", "verify", cache_group)
 @click.argument("cache")
 @click.option("--subset", metavar="K/N|P%", help="A fixed part of the entries, such as 1/7 or 5%.")
 @jobs_option
 @json_option
 def verify(cache: str, subset: str | None, jobs: int, as_json: bool) -> None:
-    """Reads every byte against its checksum; names damaged clips and streams; exit code 1 if there are any."""
+    """Compares every byte with its checksum.
+
+    Damaged clips and streams are listed; the exit code is then 1.
+    """
     from ..data.maintenance import verify as check
 
     with Bar("entries") as bar:
@@ -54,12 +58,15 @@ def verify(cache: str, subset: str | None, jobs: int, as_json: bool) -> None:
     sys.exit(1 if result["problems"] else 0)
 
 
-@cache_group.command("repair")
+@verb("sage-va cache repair cache.zarr", "repair", cache_group)
 @click.argument("cache")
 @jobs_option
 @json_option
 def repair(cache: str, jobs: int, as_json: bool) -> None:
-    """Takes damaged streams out, so that the next `extract` makes just those again; restores the rest."""
+    """Removes damaged streams and restores metadata.
+
+    The next `extract` makes the removed streams again.
+    """
     from ..data.maintenance import repair as mend
 
     with Bar("entries") as bar:
@@ -67,36 +74,46 @@ def repair(cache: str, jobs: int, as_json: bool) -> None:
     show(result, as_json, describe_repaired)
 
 
-@cache_group.command("gc")
+@verb("sage-va cache gc cache.zarr --dry-run", "gc", cache_group)
 @click.argument("cache")
-@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
 @json_option
 def gc(cache: str, dry_run: bool, as_json: bool) -> None:
-    """Removes streams whose alias means another now, leftovers of killed writers, and training forms of no more use."""
+    """Removes what is no longer used.
+
+    These are streams whose alias points to a newer one, files left by interrupted writers, and memory-mapped caches
+    of an older state.
+    """
     from ..data.maintenance import collect_garbage
 
     show(collect_garbage(cache, dry_run=dry_run), as_json, describe_garbage)
 
 
-@cache_group.command("alias")
+@verb("sage-va cache alias cache.zarr visual/dinov2 visual/dinov2-1a2b3c4d", "alias", cache_group)
 @click.argument("cache")
 @click.argument("alias")
 @click.argument("stream")
 @json_option
 def alias(cache: str, alias: str, stream: str, as_json: bool) -> None:
-    """Points ALIAS (visual/NAME or audio/NAME) to STREAM, for example to an older one beside the newest."""
+    """Points an alias to a stream.
+
+    ALIAS is visual/NAME or audio/NAME; STREAM is, for example, an older stream beside the newest.
+    """
     full = data.open_store(cache).resolve(stream)
     store = data.open_store(cache, "a")
     store.point(full, alias)
     show({"alias": alias, "stream": full}, as_json, lambda result: f"{result['alias']} -> {result['stream']}")
 
 
-@cache_group.command("tag")
+@verb("sage-va cache tag icechunk://cache v1", "tag", cache_group)
 @click.argument("cache")
 @click.argument("name", required=False)
 @json_option
 def tag(cache: str, name: str | None, as_json: bool) -> None:
-    """Names the present state of an Icechunk cache (read it as icechunk://PLACE@NAME); without NAME, its history."""
+    """Names the state of an Icechunk cache, or lists its history.
+
+    The named state is read as icechunk://PLACE@NAME. Without NAME, the history is printed.
+    """
     from ..data.store.icechunk_store import icechunk_store
 
     store = icechunk_store(cache, "r")
@@ -107,7 +124,7 @@ def tag(cache: str, name: str | None, as_json: bool) -> None:
     show({"url": cache, "history": rows}, as_json, describe_history)
 
 
-@cache_group.command("copy")
+@verb("sage-va cache copy cache.zarr hf://datasets/USER/NAME", "copy", cache_group)
 @click.argument("source")
 @click.argument("destination")
 @click.option("--clips", multiple=True, metavar="ID|GLOB", help="Only these clips.")
@@ -116,9 +133,10 @@ def tag(cache: str, name: str | None, as_json: bool) -> None:
 @jobs_option
 @json_option
 def copy(source: str, destination: str, as_json: bool, **options: Any) -> None:
-    """Push, pull and convert: copies what DESTINATION lacks, checked at both ends. Run it again to resume.
+    """Copies a cache: push, pull or convert.
 
-    Each is a cache: x.zarr, x.h5, x.zarr.zip, x.packs, icechunk://PLACE[@tag], s3://…, gs://…,
+    Entries that DESTINATION lacks are copied and verified at both ends. Run the command again to resume. SOURCE and
+    DESTINATION are caches: x.zarr, x.h5, x.zarr.zip, x.packs, icechunk://PLACE[@tag], s3://…, gs://…,
     hf://datasets/USER/NAME, or (SOURCE only) https://….
     """
     from ..data.transfer.copy import copy as copy_all
@@ -129,14 +147,14 @@ def copy(source: str, destination: str, as_json: bool, **options: Any) -> None:
     sys.exit(1 if result.failures else 0)
 
 
-@cache_group.command("import")
+@verb("sage-va cache import openface/ --stream visual/openface --out cache.zarr", "import", cache_group)
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--stream", required=True, metavar="MODALITY/NAME", help="For example visual/openface or audio/egemaps.")
-@click.option("--out", "cache", required=True, help="The cache: *.zarr, *.h5 or icechunk://PLACE; made or added to.")
+@click.option("--out", "cache", required=True, help="The cache: *.zarr, *.h5 or icechunk://PLACE; new or extended.")
 @click.option(
     "--hz",
     type=click.FloatRange(min=0, min_open=True),
-    help="Rows per second, where the files have no times of their own.",
+    help="Rows per second, where the files have no times.",
 )
 @click.option(
     "--time-column",
@@ -151,8 +169,8 @@ def copy(source: str, destination: str, as_json: bool, **options: Any) -> None:
     help="CSV columns to take, e.g. 'AU*_r'. Default: all numbers but times, segment_id, frame, face_id; OpenFace's "
     "success masks rows, confidence becomes quality.",
 )
-@click.option("--key", help="Which array, where a file or a clip's group holds several.")
-@click.option("--overwrite", is_flag=True, help="Replace what the cache has of these clips under this stream.")
+@click.option("--key", help="Name of the array, where a file or group holds several.")
+@click.option("--overwrite", is_flag=True, help="Replace entries of these clips and this stream.")
 @click.option(
     "--labels",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -163,7 +181,7 @@ def copy(source: str, destination: str, as_json: bool, **options: Any) -> None:
 def import_(
     source: Path, cache: str, licence: str | None, restricted: bool | None, as_json: bool, **options: Any
 ) -> None:
-    """Adds features that you have.
+    """Imports features from files.
 
     SOURCE is a folder of CLIP.npy, .npz, .csv, .h5 or .safetensors (rows = frames), one such file, or one .npz, .h5
     or .safetensors of many clips.
@@ -179,11 +197,11 @@ def import_(
     sys.exit(1 if failed else 0)
 
 
-@cache_group.command("export")
+@verb("sage-va cache export cache.zarr --stream visual --out features/ --format csv", "export", cache_group)
 @click.argument("cache")
 @click.option("--stream", required=True, metavar="NAME", help="Alias, modality or full name.")
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="A new folder, or one that the same export began."
+    "--out", required=True, type=click.Path(path_type=Path), help="A new folder, or one of the same export to resume."
 )
 @click.option(
     "--format",
@@ -197,7 +215,10 @@ def import_(
 @click.option("--i-have-permission", "permission", is_flag=True, help="Export a restricted cache.")
 @json_option
 def export(cache: str, as_json: bool, **options: Any) -> None:
-    """Writes one stream as files that any program reads; the terms of use go with them in cache.json."""
+    """Exports one stream to files.
+
+    The terms of use are written beside them in cache.json.
+    """
     from ..data.transfer.exporter import export as write_all
 
     result = write_all(data.open_store(cache), **options)
@@ -243,7 +264,7 @@ def describe_verified(result: dict[str, Any]) -> str:
     """`verify` as text."""
     lines = [f"{p['clip_id']} {p['stream']}: {p['what']}".removeprefix(" : ") for p in result["problems"]]
     lines += [
-        f"{place}: left by an interrupted writer; harmless, the next one clears it" for place in result["leftovers"]
+        f"{place}: left by an interrupted writer; harmless, the next writer removes it" for place in result["leftovers"]
     ]
     verdict = f"{(num := len(result['problems']))} problem{'s' * (num > 1)}" if result["problems"] else "whole"
     todo = ". Run `sage-va cache repair`, then extract again" if result["problems"] else ""
@@ -253,9 +274,9 @@ def describe_verified(result: dict[str, Any]) -> str:
 def describe_repaired(result: dict[str, Any]) -> str:
     """`repair` as text."""
     lines = [*result["done"]]
-    lines += [f"taken out: {row['clip_id']} {row['stream']}: {row['what']}" for row in result["requeued"]]
+    lines += [f"removed: {row['clip_id']} {row['stream']}: {row['what']}" for row in result["requeued"]]
     if result["requeued"]:
-        verdict = f"{len(result['requeued'])} damaged streams taken out; run the same `extract` to make them again"
+        verdict = f"{len(result['requeued'])} damaged streams removed; run the same `extract` to make them again"
     else:
         verdict = "no damaged streams"
     return "\n".join([*lines, f"{result['url']}: {verdict}"])
@@ -265,12 +286,12 @@ def describe_garbage(result: dict[str, Any]) -> str:
     """`collect_garbage` as text."""
     verb = "would remove" if result["dry_run"] else "removed"
     lines = [
-        f"{verb} {row['stream']}: {row['clips']} clips, {row['bytes'] / 1e6:.1f} MB, whose alias means another now"
+        f"{verb} {row['stream']}: {row['clips']} clips, {row['bytes'] / 1e6:.1f} MB, replaced by a newer stream"
         for row in result["streams"]
     ]
     lines += [f"{verb} {place}, left by an interrupted writer" for place in result["leftovers"]]
     lines += result["done"]
-    lines += [f"{verb} a training form of {form['bytes'] / 1e6:.1f} MB" for form in result["forms"]]
+    lines += [f"{verb} a memory-mapped cache of {form['bytes'] / 1e6:.1f} MB" for form in result["forms"]]
     return "\n".join(lines or ["nothing to remove"])
 
 

@@ -12,21 +12,31 @@ from .. import data
 from .console import Bar, chosen_device, show
 from .options import config_option, device_option, json_option, labels_option, preset_option, set_option
 from .train import chosen_preset
+from .verb import verb
 
 
-@click.command()
+@verb("sage-va compare cache.zarr --labels labels/ --variants sage,concat --seeds 5 --out runs/compare")
 @click.argument("cache")
 @labels_option
-@click.option("--variants", required=True, metavar="NAME,NAME,…", help="What to compare, e.g. sage,concat,late,visual.")
+@click.option(
+    "--variants", required=True, metavar="NAME,NAME,…", help="Variants to compare, e.g. sage,concat,late,visual."
+)
 @click.option("--seeds", "num_seeds", type=click.IntRange(1), default=5, show_default=True, help="Seeds 0, 1, ….")
 @click.option(
-    "--folds", type=click.IntRange(3), help="Cross-validate: every clip is tested once. Default: the split as set."
+    "--folds",
+    type=click.IntRange(3),
+    help="Cross-validate: every clip is tested once. Default: as configured.",
 )
 @click.option(
-    "--base", metavar="NAME", help="What the others are held against. Default: concat if it takes part, else the first."
+    "--base",
+    metavar="NAME",
+    help="Variant that the others are compared with. Default: concat if listed, else the first.",
 )
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the runs and the table; one to go on with."
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the runs and the table; an existing one is resumed.",
 )
 @config_option
 @preset_option
@@ -34,7 +44,7 @@ from .train import chosen_preset
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="Runs at a time, on one core each. Default: the number of cores; 1 on a GPU.",
+    help="Runs in parallel, on one core each. Default: the number of cores; 1 on a GPU.",
 )
 @device_option
 @json_option
@@ -50,11 +60,13 @@ def compare(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Trains variants side by side and prints one table: CCC over seeds, and differences with their intervals.
+    """Trains several variants and prints one table.
 
-    Runs lie in OUT/VARIANT/seed-S/fold-K, the table in OUT as table.csv, .md, .json and .png. A seed decides the split
-    as well as the weights, the same for all variants. Run it again to resume, or with more variants or seeds: what is
-    done is skipped. A run that fails is listed with its reason; the others are done; exit code 1.
+    The table holds the CCC over seeds, and the differences to a base with their intervals.
+
+    Runs lie in OUT/VARIANT/seed-S/fold-K, the table in OUT as table.csv, .md, .json and .png. A seed sets the split and
+    the weights, the same for all variants. Run the command again to resume, or with more variants or seeds: runs that
+    are done are skipped. A run that fails is listed with its reason, and the others continue; the exit code is then 1.
     """
     from ..fusion.config import load_config
     from ..fusion.experiments.compare import compare as compare_all
@@ -79,7 +91,7 @@ def describe_comparison(result: dict[str, Any]) -> str:
     if result["unlabelled"]:
         lines.append(f"{len(result['unlabelled'])} clips without labels")
     if result["interrupted"]:
-        lines.append("interrupted: run the same command to go on")
+        lines.append("interrupted: run the same command to resume")
     else:
         lines += [describe_table(result), f"table.csv, .md, .json and .png: {result['out']}"]
     return "\n".join([*lines, *(f"failed: {row['cell']}: {row['reason']}" for row in result["failures"])])

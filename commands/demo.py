@@ -8,15 +8,20 @@ from pathlib import Path
 
 import click
 
+from .verb import verb
 
-@click.command()
+
+@verb("sage-va demo --out demo-out")
 @click.option("--out", default="demo-out", show_default=True, type=click.Path(path_type=Path), help="A new folder.")
 @click.option("--clips", "num_clips", type=click.IntRange(6), default=16, show_default=True, help="Drawn recordings.")
-@click.option("--seconds", type=click.FloatRange(8), default=28.0, show_default=True, help="Length of each.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seconds", type=click.FloatRange(8), default=28.0, show_default=True, help="Length of each recording.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other clips.")
 @click.pass_context
 def demo(ctx: click.Context, out: Path, num_clips: int, seconds: float, seed: int) -> None:
-    """Draws talking faces with known valence and arousal and runs every command on them, in about two minutes."""
+    """Runs the commands on a drawn corpus, in about two minutes.
+
+    The corpus is drawn: talking faces with synthetic ground truth of valence and arousal.
+    """
     from ..demo.run import run_demo
 
     group = ctx.find_root().command

@@ -10,31 +10,40 @@ import click
 
 from .console import Bar, chosen_device, show
 from .options import device_option, json_option
+from .verb import verb
 
 
-@click.command("eval")
+@verb("sage-va eval runs/first --split test", name="eval")
 @click.argument(
     "runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-@click.option("--cache", help="Another cache than the run was trained on.")
-@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Other labels.")
+@click.option("--cache", help="Cache other than that of the training.")
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Labels other than those of the training.",
+)
 @click.option(
     "--split", type=click.Choice(["train", "val", "test"]), help="Default: test, or val where there is no test."
 )
 @click.option(
-    "--robustness", "robust", is_flag=True, help="Corrupt the cached streams: curves and areas, for any number of runs."
+    "--robustness",
+    "robust",
+    is_flag=True,
+    help="Score with masked, noisy and delayed streams; takes several runs.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="With --robustness: folder for JSON, CSV and picture.",
+    help="With --robustness: folder for JSON, CSV and plot.",
 )
 @device_option
 @json_option
 def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str, as_json: bool, **places: Any) -> None:
-    """Scores a run: one CCC per target over all labelled instants of a split, raw and smoothed.
+    """Scores a run by CCC.
 
-    For a cross-validation run, the held-out clips of all folds are pooled.
+    One CCC per target over all labelled instants of a split, raw and smoothed. For a cross-validation run, the held-out
+    clips of all folds are pooled.
     """
     from ..fusion.evaluation.report import write_robustness
     from ..fusion.evaluation.robustness import robustness
@@ -42,7 +51,7 @@ def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str
 
     first, *others = runs
     if not robust and (others or out):
-        raise click.UsageError("Several runs, and --out, go with --robustness.")
+        raise click.UsageError("Several runs and --out need --robustness.")
     places["device"] = chosen_device(device)
     if not robust:
         show(score_run(first, **places), as_json, describe_score)
@@ -54,15 +63,22 @@ def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str
     show(result, as_json, describe_robustness)
 
 
-@click.command()
+@verb("sage-va calibrate runs/first --out runs/first-calibrated")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new run.")
-@click.option("--cache", help="Another cache than the run was trained on.")
-@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Other labels.")
+@click.option("--cache", help="Cache other than that of the training.")
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Labels other than those of the training.",
+)
 @device_option
 @json_option
 def calibrate(run: Path, out: Path, cache: str | None, labels: Path | None, device: str, as_json: bool) -> None:
-    """Refits how a run's gate turns evidence into reliability, on its validation clips; all else stays as it is."""
+    """Refits the reliability of a run on its validation clips.
+
+    Only the mapping from the evidence of the gate to reliability changes.
+    """
     from ..fusion.training.calibrate import calibrate as refit
 
     show(refit(run, out, cache=cache, labels=labels, device=chosen_device(device)), as_json, describe_calibration)

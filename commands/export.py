@@ -9,30 +9,34 @@ import click
 
 from .console import show
 from .options import json_option
+from .verb import verb
 
 
-@click.command()
+@verb("sage-va export runs/first --out model/ --onnx model.onnx")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of weights, configuration and model card."
 )
 @click.option("--onnx", type=click.Path(dir_okay=False, path_type=Path), help="The network as a FILE.onnx.")
-@click.option("--cache", help="Where the run's cache is now, if it has moved; its score stands in the model card.")
+@click.option("--cache", help="Cache of the run, if it has moved; the model card reports the score on it.")
 @click.option(
-    "--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The same for its labels."
+    "--labels",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The labels of the run, if they have moved.",
 )
 @json_option
 def export(
     run: Path, out: Path | None, onnx: Path | None, cache: str | None, labels: Path | None, as_json: bool
 ) -> None:
-    """Writes a trained model to give away, without names of clips or persons and without places on this disk.
+    """Writes a self-contained model folder to share.
 
-    RUN is a finished run, or a folder that --out wrote. `predict` takes such a folder in place of a run.
+    It holds no names of clips or persons and no local paths. RUN is a finished run, or a folder that --out wrote;
+    `predict` accepts such a folder in place of a run.
     """
     from ..fusion.export.onnx import export_run
 
     if not (out or onnx):
-        raise click.UsageError("Say what to write: --out FOLDER, --onnx FILE, or both.")
+        raise click.UsageError("Name what to write: --out FOLDER, --onnx FILE, or both.")
     show(export_run(run, out, onnx, cache=cache, labels=labels), as_json, describe_export)
 
 
@@ -49,12 +53,12 @@ def describe_export(result: dict[str, Any]) -> str:
         lines.append(f"UNTRAINED ENCODER (random weights): {', '.join(result['random_weights'])}")
     if result["restricted"]:
         licence = result["licence"] or "not stated"
-        lines.append(f"Restricted data (licence: {licence}): do not pass it on without permission.")
+        lines.append(f"Restricted data (licence: {licence}): do not share without permission.")
     return "\n".join(lines)
 
 
 def _score(scores: dict[str, Any] | None) -> str:
     if scores is None:
-        return "not scored: cache or labels are not at hand; name them by --cache and --labels"
+        return "not scored: cache or labels not found; name them with --cache and --labels"
     mean = scores["raw"]["ccc"]["mean"]
     return f"{scores['split']} CCC {'not defined' if mean is None else f'{mean:.3f}'}"

@@ -11,11 +11,12 @@ import click
 from .. import data
 from .console import Bar, chosen_device, failures, interruptible, show
 from .options import extraction_options, face_options, json_option, store_options
+from .verb import verb
 
 
-@click.command()
+@verb("sage-va extract videos/ --out cache.zarr --visual resnet18.a1_in1k --audio microsoft/wavlm-base-plus")
 @click.argument("media", nargs=-1, required=True)
-@click.option("--out", "cache", required=True, help="The cache: *.zarr, *.h5 or icechunk://PLACE; made or added to.")
+@click.option("--out", "cache", required=True, help="The cache: *.zarr, *.h5 or icechunk://PLACE; new or extended.")
 @click.option(
     "--visual",
     metavar="NAME",
@@ -37,18 +38,18 @@ from .options import extraction_options, face_options, json_option, store_option
     type=click.Choice(["hub", "random"]),
     default="hub",
     show_default=True,
-    help="hub: those of the name or directory; random: untrained.",
+    help="hub: the weights of that name or directory; random: untrained.",
 )
 @extraction_options
 @click.option("--layer", default="last", show_default=True, help="Layer of the audio encoder: last, N, or A-B (mean).")
-@click.option("--vad", is_flag=True, help="Measure how likely each step of sound holds a voice (needs silero-vad).")
+@click.option("--vad", is_flag=True, help="Measure the probability of voice at each audio step (needs silero-vad).")
 @click.option(
     "--faces",
     type=click.Choice(["full", "crops", "detect"]),
     default="full",
     show_default=True,
-    help="What is encoded: the whole frame, ready-made crops (folders of 00001.jpg …), or faces found, followed and "
-    "aligned.",
+    help="Input of the visual encoder: whole frames, ready-made crops (folders of 00001.jpg …), or faces that are "
+    "detected, tracked and aligned.",
 )
 @face_options
 @click.option(
@@ -72,11 +73,11 @@ from .options import extraction_options, face_options, json_option, store_option
     help="How embeddings are stored.",
 )
 @store_options
-@click.option("--overwrite", is_flag=True, help="Compute again what is there already.")
-@click.option("--rehash", is_flag=True, help="Hash media again whose hash is known.")
-@click.option("--retry-failed", is_flag=True, help="Try clips again that failed before, from the same bytes.")
-@click.option("--max-failures", type=click.IntRange(0), help="Give up when more clips than this have failed.")
-@click.option("--shard", metavar="K/N", help="Do the K-th of N equal parts of the clips, as in a SLURM array.")
+@click.option("--overwrite", is_flag=True, help="Compute streams again that the cache already has.")
+@click.option("--rehash", is_flag=True, help="Hash all media again, also those whose hash is remembered.")
+@click.option("--retry-failed", is_flag=True, help="Retry clips that failed in an earlier run.")
+@click.option("--max-failures", type=click.IntRange(0), help="Stop when more clips than this have failed.")
+@click.option("--shard", metavar="K/N", help="Process the K-th of N equal parts of the clips, as in a SLURM array.")
 @click.option(
     "--workers",
     "num_processes",
@@ -91,9 +92,11 @@ from .options import extraction_options, face_options, json_option, store_option
     help="Where the workers run: on this machine, or on a Ray cluster.",
 )
 @click.option(
-    "--ray-address", metavar="ADDRESS", help="Of the Ray cluster: auto, HOST:PORT …; default: found or started."
+    "--ray-address",
+    metavar="ADDRESS",
+    help="Address of the Ray cluster: auto, HOST:PORT …; default: a running or new one.",
 )
-@click.option("--dry-run", is_flag=True, help="Count clips, frames, hours and bytes; estimate the time from a sample.")
+@click.option("--dry-run", is_flag=True, help="Only count clips, frames and bytes, and estimate the time.")
 @json_option
 def extract(
     media: tuple[str, ...],
@@ -119,10 +122,13 @@ def extract(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Caches frame-level embeddings of MEDIA: files, folders, globs, or a CSV/JSONL manifest.
+    """Caches frame-level embeddings of recordings.
 
-    A manifest has columns clip_id, path and, if wanted, subject_id, start_s, end_s, crops, fps, person. Run it again to
-    resume: what is done is skipped. A clip that fails is listed with its reason; the others are done; exit code 1.
+    MEDIA: files, folders, globs, or a CSV/JSONL manifest with the columns clip_id and path and, optionally, subject_id,
+    start_s, end_s, crops, fps and person.
+
+    Run the command again to resume: clips that are done are skipped. A clip that fails is listed with its reason, and
+    the others continue; the exit code is then 1.
     """
     from ..data.manifest import find_sources, part_of
     from ..extract.engine.dry_run import plan

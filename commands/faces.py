@@ -10,9 +10,10 @@ import click
 from .console import show
 from .extract import face_finder
 from .options import face_options, json_option
+from .verb import verb
 
 
-@click.command()
+@verb("sage-va faces clip.mp4 --out crops.mp4")
 @click.argument("clip", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The video to write, an .mp4.")
 @face_options
@@ -26,7 +27,10 @@ def faces(
     face_margin: float,
     as_json: bool,
 ) -> None:
-    """Shows what `extract --faces detect` cuts out of CLIP: a video of the crops, grey where the face is not seen."""
+    """Writes a video of the face crops of CLIP.
+
+    It shows what `extract --faces detect` encodes; frames without a face are grey.
+    """
     from ..data.manifest import Source
     from ..extract.faces.preview import write_crops
 

@@ -11,7 +11,7 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-jobs_option = click.option("--jobs", type=click.IntRange(1), default=4, show_default=True, help="Entries at once.")
+jobs_option = click.option("--jobs", type=click.IntRange(1), default=4, show_default=True, help="Entries in parallel.")
 labels_option = click.option(
     "--labels",
     required=True,
@@ -22,7 +22,11 @@ config_option = click.option(
     "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file."
 )
 set_option = click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key, e.g. --set train.epochs=20."
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any configuration key, e.g. --set train.epochs=20.",
 )
 preset_option = click.option(
     "--preset",
@@ -36,27 +40,29 @@ track_option = click.option(
     "--track",
     multiple=True,
     type=click.Choice(["tensorboard", "wandb", "mlflow"]),
-    help="Tell a tracker of each run; may be given several times. metrics.jsonl and metrics.csv are always written.",
+    help="Log to a tracker too; may be repeated. metrics.jsonl and metrics.csv are always written.",
 )
 
 
 def store_options(command: Command) -> Command:
-    """Terms of use for a command that may make a cache."""
+    """Adds the terms of use, for a command that may create a cache."""
     licence = click.option("--licence", help="Terms of use to record in a new cache.")
     restricted = click.option(
         "--restricted/--unrestricted",
         default=None,
-        help="Whether a new cache may leave this machine only with permission.",
+        help="Copy a new cache off this machine only with permission.",
     )
     return licence(restricted(command))
 
 
 def extraction_options(command: Command) -> Command:
-    """Options that `extract` and `predict` share."""
+    """Adds the options that `extract` and `predict` share."""
     for option in reversed(
         [
             device_option,
-            click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames a batch."),
+            click.option(
+                "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames per batch."
+            ),
             click.option(
                 "--decode-threads",
                 "num_decode_threads",
@@ -70,7 +76,7 @@ def extraction_options(command: Command) -> Command:
 
 
 def face_options(command: Command) -> Command:
-    """Options that `extract` and `faces` share."""
+    """Adds the options that `extract` and `faces` share."""
     for option in reversed(
         [
             click.option(
@@ -78,13 +84,13 @@ def face_options(command: Command) -> Command:
                 type=click.Choice(["largest", "left", "right", "all"]),
                 default="largest",
                 show_default=True,
-                help="Whom of the faces found; left, right and all make clips CLIP#left, CLIP#right, CLIP#0 …",
+                help="Which person to crop; left, right and all make clips CLIP#left, CLIP#right, CLIP#0 …",
             ),
             click.option(
                 "--face-detector",
                 default="yunet",
                 show_default=True,
-                help="yunet, retinaface, or one that a package adds.",
+                help="yunet, retinaface, or a detector that a package adds.",
             ),
             click.option(
                 "--face-weights",
@@ -96,7 +102,7 @@ def face_options(command: Command) -> Command:
                 type=click.FloatRange(0, 1),
                 default=0.2,
                 show_default=True,
-                help="What crops show beyond the 112 template on each side, as a share of its side.",
+                help="Margin of the crops around the 112-pixel template on each side, as a share of its side.",
             ),
         ]
     ):

@@ -9,13 +9,17 @@ import click
 from .. import data
 from .console import show
 from .options import json_option
+from .verb import verb
 
 
-@click.command()
+@verb("sage-va status cache.zarr")
 @click.argument("cache")
 @json_option
 def status(cache: str, as_json: bool) -> None:
-    """Shows how far a running extraction into CACHE is: clips done and failed, rate, time left."""
+    """Shows the progress of a running extraction.
+
+    Prints clips done and failed, the rate and the time left of the extraction into CACHE.
+    """
     from ..data.store.status import status as look
 
     show(look(data.open_store(cache)), as_json, describe_status)

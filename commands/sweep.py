@@ -14,11 +14,12 @@ from .. import data
 from .console import Bar, chosen_device, show
 from .options import config_option, device_option, json_option, labels_option, preset_option, set_option
 from .train import chosen_preset
+from .verb import verb
 
 NUM_SHOWN = 10
 
 
-@click.command()
+@verb("sage-va sweep cache.zarr --labels labels/ --space space.yaml --trials 50 --out runs/sweep")
 @click.argument("cache")
 @labels_option
 @click.option(
@@ -26,7 +27,7 @@ NUM_SHOWN = 10
     "space_path",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="YAML: for each key of the configuration a list of choices, or {low, high}, with log or step if wanted.",
+    help="YAML: for each key of the configuration a list of choices, or {low, high}, optionally with log or step.",
 )
 @click.option(
     "--trials",
@@ -34,16 +35,18 @@ NUM_SHOWN = 10
     type=click.IntRange(1),
     default=200,
     show_default=True,
-    help="Finished trials in all, those of other processes and of before included.",
+    help="Finished trials in total, including those of other processes and earlier runs.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the study; one to go on with.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the study; an existing one is resumed."
+)
 @config_option
 @preset_option
 @set_option
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="Trials at a time, on one core each. Default: the number of cores; 1 on a GPU.",
+    help="Trials in parallel, on one core each. Default: the number of cores; 1 on a GPU.",
 )
 @device_option
 @json_option
@@ -59,11 +62,12 @@ def sweep(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Searches for the configuration with the best score on the validation clips; the test clips are not looked at.
+    """Searches for the best configuration.
 
-    Trials are chosen by what was good before, and stopped early where they are worse than most. Run it again to go on,
-    with more --trials to go further, and on other machines that share OUT to be faster. The best trial's run is
-    OUT/best, its configuration OUT/best.yaml. A trial that fails is listed with its reason; exit code 1.
+    The best is that with the highest score on the validation clips; test clips are not used. Later trials follow the
+    best earlier ones, and those worse than most are stopped early. Run the command again to resume, with more --trials
+    to continue, or on other machines that share OUT to go faster. The run of the best trial is OUT/best, its
+    configuration OUT/best.yaml. A trial that fails is listed with its reason; the exit code is then 1.
     """
     from ..fusion.config import load_config
     from ..fusion.experiments.search_space import load_space
@@ -99,7 +103,7 @@ def describe_sweep(result: dict[str, Any]) -> str:
         f"score: {result['objective']}; {result['num_validation_clips']} clips, {CHOSEN}",
     ]
     if result["interrupted"]:
-        lines.append("interrupted: run the same command to go on")
+        lines.append("interrupted: run the same command to resume")
     lines += [*_table(result["rows"]), *_importance(result["importance"]), *_reasons(result["rows"])]
     if result["best"] is not None:
         lines += _outcome(result)
@@ -131,7 +135,7 @@ def _short(value: Any) -> str:
 
 def _importance(importance: dict[str, float] | None) -> list[str]:
     if importance is None:
-        return ["importance: too few trials are complete to tell"]
+        return ["importance: not estimated, too few trials are complete"]
     shares = ", ".join(f"{key} {share:.2f}" for key, share in importance.items())
     return [f"importance for a score among the best (PED-ANOVA, complete trials): {shares}"]
 

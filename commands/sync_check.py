@@ -1,4 +1,4 @@
-"""`sage-va align`: frames, sound and labels of a cache, held against each other."""
+"""`sage-va sync-check`: frames, audio and labels of a cache, compared in time."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ import click
 from .. import data
 from .console import show
 from .options import json_option
+from .verb import verb
 
 
-@click.command()
+@verb("sage-va sync-check cache.zarr --labels labels/", name="sync-check")
 @click.argument("cache")
-@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Labels to hold beside.")
+@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Labels to compare with.")
 @click.option(
-    "--tolerance-s", type=click.FloatRange(0), default=0.2, show_default=True, help="How far ends may lie apart."
+    "--tolerance-s",
+    type=click.FloatRange(0),
+    default=0.2,
+    show_default=True,
+    help="Largest difference between two ends, in seconds.",
 )
 @json_option
-def align(cache: str, labels: Path | None, tolerance_s: float, as_json: bool) -> None:
-    """Checks that frames, audio and labels of each clip fit in time: counts, rates, offsets, gaps, drift."""
+def sync_check(cache: str, labels: Path | None, tolerance_s: float, as_json: bool) -> None:
+    """Checks that frames, audio and labels agree in time.
+
+    Prints counts, rates, offsets, gaps and drift of each clip. The exit code is 1 if one exceeds the tolerance.
+    """
     from ..data.sync_check import align as check
 
     result = check(data.open_store(cache), labels, tolerance_s)

@@ -20,9 +20,10 @@ from .options import (
     set_option,
     track_option,
 )
+from .verb import verb
 
 
-@click.command()
+@verb("sage-va train cache.zarr --labels labels/ --out runs/first --variant sage")
 @click.argument("cache")
 @labels_option
 @click.option(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import click
-
 from .console import show
 from .options import json_option
+from .verb import verb
 
 
-@click.command()
+@verb("sage-va variants")
 @json_option
 def variants(as_json: bool) -> None:
-    """Lists the fusion variants, also those that packages add, and where each comes from."""
+    """Lists the fusion variants and their sources.
+
+    Variants that installed packages add are included.
+    """
     from ..fusion.models.variants import find_variant, variant_names
 
     result = {name: find_variant(name).source for name in variant_names()}
