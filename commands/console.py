@@ -7,16 +7,31 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import click
 
 from ..data.machine import find_device
 
 
-def show(result: dict[str, Any], as_json: bool, describe: Callable[[dict[str, Any]], str]) -> None:
-    """Prints a result."""
-    click.echo(json.dumps(result, ensure_ascii=False, indent=2) if as_json else describe(result))
+class Result(Protocol):
+    """A result of the library, such as a dataclass."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values: None for what is not defined, never NaN."""
+        ...
+
+
+Shown = TypeVar("Shown", bound=Result | dict[str, Any])
+
+
+def show(result: Shown, as_json: bool, describe: Callable[[Shown], str]) -> None:
+    """Prints a result as one JSON object, or as the text that `describe` makes of it."""
+    if as_json:
+        values = result if isinstance(result, dict) else result.to_json()
+        click.echo(json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False))
+    else:
+        click.echo(describe(result))
 
 
 def failures(rows: Sequence[dict[str, Any]]) -> list[str]:

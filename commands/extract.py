@@ -200,5 +200,5 @@ def describe_extraction(result: dict[str, Any]) -> str:
         others = ", ".join(f"{part} {share}" for part, share in shares.items() if part != result["bottleneck"])
         lines.append(f"bottleneck: {result['bottleneck']}, busy {shares[result['bottleneck']]} of the time ({others})")
     if result["interrupted"]:
-        lines.append("interrupted: the clips in work were finished; run the same command to go on")
+        lines.append("interrupted after the clips in work; run the same command to resume")
     return "\n".join([*lines, *failures(result["failures"])])

@@ -87,7 +87,7 @@ def train(
                 log=log,
             )
         except KeyboardInterrupt:
-            click.echo("interrupted: run the same command with --resume to go on", err=True)
+            click.echo("interrupted: run the same command with --resume to continue", err=True)
             sys.exit(130)
     if not is_main():
         return

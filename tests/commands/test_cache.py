@@ -72,7 +72,7 @@ def test_verify_and_repair(cache: Path, tmp_path: Path) -> None:
     assert "expected a part like 1/7 or 5%" in refused("cache", "verify", cache, "--subset", "half")
     hurt(cache, "bert")
     assert run("cache", "verify", cache).exit_code == 1
-    assert "1 damaged streams taken out" in ok("cache", "repair", cache)
+    assert "1 damaged streams removed" in ok("cache", "repair", cache)
     assert "5 streams checked, whole" in ok("cache", "verify", cache)
     text = ok("cache", "import", tmp_path / "face", "--stream", "visual/face", "--hz", 25, "--out", cache)
     assert text.startswith("3 clips in visual/face-")

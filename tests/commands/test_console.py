@@ -1,11 +1,14 @@
-"""Ctrl-C: the first asks, the second stops; and the handlers of before come back."""
+"""The console: results as text or JSON; the first Ctrl-C finishes the work, the second stops at once."""
 
+import json
 import os
 import signal
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pytest
 
-from sage_va.commands.console import interruptible
+from sage_va.commands.console import interruptible, show
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -33,3 +36,25 @@ def test_the_second_stops() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, inherited)
+
+
+@dataclass(frozen=True)
+class Counted:
+    num_clips: int
+    share: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@pytest.mark.parametrize("result", [Counted(3, None), {"num_clips": 3, "share": None}])
+def test_results_are_shown_as_text_or_json(result: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    show(result, True, lambda _: "")
+    assert json.loads(capsys.readouterr().out) == {"num_clips": 3, "share": None}
+    show(result, False, lambda shown: f"{type(shown).__name__}")
+    assert capsys.readouterr().out == f"{type(result).__name__}\n"
+
+
+def test_nan_is_no_json() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        show(Counted(3, float("nan")), True, lambda _: "")

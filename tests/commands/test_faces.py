@@ -34,7 +34,7 @@ def test_a_face_is_cached_shown_and_aligned(shared: Path, tmp_path: Path) -> Non
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.stdout)["num_images_with_face"] == 75
     assert (tmp_path / "crops.mp4").stat().st_size > 1000
-    table = run("align", tmp_path / "c.zarr", "--json")
+    table = run("sync-check", tmp_path / "c.zarr", "--json")
     assert table.exit_code == 0, table.output
     (row,) = json.loads(table.stdout)["clips"]
     assert row["clip_id"] == "grid_bbaf2n.mpg"

@@ -21,8 +21,12 @@ HISTORY = {"CHANGELOG.md", "log.md"}
 
 def flags_of(command: click.Command) -> set[str]:
     flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
-    for inner in command.commands.values() if isinstance(command, click.Group) else ():
-        flags |= flags_of(inner)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            verb = command.get_command(context, name)
+            assert verb is not None
+            flags |= flags_of(verb)
     return flags
 
 

@@ -1,4 +1,4 @@
-"""verify, repair and gc: damage is named, taken out and made again; what nothing names goes."""
+"""verify, repair and gc: damage is named, removed and made again; what nothing names goes."""
 
 import os
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_repair_takes_out_exactly_the_damaged_streams(store: Store, name: str, c
     flip(place / name)
     found = repair(store.url)
     assert [row["stream"] for row in found["requeued"]] == [VISUAL_NAME]
-    assert "1 damaged streams taken out; run the same `extract`" in describe_repaired(found)
+    assert "1 damaged streams removed; run the same `extract`" in describe_repaired(found)
     assert problems(store) == []
     clip_id = "a" if clip == "a" else "x" * 300
     assert store.streams(clip_id) == [AUDIO_NAME]

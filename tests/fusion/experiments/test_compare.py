@@ -374,7 +374,7 @@ def test_a_stop_ends_all_processes_and_what_is_done_is_kept(
     printed, _ = process.communicate(timeout=60)
     if number == signal.SIGINT:
         assert process.returncode == 130
-        assert "interrupted: run the same command to go on" in printed
+        assert "interrupted: run the same command to resume" in printed
     assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 20)
     kept = len(list(out.rglob("seed-0/*/score.json")))
     assert kept >= 2

@@ -382,7 +382,7 @@ def test_ctrl_c_keeps_what_is_finished(
     found = swept(cache, tmp_path / "out", 4)
     assert (found["interrupted"], found["num_finished"], found["num_trained"]) == (True, 2, 2)
     assert found["rows"][2]["reason"] == "interrupted"
-    assert "interrupted: run the same command to go on" in describe_sweep(found)
+    assert "interrupted: run the same command to resume" in describe_sweep(found)
     assert [path.name for path in (tmp_path / "out/trials").iterdir()] == ["0001"]
     found = swept(cache, tmp_path / "out", 4)
     assert (found["interrupted"], found["num_finished"], found["best"]["trial"]) == (False, 4, 4)
@@ -529,7 +529,7 @@ def test_what_is_written(finished: tuple[Path, dict[str, Any]]) -> None:
     assert "UNTRAINED ENCODER (random weights): " in text
     assert "which chose the configuration: too good for unseen ones" in text
     assert f"score it on them once: sage-va eval {out}/best" in text
-    assert "importance: too few trials are complete to tell" in text
+    assert "importance: not estimated, too few trials are complete" in text
 
 
 def test_the_picture_names_untrained_encoders(
@@ -628,7 +628,7 @@ def test_a_stop_keeps_what_is_finished_and_others_go_on(
         printed, errors = process.communicate(timeout=60)
         if number == signal.SIGINT:
             assert process.returncode == 130, errors
-            assert "interrupted: run the same command to go on" in printed
+            assert "interrupted: run the same command to resume" in printed
             assert "Traceback" not in errors
     result = run(*command[:-1], 1, "--jobs", 1, "--json")
     assert result.exit_code == 0, result.output

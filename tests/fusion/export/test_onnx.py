@@ -151,7 +151,7 @@ def test_the_verb_writes_the_file_of_a_saved_model(tmp_path: Path) -> None:
     assert first.endswith("; visual.values, audio.values, visual.quality, mask -> va")
     assert rest == [
         "UNTRAINED ENCODER (random weights): visual/s0-00000000",
-        "Restricted data (licence: EULA): do not pass it on without permission.",
+        "Restricted data (licence: EULA): do not share without permission.",
     ]
     check_parity(tmp_path / "new" / "linear.onnx", SAGE.from_pretrained(tmp_path / "m"))
 

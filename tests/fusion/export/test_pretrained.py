@@ -304,7 +304,7 @@ def test_the_verb_export(made: tuple[Path, Path, Path], saved: Path, tmp_path: P
     )
     assert told["scores"]["split"] == "test"
     assert export(made[0]).exit_code == 2
-    assert "Say what to write: --out FOLDER" in export(made[0]).output
+    assert "Name what to write: --out FOLDER" in export(made[0]).output
     refused = export(saved, "--out", tmp_path / "x", "--labels", made[2])
     assert refused.exit_code == 1
     assert "expected a run, to be scored, got a saved model" in refused.output
@@ -313,4 +313,4 @@ def test_the_verb_export(made: tuple[Path, Path, Path], saved: Path, tmp_path: P
     text = export(tmp_path / "gated", "--out", tmp_path / "gated2").stdout
     assert "UNTRAINED ENCODER (random weights): visual/s0-00000000" in text
     assert "Restricted data (licence: not stated)" in text
-    assert "(not scored: cache or labels are not at hand" in text
+    assert "(not scored: cache or labels not found" in text

@@ -1,0 +1,79 @@
+"""Verbs: help ends with an example that parses, and an error about a parameter names its flag."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from sage_va.cli import VERBS, main
+from sage_va.commands.verb import Verb, verb
+from sage_va.data import DamagedError, InputError
+
+
+def verbs(group: click.Group = main, path: str = "sage-va") -> Iterator[tuple[str, click.Command]]:
+    """(path, command) of every verb of a group and of the groups in it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from verbs(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+VERBS_BY_PATH = dict(verbs())
+
+
+def test_all_verbs_are_listed() -> None:
+    assert len(VERBS_BY_PATH) == len(VERBS) - 1 + 10
+    assert "align" not in main.list_commands(click.Context(main))
+    assert CliRunner().invoke(main, ["align", "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("path", VERBS_BY_PATH)
+def test_help_ends_with_an_example_that_parses(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = CliRunner().invoke(main, [*path.split()[1:], "--help"]).output.rstrip().splitlines()
+    assert lines[-2] == "  Example:"
+    example = lines[-1].strip()
+    assert example.startswith(f"{path} ") or example == path
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: Path(value))  # the places are invented
+    VERBS_BY_PATH[path].make_context(path, shlex.split(example.removeprefix(path)))
+
+
+@pytest.mark.parametrize("path", VERBS_BY_PATH)
+def test_first_sentences_fit_the_list_of_verbs(path: str) -> None:
+    assert not VERBS_BY_PATH[path].get_short_help_str(60).endswith("...")
+
+
+@pytest.mark.parametrize(
+    ("error", "place"),
+    [
+        (InputError("layer", expected="a layer", got="9", todo="Choose another."), "--layer"),
+        (DamagedError("layer", expected="a layer", got="9", todo="Choose another."), "--layer"),
+        (InputError("num_threads", expected="a layer", got="9", todo="Choose another."), "--decode-threads"),
+        (InputError("clip", expected="a layer", got="9", todo="Choose another."), "clip"),
+    ],
+)
+def test_an_error_about_a_parameter_names_its_flag(error: InputError, place: str) -> None:
+    @verb("sage-va try", "try")
+    @click.option("-l", "--layer")
+    @click.option("--decode-threads", "num_threads")
+    def attempt(**options: str) -> None:
+        raise error
+
+    with pytest.raises(type(error), match=rf"^{place}: expected a layer, got 9\. Choose another\.$"):
+        attempt.main(["--layer", "9"], standalone_mode=False)
+
+
+def test_other_errors_stay_as_they_are() -> None:
+    @verb("sage-va try", "try")
+    def attempt() -> None:
+        raise ValueError("layer")
+
+    assert isinstance(attempt, Verb)
+    with pytest.raises(ValueError, match=r"^layer$"):
+        attempt.main([], standalone_mode=False)
