@@ -14,6 +14,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9](?![\w{-])")
 OTHER_TOOLS = re.compile(
     r"SBATCH|\b(?:accelerate launch|benchmarks/|git|hf|pip install|ray start|sbatch|srun|tensorboard|uv pip)"
 )
+ARROW = re.compile(r"--[\w ]+-->")  # of a diagram
 OF_OTHERS = {"--porcelain", "--untracked-files", "--gres", "--requeue", "--signal", "--equal"}
 ROOMS = {"data", "extract", "fusion", "demo", "commands"}
 HISTORY = {"CHANGELOG.md", "log.md"}
@@ -35,7 +36,7 @@ def texts() -> Iterator[tuple[str, str]]:
     for path in [*ROOT.glob("*.py"), *(p for p in ROOT.glob("*/**/*.py") if p.parts[len(ROOT.parts)] in ROOMS)]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", ARROW.sub("", node.value)
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if path.name not in HISTORY:
