@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
+from ..data.errors import InputError
 from ..data.machine import find_device
 
 
@@ -40,12 +41,15 @@ def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def chosen_device(name: str) -> str:
-    """Returns the device that a name means, as a string.
+    """Returns the device of `--device`, as a string.
 
     Raises:
-        InputError: if this machine has none of it.
+        InputError: if this machine has no such device.
     """
-    return str(find_device(name))
+    try:
+        return str(find_device(name))
+    except InputError as error:
+        raise error.at(f"--device {name}") from None
 
 
 @contextlib.contextmanager
