@@ -131,16 +131,18 @@ def extract(
     the others continue; the exit code is then 1.
     """
     from ..data.manifest import find_sources, part_of
+
+    if not (visual or audio):
+        raise click.UsageError("Name an encoder with --visual, --audio, or both.")
+    listed = find_sources(media)  # its errors come before the imports that take seconds
+    sources = part_of(listed, shard) if shard else listed
+
     from ..extract.engine.dry_run import plan
     from ..extract.engine.pipeline import extract as extract_all
     from ..extract.engine.scheduler import extract_with, find_engine
     from ..extract.engine.workers import Recipe
     from ..extract.identity import ExtractOptions
 
-    if not (visual or audio):
-        raise click.UsageError("Name an encoder with --visual, --audio, or both.")
-    listed = find_sources(media)
-    sources = part_of(listed, shard) if shard else listed
     finder = face_finder(options["faces"], face_detector, face_weights, face_margin)
     extract_options = ExtractOptions(**options, finder=finder)
     names = {"visual": visual, "visual_weights": visual_weights, "audio": audio, "audio_weights": audio_weights}

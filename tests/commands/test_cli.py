@@ -134,7 +134,7 @@ ERRORS = {
     "cache ls {tmp}/none": "expected a cache: *.zarr, *.h5, ",
     f"{TRAIN} {{tmp}}/r --set train.epoch=1": "Did you mean train.epochs?",
     f"{TRAIN} {{run}}": "expected a new folder, got one with files in it.",
-    f"{TRAIN} {{tmp}}/r --device quantum": "Error: --device quantum: this machine has none",
+    f"{TRAIN} {{tmp}}/r --device quantum": "--device quantum: this machine has none",
     f"{TRAIN} {{tmp}}/r --set split.by=official": "expected a part in the official split, got none.",
     f"{TRAIN} {{tmp}}/r --set data.streams=[visual]": "at least 2 streams",
     "train {cache} --labels {tmp} --out {tmp}/r": "expected a folder of label files, got none.",

@@ -50,6 +50,14 @@ def test_variants_are_listed_without_their_networks() -> None:
     assert "sage-no-stage" in text
 
 
+def test_errors_of_a_manifest_come_before_heavy_imports(tmp_path: Path) -> None:
+    manifest = tmp_path / "clips.csv"
+    manifest.write_text("clip,path\na,a.mp4\n")
+    packages, text = imported("extract", str(manifest), "--out", str(tmp_path / "c.zarr"), "--visual", "x", code=1)
+    assert not packages & HEAVY
+    assert "clip_id" in text
+
+
 def test_the_module_is_the_command_line() -> None:
     done = subprocess.run([sys.executable, "-m", "sage_va", "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: sage-va ")
