@@ -1,4 +1,4 @@
-"""What pip installs: every module of the package, and a core that needs none of the extras."""
+"""A wheel holds every module of the package, and its core needs none of the extras."""
 
 import re
 import subprocess
