@@ -67,14 +67,19 @@ def clip_sums(
         width_s: width of the moving average over the prediction; 0 for none.
     """
     smoothed = smooth(prediction.va, 2 * round(width_s * grid.hz / 2) + 1)
-    va, covered = at_instants(smoothed, grid, truth.times_s)
-    counted = truth.mask & covered
-    sums = _sums(va, truth, counted)
+    sums, va, counted = _sums_at_labels(smoothed, grid, truth)
     if face is None:
         return ClipSums(prediction.clip_id, sums, None)
     step = np.floor(truth.times_s * grid.hz + 0.5).astype(np.int64) - grid.first_step
     nearest = step.clip(0, grid.num_steps - 1)
     return ClipSums(prediction.clip_id, sums, _sums(va, truth, counted & face[nearest]))
+
+
+def _sums_at_labels(va: Floats, grid: Grid, truth: Truth) -> tuple[torch.Tensor, Floats, NDArray[np.bool_]]:
+    """Moments (2, 6) of a grid's values at the labels' instants, these values (S, 2), and which instants count (S,)."""
+    at_labels, covered = at_instants(va, grid, truth.times_s)
+    counted = truth.mask & covered
+    return _sums(at_labels, truth, counted), at_labels, counted
 
 
 def _sums(va: Floats, truth: Truth, counted: NDArray[np.bool_]) -> torch.Tensor:
@@ -93,6 +98,15 @@ def corpus_sums(predictions: Sequence[Prediction], corpus: Corpus, width_s: floa
             face = np.logical_or.reduce(prediction.mask[:, visual], axis=1) if visual else None
             found.append(clip_sums(prediction, corpus.grids[index], truth, face, width_s))
     return found
+
+
+def va_sums(estimates: Sequence[Floats], corpus: Corpus, clips: Sequence[int]) -> list[torch.Tensor]:
+    """Returns `ClipSums.all`, unsmoothed, of every clip that has labels, from its (T, 2) valence and arousal."""
+    return [
+        _sums_at_labels(va, corpus.grids[index], truth)[0]
+        for va, index in zip(estimates, clips, strict=True)
+        if (truth := corpus.truths[index]) is not None
+    ]
 
 
 def pooled_ccc(sums: Sequence[torch.Tensor]) -> dict[str, float]:

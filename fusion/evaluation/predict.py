@@ -1,30 +1,50 @@
-"""The protocol of predictions: clips cut into windows or chunks, and one estimate per step of their grid."""
+"""The protocol of predictions: a model passes over clips, and each step of a clip's grid gets one estimate.
+
+A centred model sees windows that overlap; the estimate of a step is the mean over the windows that hold it. A streaming
+model sees each clip once, from its beginning, in chunks; `Memory` carries what it looks back at from chunk to chunk.
+
+    clips -> passes (rows: first step, end of clip) -> one upload of all rows
+                 for each pass: cut -> model -> add to (R + 1, 1 + D) sums on the device      (no copy, no wait)
+    one copy to the host -> sums / counts -> Prediction of each clip
+
+R is the number of steps of the requested clips, whatever else the corpus holds. Row R collects the padding past the end
+of clips, column 0 counts, and the other D columns are the parts of the model's output side by side.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ...data.windows.corpus import Corpus, Windows, cut, plan_windows
+from ...data.windows.corpus import Corpus, cut, plan_windows
 from ..config import DataConfig
 from ..models.base import Output, VAModel
 from ..models.causal_cache import Memory
 from ..result import plain as plain  # until the commands import it from there
 
 TARGETS = ("valence", "arousal")
-CHUNK_STEPS = 300  # of a clip that a causal model is given at once; decides memory, not numbers
+CHUNK_STEPS = 300  # steps of a clip per pass of a streaming model; decides memory, not numbers
+PARTS: dict[str, Callable[[Output], Tensor | None]] = {
+    "va": lambda output: output.va,
+    "reliability": lambda output: output.fused.reliability,
+    "weights": lambda output: output.fused.weights,
+    "stage": lambda output: output.fused.stage,
+    "unimodal": lambda output: output.unimodal.flatten(-2),
+}
 Floats = NDArray[np.float64]
+Steps = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Prediction:
     """A model's estimate for one clip, on its grid of T steps.
 
-    times_s (T,); va (T, 2); mask (T, M) which streams were valid; reliability and weights (T, M) and stage (T, K),
+    times_s (T,); va (T, 2); mask (T, M) True where a stream is valid; reliability and weights (T, M) and stage (T, K),
     each None where the variant has no gate. unimodal (T, M, 2): the estimate of each stream by itself.
     """
 
@@ -38,73 +58,41 @@ class Prediction:
     unimodal: Floats
 
 
-@torch.inference_mode()
 def predict(
     model: VAModel, corpus: Corpus, clips: Sequence[int], data: DataConfig, batch_size: int = 64
 ) -> list[Prediction]:
-    """Estimates for clips of a corpus.
+    """Returns one prediction per clip, in the order of `clips`.
 
-    A `live` model sees each clip once, from its beginning, as `LiveModel` does. Any other sees it in windows; where
-    they overlap, the estimate is their average.
+    Args:
+        model: on the device of the corpus; left in the mode in which it is.
+        corpus: holds the clips.
+        clips: their positions.
+        data: length and hop of the windows of a centred model.
+        batch_size: windows per pass, or clips side by side for a streaming model; decides memory, not numbers.
     """
-    was_training = model.training
-    model.eval()
-    passes = (
-        _in_chunks(model, corpus, clips, batch_size)
-        if model.live
-        else _in_windows(model, corpus, clips, data, batch_size)
-    )
-    sums: dict[str, torch.Tensor] = {}
-    count = torch.zeros(corpus.num_steps, dtype=torch.float64)
-    for windows, output in passes:
-        steps = windows.steps[windows.inside].cpu()
-        count.index_add_(0, steps, torch.ones(len(steps), dtype=torch.float64))
-        fused = output.fused
-        parts = {
-            "va": output.va,
-            "reliability": fused.reliability,
-            "weights": fused.weights,
-            "stage": fused.stage,
-            "unimodal": output.unimodal.flatten(-2),
-        }
-        for name, part in parts.items():
-            if part is not None:
-                total = sums.setdefault(name, torch.zeros(corpus.num_steps, part.shape[-1], dtype=torch.float64))
-                total.index_add_(0, steps, part[windows.inside].cpu().double())
-    model.train(was_training)
-    found = {name: (total / count.clamp(min=1)[:, None]).numpy() for name, total in sums.items()}
-    return [_of_clip(corpus, index, found) for index in clips]
+    if not clips:
+        return []
+    rows = _rows_of(corpus, clips)
+    means = _means(model, corpus, rows, data, batch_size, tuple(PARTS))
+    masks = torch.cat([corpus.mask[corpus.steps(index)] for index in rows]).cpu().numpy()
+    return [_prediction(corpus, index, rows[index], means, masks) for index in clips]
 
 
-def _in_windows(
-    model: VAModel, corpus: Corpus, clips: Sequence[int], data: DataConfig, batch_size: int
-) -> Iterator[tuple[Windows, Output]]:
-    plan = plan_windows(corpus, clips, data.window_steps, data.hop_steps)
-    for rows in torch.from_numpy(plan).split(batch_size):
-        windows = cut(corpus, rows, data.window_steps)
-        yield windows, model(windows)
-
-
-def _in_chunks(
-    model: VAModel, corpus: Corpus, clips: Sequence[int], batch_size: int
-) -> Iterator[tuple[Windows, Output]]:
-    """Some clips side by side, the longest first, so that those not yet at their end are always the first rows."""
-    longest_first = sorted(clips, key=lambda index: corpus.grids[index].num_steps, reverse=True)
-    spans = torch.tensor([(corpus.offsets[index], corpus.offsets[index + 1]) for index in longest_first])
-    for rows in spans.split(batch_size):
-        memory = Memory()
-        while len(rows):
-            windows = cut(corpus, rows, min(CHUNK_STEPS, int(rows[0, 1] - rows[0, 0])))
-            yield windows, model(windows, memory)
-            rows = rows + torch.tensor([CHUNK_STEPS, 0])
-            rows = rows[rows[:, 0] < rows[:, 1]]
-            memory.keep(len(rows))
+def predict_va(
+    model: VAModel, corpus: Corpus, clips: Sequence[int], data: DataConfig, batch_size: int = 64
+) -> list[Floats]:
+    """Returns valence and arousal alone, (T, 2) per clip: `Prediction.va` of `predict`, for less work."""
+    if not clips:
+        return []
+    rows = _rows_of(corpus, clips)
+    va = _means(model, corpus, rows, data, batch_size, ("va",))["va"]
+    return [va[rows[index]] for index in clips]
 
 
 def averaged(predictions: Sequence[Prediction]) -> Prediction:
-    """The mean of what several models, such as those of the folds, say of one clip.
+    """Returns the mean of several models' predictions of one clip, such as those of the folds.
 
-    It has no stages: those of one model are not those of another.
+    The result has no stages: those of one model are not those of another.
     """
     if len(predictions) == 1:
         return predictions[0]
@@ -115,10 +103,124 @@ def averaged(predictions: Sequence[Prediction]) -> Prediction:
     return replace(predictions[0], **means, stage=None)
 
 
-def _of_clip(corpus: Corpus, index: int, found: dict[str, Floats]) -> Prediction:
-    steps = corpus.steps(index)
-    part = {name: found[name][steps] if name in found else None for name in ("reliability", "weights", "stage")}
-    mask = corpus.mask[steps].cpu().numpy()
-    alone = found["unimodal"][steps].reshape(*mask.shape, len(TARGETS))
-    clip, times_s = corpus.clips[index], corpus.grids[index].times_s
-    return Prediction(clip.clip_id, times_s, found["va"][steps], mask, **part, unimodal=alone)
+def _prediction(
+    corpus: Corpus, index: int, rows: slice, means: dict[str, Floats], masks: NDArray[np.bool_]
+) -> Prediction:
+    part = {name: means[name][rows] if name in means else None for name in ("reliability", "weights", "stage")}
+    mask, clip = masks[rows], corpus.clips[index]
+    unimodal = means["unimodal"][rows].reshape(*mask.shape, len(TARGETS))
+    return Prediction(clip.clip_id, corpus.grids[index].times_s, means["va"][rows], mask, **part, unimodal=unimodal)
+
+
+def _rows_of(corpus: Corpus, clips: Sequence[int]) -> dict[int, slice]:
+    """The rows of each clip's steps among the R steps of the requested clips."""
+    rows, end = dict[int, slice](), 0
+    for index in dict.fromkeys(clips):
+        rows[index] = slice(end, end := end + corpus.grids[index].num_steps)
+    return rows
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One forward pass: from each row (first step, end of its clip) a window of `length` steps.
+
+    begins: its clips are at their first step, so a streaming model starts with an empty memory.
+    """
+
+    rows: Steps
+    length: int
+    begins: bool = True
+
+
+def _window_passes(corpus: Corpus, clips: Sequence[int], data: DataConfig, batch_size: int) -> Iterator[_Pass]:
+    plan = plan_windows(corpus, clips, data.window_steps, data.hop_steps)
+    for first in range(0, len(plan), batch_size):
+        yield _Pass(plan[first : first + batch_size], data.window_steps)
+
+
+def _chunk_passes(corpus: Corpus, clips: Sequence[int], batch_size: int) -> Iterator[_Pass]:
+    """Passes over several clips side by side, the longest first: those that go on are always the first rows."""
+    longest_first = sorted(clips, key=lambda index: corpus.grids[index].num_steps, reverse=True)
+    spans = np.array([(corpus.offsets[index], corpus.offsets[index + 1]) for index in longest_first])
+    for first in range(0, len(spans), batch_size):
+        rows, begins = spans[first : first + batch_size], True
+        while len(rows):
+            yield _Pass(rows, min(CHUNK_STEPS, int(rows[0, 1] - rows[0, 0])), begins)
+            rows, begins = rows + np.array([CHUNK_STEPS, 0]), False
+            rows = rows[rows[:, 0] < rows[:, 1]]
+
+
+@torch.inference_mode()
+def _means(
+    model: VAModel,
+    corpus: Corpus,
+    rows: dict[int, slice],
+    data: DataConfig,
+    batch_size: int,
+    names: Sequence[str],
+) -> dict[str, Floats]:
+    """Passes over the clips of `rows`; returns (R, D) means of the named parts, without those that are None."""
+    clips = list(rows)
+    if model.live:
+        passes = list(_chunk_passes(corpus, clips, batch_size))
+    else:
+        passes = list(_window_passes(corpus, clips, data, batch_size))
+    plan, sizes = np.concatenate([each.rows for each in passes]), [len(each.rows) for each in passes]
+    starts = torch.from_numpy(plan).to(corpus.mask.device)
+    shifts = torch.from_numpy(_shifts(corpus, rows, plan[:, 1])).to(corpus.device)
+    sums = _Sums(names, rows[clips[-1]].stop, corpus.device)
+    was_training, memory = model.training, Memory()
+    model.eval()
+    try:
+        for each, start, shift in zip(passes, starts.split(sizes), shifts.split(sizes), strict=True):
+            memory = Memory() if each.begins else memory
+            memory.keep(len(each.rows))
+            windows = cut(corpus, start, each.length)
+            output = model(windows, memory) if model.live else model(windows)
+            sums.add(windows.steps - shift[:, None], windows.inside, output)
+    finally:
+        model.train(was_training)
+    return sums.means()
+
+
+def _shifts(corpus: Corpus, rows: dict[int, slice], ends: Steps) -> Steps:
+    """How far the steps of the clips that have these ends lie behind their rows, in the corpus."""
+    shift = np.zeros(len(corpus.clips), np.int64)
+    for index, span in rows.items():
+        shift[index] = corpus.offsets[index] - span.start
+    return shift[np.searchsorted(corpus.offsets, ends) - 1]
+
+
+class _Sums:
+    """Sums and counts of output parts per row, in float64 on a device.
+
+    Args:
+        names: which of `PARTS`.
+        num_rows: R.
+        device: of the outputs. Apple's GPUs have no float64, so theirs are summed on the CPU.
+    """
+
+    def __init__(self, names: Sequence[str], num_rows: int, device: torch.device) -> None:
+        self.names, self.num_rows = names, num_rows
+        self.device = torch.device("cpu") if device.type == "mps" else device
+        self.widths: dict[str, int] = {}
+        self.table = torch.empty(0)
+
+    def add(self, rows: Tensor, inside: Tensor, output: Output) -> None:
+        """Adds an output's (B, L, …) parts to their rows (B, L), and its padding to row R."""
+        parts = {name: part for name in self.names if (part := PARTS[name](output)) is not None}
+        if not self.widths:
+            self.widths = {name: part.shape[-1] for name, part in parts.items()}
+            shape = (self.num_rows + 1, 1 + sum(self.widths.values()))
+            self.table = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        places = torch.where(inside, rows, self.num_rows).to(self.device).flatten()
+        columns = [part.to(self.device).double().flatten(0, 1) for part in parts.values()]
+        ones = torch.ones(len(places), 1, dtype=torch.float64, device=self.device)
+        self.table.index_add_(0, places, torch.cat([ones, *columns], dim=-1))
+
+    def means(self) -> dict[str, Floats]:
+        """Copies the table to the host and divides by the counts."""
+        table = self.table[:-1].cpu().numpy()
+        ends = np.cumsum([1, *self.widths.values()])
+        count = table[:, :1].clip(min=1)
+        return {name: table[:, a:b] / count for name, a, b in zip(self.widths, ends[:-1], ends[1:], strict=True)}

@@ -21,8 +21,8 @@ from ...data.windows.corpus import Corpus, Windows, plan_windows
 from ...data.windows.placement import each_cut
 from ..config import Config
 from ..distributed import gathered, num_processes, process_index
-from ..evaluation.metrics import corpus_sums, pooled_ccc
-from ..evaluation.predict import predict
+from ..evaluation.metrics import pooled_ccc, va_sums
+from ..evaluation.predict import predict_va
 from ..models.base import VAModel
 from .augment import corrupt
 from .losses import total_loss, typical_error
@@ -144,9 +144,10 @@ class Trainer:
         return {name: value.detach() for name, value in terms.items()}
 
     def validate(self, clips: Sequence[int]) -> dict[str, float]:
-        """The score of clips, each predicted by one of the processes."""
-        mine = predict(self.judged, self.corpus, self._share(clips), self.config.data)
-        return pooled_ccc([sums for part in gathered([c.all for c in corpus_sums(mine, self.corpus)]) for sums in part])
+        """Returns the score of clips, each predicted by one of the processes."""
+        share = self._share(clips)
+        sums = va_sums(predict_va(self.judged, self.corpus, share, self.config.data), self.corpus, share)
+        return pooled_ccc([clip for part in gathered(sums) for clip in part])
 
     def keep(self) -> None:
         """Holds on to the weights as they are."""

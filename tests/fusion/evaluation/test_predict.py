@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sage_va.data import Clip, Grid
 from sage_va.data.labels import Labels, Truth
@@ -27,7 +28,7 @@ from sage_va.fusion.evaluation.metrics import (
     smooth,
     summarise,
 )
-from sage_va.fusion.evaluation.predict import Prediction, predict
+from sage_va.fusion.evaluation.predict import Prediction, predict, predict_va
 from sage_va.fusion.models.base import FusionModel
 from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.result import plain
@@ -101,6 +102,42 @@ def test_a_variant_without_a_gate_predicts_no_reliability() -> None:
     assert (found.reliability, found.weights, found.stage) == (None, None, None)
     assert found.va.shape == (37, 2)
     assert found.mask.shape == (37, 2)
+
+
+def test_validation_predicts_what_the_whole_prediction_holds() -> None:
+    """Valence and arousal alone, for any choice of clips, are those of `predict`, bit for bit."""
+    data = DataConfig(window_steps=30, hop_steps=20)
+    for model in (WHOLE, make(variant="concat"), make(causal=True)):
+        expected = [prediction.va for prediction in predict(model, CORPUS, [3, 1, 4], data)]
+        for va, other in zip(predict_va(model, CORPUS, [3, 1, 4], data), expected, strict=True):
+            assert np.array_equal(va, other)
+    assert predict_va(WHOLE, CORPUS, [], data) == predict(WHOLE, CORPUS, [], data) == []
+
+
+class Allocations(TorchDispatchMode):
+    """Records the shape of every tensor that is made from nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(kind in str(func) for kind in ("zeros", "ones", "full", "empty")):
+            self.shapes.append(tuple(result.shape))
+        return result
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_prediction_allocates_rows_of_the_requested_clips_alone(causal: bool) -> None:
+    """One block of sums for all batches, of 90 steps and a row of padding, though the corpus has 40,000 steps."""
+    corpus, data = random_corpus(STREAMS, [20_000, 90, 20_000]), DataConfig(window_steps=30, hop_steps=20)
+    model = make(causal=causal)
+    for function, width in ((predict_va, 1 + 2), (predict, 1 + 2 + 2 + 2 + 3 + 4)):
+        with Allocations() as allocations:
+            function(model, corpus, [1], data, batch_size=2)
+        assert allocations.shapes.count((91, width)) == 1
+        assert max(len(shape) and shape[0] for shape in allocations.shapes) < 200
 
 
 def test_smoothing_is_the_mean_of_what_there_is() -> None:
