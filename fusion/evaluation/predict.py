@@ -25,7 +25,6 @@ from ...data.windows.corpus import Corpus, cut, plan_windows
 from ..config import DataConfig
 from ..models.base import Output, VAModel
 from ..models.causal_cache import Memory
-from ..result import plain as plain  # until the commands import it from there
 
 TARGETS = ("valence", "arousal")
 CHUNK_STEPS = 300  # steps of a clip per pass of a streaming model; decides memory, not numbers
@@ -150,7 +149,7 @@ def _chunk_passes(corpus: Corpus, clips: Sequence[int], batch_size: int) -> Iter
             rows = rows[rows[:, 0] < rows[:, 1]]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _means(
     model: VAModel,
     corpus: Corpus,

@@ -32,6 +32,7 @@ from sage_va.fusion.evaluation.predict import Prediction, predict, predict_va
 from sage_va.fusion.models.base import FusionModel
 from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.result import plain
+from sage_va.tests.fake_cuda import on_cuda
 from sage_va.tests.synthetic import random_corpus, streams_of
 
 torch.set_num_threads(1)
@@ -138,6 +139,23 @@ def test_a_prediction_allocates_rows_of_the_requested_clips_alone(causal: bool) 
             function(model, corpus, [1], data, batch_size=2)
         assert allocations.shapes.count((91, width)) == 1
         assert max(len(shape) and shape[0] for shape in allocations.shapes) < 200
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_gpu_is_asked_for_no_copy_between_its_batches(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows and their places travel once, before the first batch; nothing waits for the device."""
+    data, none = DataConfig(window_steps=30, hop_steps=20), np.zeros((210, 2))
+    monkeypatch.setattr("sage_va.fusion.evaluation.predict._Sums.means", lambda sums: {"va": none})  # the one copy back
+    kernels = []
+    for batch_size in (1, 64):
+        with on_cuda() as cuda:
+            corpus, model = CORPUS.to(torch.device("cuda")), make(causal=causal).to("cuda")
+            with cuda.count() as launches:
+                predict_va(model, corpus, [1, 4], data, batch_size)
+        plan, places = launches.copies
+        assert (plan.to, plan.shape[1:], places.shape) == ("cuda", (2,), plan.shape[:1])
+        kernels.append(launches.num_kernels)
+    assert kernels[0] > kernels[1] > 20
 
 
 def test_smoothing_is_the_mean_of_what_there_is() -> None:
