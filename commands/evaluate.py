@@ -188,7 +188,7 @@ def describe_calibration(result: dict[str, Any]) -> str:
         lines.append(run["run"])
         for label, before in run["before"]["streams"].items():
             after = run["after"]["streams"][label]
-            ece, rank = ((_number(part[name], 6, 3) for part in (before, after)) for name in ("ece", "spearman"))
+            ece, rank = ([_number(part[name], 6, 3) for part in (before, after)] for name in ("ece", "spearman"))
             lines.append(f"  {label:<40}{'  '.join(ece):>18}{'':24}{'  '.join(rank)}")
     return "\n".join(lines)
 

@@ -170,6 +170,25 @@ def test_a_public_class_has_a_name_of_its_own() -> None:
     assert not {name: files for name, files in twice.items() if name not in SAME_NAME}
 
 
+def test_no_generator_yields_generators() -> None:
+    """An inner generator reads the outer one's names when it runs: after the loop, when all hold their last value."""
+    offences = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in PYTHON
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.GeneratorExp | ast.ListComp | ast.SetComp)
+        and isinstance(node.elt, ast.GeneratorExp | ast.Lambda)
+        and bound_names(node) & {name.id for name in ast.walk(node.elt) if isinstance(name, ast.Name)}
+    ]
+    assert not offences
+
+
+def bound_names(node: ast.GeneratorExp | ast.ListComp | ast.SetComp) -> set[str]:
+    """The names that the loops of a comprehension bind."""
+    targets = (name for loop in node.generators for name in ast.walk(loop.target))
+    return {name.id for name in targets if isinstance(name, ast.Name)}
+
+
 OF_ONE_MACHINE = re.compile(
     r"/work/|/tmp/|/root/|/home/\w|(?<![\w.])10\.\d+\.\d+\.\d+|--(?:extra-)?index-url|--find-links"
 )

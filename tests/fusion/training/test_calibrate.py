@@ -74,10 +74,25 @@ def test_labels_of_which_none_counts_are_refused(overconfident: Path, tmp_path: 
     assert not (tmp_path / "new").exists()
 
 
-def test_it_speaks(overconfident: Path, tmp_path: Path) -> None:
+def test_the_columns_hold_what_their_titles_say(overconfident: Path, tmp_path: Path) -> None:
+    """The text of a calibration, number by number, against its JSON."""
+    texts = [
+        CliRunner().invoke(main, ["calibrate", str(overconfident), "--out", str(tmp_path / name), *options]).stdout
+        for name, options in (("text", []), ("json", ["--json"]))
+    ]
+    (run,) = json.loads(texts[1])["runs"]
+    title, _, *lines = texts[0].splitlines()
+    assert title.index("ECE before  after") < title.index("Spearman with the error before  after")
+    for line, (label, before) in zip(lines, run["before"]["streams"].items(), strict=True):
+        after = run["after"]["streams"][label]
+        name, *numbers = line.split()
+        assert name == label
+        assert numbers == [f"{part[key]:.3f}" for key in ("ece", "spearman") for part in (before, after)]
+
+
+def test_a_folder_with_files_is_refused(overconfident: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["calibrate", str(overconfident), "--out", str(tmp_path / "new")])
     assert done.exit_code == 0, done.output
-    assert "ECE before  after" in done.output
     again = CliRunner().invoke(main, ["calibrate", str(overconfident), "--out", str(tmp_path / "new")])
     assert again.exit_code == 1
     assert "expected a new folder, got one with files in it" in again.output
