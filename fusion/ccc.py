@@ -74,4 +74,4 @@ def ccc_loss(prediction: Tensor, truth: Tensor, mask: Tensor, weights: tuple[flo
     joint, spread = _joint_and_spread(sums)
     usable = (sums[:, 0] >= MIN_STEPS) & (sums[:, 4] / n > MIN_VARIANCE)
     terms = torch.where(usable, 1 - joint / torch.where(usable, spread, 1), mse)  # no 0 / 0, whose gradient is NaN
-    return (terms * terms.new_tensor(weights)).sum()
+    return torch.stack([weight * term for weight, term in zip(weights, terms.unbind(), strict=True)]).sum()
