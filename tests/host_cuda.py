@@ -1,16 +1,17 @@
 """A CUDA device that computes on the host: real numbers, and the errors that a GPU gives where devices are mixed.
 
-Inside `on_host_cuda()` every `device="cuda"` works without a GPU. A tensor on the device reports `cuda:0` and wraps a CPU
-tensor. As on a GPU, it cannot meet a CPU tensor, be pinned or become a NumPy array. Speed, memory, kernels, streams and
-rounding are those of the host.
+Inside `on_host_cuda()` every `device="cuda"` works without a GPU. A tensor on the device reports `cuda:0` and wraps a
+CPU tensor. As on a GPU, it cannot meet a CPU tensor, be pinned or become a NumPy array. Speed, memory, streams and
+rounding are those of the host. `fake_cuda` counts kernels and finds waits for the device, but computes nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
-from unittest import mock
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -45,6 +46,8 @@ class DeviceTensor(Tensor):
     def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
         return CUDA
 
+    is_cuda, is_meta = True, False  # pyright: ignore[reportAssignmentType]
+
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["inner"], None
 
@@ -67,7 +70,9 @@ class _Device(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         target = kwargs.get("device")
         wanted = None if target is None else torch.device(target).type
-        there = [isinstance(tensor, DeviceTensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
+        there = [
+            isinstance(tensor, DeviceTensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)
+        ]
         if not any(there) and wanted not in ("cuda", "meta") and func is not aten._pin_memory.default:
             return func(*args, **kwargs)
         if func is aten._pin_memory.default:
@@ -142,11 +147,18 @@ def on_host_cuda(free_bytes: int = 1 << 40) -> Iterator[torch.device]:
         "get_rng_state": lambda device="cuda": torch.get_rng_state(),
         "set_rng_state": lambda state, device="cuda": torch.set_rng_state(state),
     }
+    run = threading.Thread.run
+
+    def run_with_modes(thread: threading.Thread) -> None:  # a mode belongs to one thread
+        with _Lists(), _Device():
+            run(thread)
+
     torch._C._ensureCUDADeviceGuardSet()  # pyright: ignore[reportAttributeAccessIssue]
     with contextlib.ExitStack() as stack:
         for name, function in replaced.items():
-            stack.enter_context(mock.patch.object(torch.cuda, name, function))
-        stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
+            stack.enter_context(patch.object(torch.cuda, name, function))
+        stack.enter_context(patch.object(torch, "Generator", _Generator))
+        stack.enter_context(patch.object(threading.Thread, "run", run_with_modes))
         stack.enter_context(_Lists())
         stack.enter_context(_Device())
         yield torch.device("cuda")
