@@ -156,9 +156,9 @@ def test_a_run_is_calibrated_and_corrupted_on_a_gpu_as_on_the_host(
 
     expected = numbers(results("cpu", "cpu"))
     with on_host_cuda():
-        found = numbers(results("cuda", "cuda"))
-    assert len(found) > 50
-    assert found == pytest.approx(expected, abs=1e-3)
+        there = numbers(results("cuda", "cuda"))
+    assert len(there) > 50
+    assert there == pytest.approx(expected, abs=1e-3)
 
 
 @torch.no_grad()
