@@ -1,4 +1,7 @@
-"""The road in Python: `train` a run, `evaluate` it, `predict` with it. Each takes what the one before gave."""
+"""The Python names of `sage_va`: `train` a run, `evaluate` it, `predict` with it.
+
+Here alone extraction and fusion meet: `predict` extracts recordings with the encoders that its model was trained on.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .data import InputError, Store, open_store
+from .data.atomic import write_text
 from .data.store.base import is_cache
+from .data.windows.corpus import load_corpus
 from .extract.engine.progress import Progress
 from .fusion.config import PRESETS, Config, check_config, suited_preset
 from .fusion.evaluation.predict import Prediction, averaged
@@ -23,7 +29,10 @@ from .fusion.training.fit import Log
 from .fusion.training.labelled import labelled_hours
 from .fusion.training.train import train as train_runs
 
-Tell = Callable[[Progress], None]
+if TYPE_CHECKING:
+    from .extract.identity import ExtractOptions
+
+Report = Callable[[Progress], None]
 Keep = Callable[[Prediction], None]
 
 
@@ -107,26 +116,48 @@ def predict(
     device: str = "cpu",
     **extraction: Any,
 ) -> list[Prediction]:
-    """Estimates for every clip of a cache, or of recordings after extracting them with the model's own encoders.
+    """Predicts every clip of a cache, or of recordings after extracting them with the encoders of the model.
 
     A clip that fails gives a warning and no prediction.
 
     Args:
-        model: a SAGE, or the place of one, of a run, or of a run's folds, whose predictions are averaged.
+        model: a SAGE, or the place of one, of a run, or of the folds of a run, whose predictions are averaged.
         media: a cache or its address; or files, folders, globs and manifests.
         device: where to compute; a SAGE stays where it is.
-        extraction: options of the extractor, as for `predict_to_csv`.
+        extraction: options of the extraction, as for `predict_to_csv`.
 
     Raises:
-        InputError: if there is nothing to predict, or recordings cannot be extracted with the model's encoders.
+        InputError: if there is nothing to predict, or recordings cannot be extracted with the encoders of the model.
     """
     models = [model] if isinstance(model, SAGE) else load_models(model, device)
     listed = [media] if isinstance(media, str | Path) else media
     places = listed if isinstance(listed, Store) else [str(place) for place in listed]
-    found: list[Prediction] = []
-    for failure in predict_each(models, places, found.append, **extraction):
+    predictions: list[Prediction] = []
+    for failure in predict_each(models, places, predictions.append, **extraction):
         warnings.warn(f"no prediction for {failure['clip_id']}: {failure['reason']}", stacklevel=2)
-    return found
+    return predictions
+
+
+@dataclass(frozen=True)
+class PredictedFiles:
+    """The result of `predict_to_csv`.
+
+    run: place of the model; streams: its inputs; random_weights: those of them with an untrained encoder; num_models:
+    models whose predictions are averaged; out: the folder; clips: those with a CSV; failures: `{"clip_id", "reason"}`
+    of the others.
+    """
+
+    run: str
+    streams: list[str]
+    random_weights: list[str]
+    num_models: int
+    out: str
+    clips: list[str]
+    failures: list[dict[str, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return asdict(self)
 
 
 def predict_to_csv(
@@ -135,56 +166,56 @@ def predict_to_csv(
     out: Path,
     *,
     device: str = "cpu",
-    progress: Tell | None = None,
+    progress: Report | None = None,
     **extraction: Any,
-) -> dict[str, Any]:
-    """Predicts every clip of a cache, or of recordings after extracting them with the model's own encoders.
+) -> PredictedFiles:
+    """Predicts every clip of a cache, or of recordings after extracting them with the encoders of the model.
 
     Args:
-        model: a finished run, or a folder that `sage-va export` wrote; or the folder of a run's folds, whose
+        model: a finished run, or a folder that `sage-va export` wrote; or the folder of the folds of a run, whose
             predictions are averaged.
         media: one cache (`*.zarr`, `*.h5`, an address), or files, folders, globs and manifests.
-        out: folder; clip `a/b.mp4` becomes `a/b.mp4.csv` in it.
+        out: folder; clip `a/b.mp4` becomes `a/b.mp4.csv` in it, and the result `predictions.json`.
         device: where to compute.
         progress: called as clips are done.
-        extraction: options of the extractor: visual_weights (a file), audio (a model directory), face_weights (a file),
-            batch_size, num_decode_threads.
-
-    Returns:
-        `{"run", "streams", "random_weights", "num_models", "out", "clips", "failures"}`, also in `predictions.json`.
+        extraction: options of the extraction: visual_weights (a file), audio (a model directory), face_weights (a
+            file), batch_size, num_decode_threads.
     """
     models = load_models(model, device)
     sage = models[0]
     out.mkdir(parents=True, exist_ok=True)
-    labels, done = [stream.label for stream in sage.streams], list[str]()
+    labels, clips = [stream.label for stream in sage.streams], list[str]()
 
     def keep(prediction: Prediction) -> None:
         write_csv(out / f"{prediction.clip_id}.csv", prediction, labels)
-        done.append(prediction.clip_id)
+        clips.append(prediction.clip_id)
 
     failures = predict_each(models, media, keep, progress, **extraction)
-    made_with = {"run": str(model), "streams": [s.name for s in sage.streams], "random_weights": sage.random_weights}
-    made_with |= {"num_models": len(models)}
-    found = {**made_with, "out": str(out), "clips": done, "failures": failures}
-    (out / "predictions.json").write_text(json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8")
-    return found
+    streams = [stream.name for stream in sage.streams]
+    files = PredictedFiles(str(model), streams, sage.random_weights, len(models), str(out), clips, failures)
+    write_text(out / "predictions.json", json.dumps(files.to_json(), indent=2, ensure_ascii=False))
+    return files
 
 
 def load_models(place: str | Path, device: str = "cpu") -> list[SAGE]:
-    """The models of the folds below a folder; or the one model of a run, a saved folder or a repository of the hub."""
+    """Returns the models of the folds below a folder; or the one of a run, a saved folder or a repository of the hub.
+
+    Raises:
+        InputError: if there is none, or not all folds are there.
+    """
     folds = fold_runs(Path(place))
     models = [SAGE.load(path, device) for path in folds or [place]]
-    wanted = models[0].config.split.folds
-    if folds and len(folds) != wanted:
+    num_folds = models[0].config.split.folds
+    if folds and len(folds) != num_folds:
         got, todo = f"{len(folds)} of them", "Train all folds, or name one of them."
-        raise InputError(place, expected=f"all {wanted} folds", got=got, todo=todo)
+        raise InputError(place, expected=f"all {num_folds} folds", got=got, todo=todo)
     return models
 
 
 def predict_each(
-    models: Sequence[SAGE], media: Store | Sequence[str], keep: Keep, progress: Tell | None = None, **extraction: Any
+    models: Sequence[SAGE], media: Store | Sequence[str], keep: Keep, progress: Report | None = None, **extraction: Any
 ) -> list[dict[str, str]]:
-    """Gives the prediction of each clip to `keep`; returns `{"clip_id", "reason"}` of those that have none.
+    """Passes the prediction of each clip to `keep`; returns `{"clip_id", "reason"}` of clips that have none.
 
     Args:
         models: of the same streams, on the device where to compute; their predictions are averaged.
@@ -208,45 +239,56 @@ def predict_each(
 
 
 def _extract(
-    sage: SAGE,
-    media: Sequence[str],
-    store: Store,
-    progress: Tell | None,
-    *,
-    visual_weights: str | None = None,
-    audio: str | None = None,
-    face_weights: str | None = None,
-    **options: Any,
+    sage: SAGE, media: Sequence[str], store: Store, progress: Report | None, **extraction: Any
 ) -> dict[str, str]:
-    """Makes the model's streams, one after the other; returns why clips failed."""
+    """Extracts the streams of a model; returns the reason for each clip that failed."""
     from .data.manifest import find_sources
-    from .extract.encoders.base import VisualEncoder
-    from .extract.engine.pipeline import extract
-    from .extract.identity import check_same, encoder_from_fingerprint, options_of
 
-    sources, failures, jobs = find_sources(media), {}, []
-    for stream in sage.streams:
-        weights = visual_weights if stream.modality == "visual" else audio
-        encoder = encoder_from_fingerprint(stream.fingerprint, weights, device=str(sage.device))
-        made = options_of(stream.fingerprint, face_weights, **options)
-        check_same(stream.fingerprint, encoder, made)
-        jobs.append((encoder, made))
-    for encoder, made in jobs:
-        if isinstance(encoder, VisualEncoder):
-            summary = extract(sources, store, visual=encoder, options=made, progress=progress)
-        else:
-            summary = extract(sources, store, audio=encoder, options=made, progress=progress)
+    sources, failures = find_sources(media), {}
+    from .extract.engine.pipeline import extract
+
+    for encoders, options in _passes(sage, **extraction):
+        summary = extract(sources, store, **encoders, options=options, progress=progress)
         failures |= {failure.clip_id: failure.reason for failure in summary.failures}
     return failures
 
 
+def _passes(
+    sage: SAGE,
+    *,
+    visual_weights: str | None = None,
+    audio: str | None = None,
+    face_weights: str | None = None,
+    **others: Any,
+) -> list[tuple[dict[str, Any], ExtractOptions]]:
+    """Returns the passes over the recordings that make the streams of a model: encoders by modality, and options.
+
+    An audio stream joins the pass of a visual stream whose options make it too, so that each recording is decoded once.
+    """
+    from .extract.identity import check_same, encoder_from_fingerprint, fingerprint_of, options_of
+
+    passes: list[tuple[dict[str, Any], ExtractOptions]] = []
+    for stream in sorted(sage.streams, key=lambda stream: stream.modality == "audio"):
+        weights = audio if stream.modality == "audio" else visual_weights
+        encoder = encoder_from_fingerprint(stream.fingerprint, weights, device=str(sage.device))
+        for encoders, options in passes:
+            if stream.modality not in encoders and fingerprint_of(encoder, options) == stream.fingerprint:
+                encoders[stream.modality] = encoder
+                break
+        else:
+            options = options_of(stream.fingerprint, face_weights, **others)
+            check_same(stream.fingerprint, encoder, options)
+            passes.append(({stream.modality: encoder}, options))
+    return passes
+
+
 def _from_store(
-    models: Sequence[SAGE], store: Store, clip_ids: list[str], keep: Keep, progress: Tell | None
+    models: Sequence[SAGE], store: Store, clip_ids: list[str], keep: Keep, progress: Report | None
 ) -> list[dict[str, str]]:
     start_s, failures = perf_counter(), []
     for number, clip_id in enumerate(clip_ids, 1):
         try:
-            keep(averaged([model.predict(store, [clip_id])[0] for model in models]))
+            keep(_predict_clip(models, store, clip_id))
         except InputError as error:
             failures.append({"clip_id": clip_id, "reason": error.about(clip_id)})
         except OSError as error:
@@ -259,8 +301,15 @@ def _from_store(
     return failures
 
 
+def _predict_clip(models: Sequence[SAGE], store: Store, clip_id: str) -> Prediction:
+    """Reads a clip once and averages the predictions of all models."""
+    first = models[0]
+    clip = load_corpus(store, first.streams, [clip_id], grid_hz=first.config.data.grid_hz, keep=False)
+    return averaged([model.predict(clip)[0] for model in models])
+
+
 def write_csv(path: Path, prediction: Prediction, labels: Sequence[str]) -> None:
-    """Columns time_s, valence, arousal, then reliability_<stream> and mask_<stream> for each stream.
+    """Writes the columns time_s, valence, arousal, then reliability_<stream> and mask_<stream> for each stream.
 
     A reliability is left empty where the stream is masked or the variant has no gate; mask is 1 = valid.
     """
@@ -268,13 +317,18 @@ def write_csv(path: Path, prediction: Prediction, labels: Sequence[str]) -> None
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
-            ["time_s", "valence", "arousal", *(f"{what}_{s}" for s in labels for what in ("reliability", "mask"))]
+            [
+                "time_s",
+                "valence",
+                "arousal",
+                *(f"{name}_{label}" for label in labels for name in ("reliability", "mask")),
+            ]
         )
         reliability = prediction.reliability
         for step, time_s in enumerate(prediction.times_s):
             cells: list[str] = []
             for m, valid in enumerate(prediction.mask[step]):
-                trust = f"{reliability[step, m]:.4f}" if valid and reliability is not None else ""
-                cells += [trust, str(int(valid))]
+                cell = f"{reliability[step, m]:.4f}" if valid and reliability is not None else ""
+                cells += [cell, str(int(valid))]
             valence, arousal = prediction.va[step]
             writer.writerow([f"{time_s:.6f}", f"{valence:.5f}", f"{arousal:.5f}", *cells])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import Bar, chosen_device, failures, show
 from .options import extraction_options, json_option
 from .verb import verb
+
+if TYPE_CHECKING:
+    from ..api import PredictedFiles
 
 
 @verb("sage-va predict runs/first videos/ --out predictions/")
@@ -31,16 +34,14 @@ def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **optio
     from ..api import predict_to_csv
 
     with Bar("clips") as bar:
-        summary = predict_to_csv(
-            run, media, out, progress=bar, **{**options, "device": chosen_device(options["device"])}
-        )
-    show(summary, as_json, describe_prediction)
-    sys.exit(1 if summary["failures"] else 0)
+        files = predict_to_csv(run, media, out, progress=bar, **{**options, "device": chosen_device(options["device"])})
+    show(files, as_json, describe_prediction)
+    sys.exit(1 if files.failures else 0)
 
 
-def describe_prediction(result: dict[str, Any]) -> str:
-    """The result of `predict_to_csv` as text."""
-    lines = [f"{len(result['clips'])} clips -> {result['out']}"]
-    if result["random_weights"]:
-        lines.append(f"Untrained encoder (random weights): {', '.join(result['random_weights'])}")
-    return "\n".join([*lines, *failures(result["failures"])])
+def describe_prediction(files: PredictedFiles) -> str:
+    """Returns the result of `predict_to_csv` as text."""
+    lines = [f"{len(files.clips)} clips -> {files.out}"]
+    if files.random_weights:
+        lines.append(f"Untrained encoder (random weights): {', '.join(files.random_weights)}")
+    return "\n".join([*lines, *failures(files.failures)])

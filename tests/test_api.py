@@ -4,14 +4,16 @@ import re
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import sage_va
-from sage_va.data import InputError, open_store
+from sage_va.data import InputError, Store, open_store
 from sage_va.fusion.config import check_config
 from sage_va.tests.synthetic import make_cache, tiny
 
@@ -119,3 +121,24 @@ def test_predict_takes_the_same_and_warns_of_what_fails(made: tuple[Path, Path, 
     with pytest.warns(UserWarning, match=r"no prediction for clip0\d: .*expected a committed stream") as caught:
         assert sage_va.predict(run, other) == []
     assert len(caught) == 2
+
+
+def test_every_clip_is_read_once_for_all_folds(
+    made: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, cache, labels = made
+    folds = sage_va.train(cache, labels, tmp_path / "folds", {**QUICK, "split": {"folds": 3}})
+    each = [sage_va.predict(folds / f"fold-{k}", cache) for k in range(3)]
+    reads = Counter[tuple[str, str]]()
+
+    def entry(store: Store, clip_id: str, stream: str, *more: Any) -> Any:
+        reads[clip_id, stream] += 1
+        return original(store, clip_id, stream, *more)
+
+    original = Store.entry
+    monkeypatch.setattr(Store, "entry", entry)
+    together = sage_va.predict(folds, cache)
+    assert set(reads.values()) == {1}
+    assert len(reads) == 6 * 2
+    for mean, *parts in zip(together, *each, strict=True):
+        assert (mean.va == np.mean([part.va for part in parts], axis=0)).all()

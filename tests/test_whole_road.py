@@ -104,6 +104,29 @@ def test_recordings_and_their_cache_give_the_same_predictions(drawn: Path, train
     assert noted["failures"] == []
 
 
+def test_a_recording_is_decoded_once_for_both_streams(
+    drawn: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import av
+
+    opened: list[str] = []
+
+    def opening(file: str, *arguments: Any, **options: Any) -> Any:
+        opened.append(str(file))
+        return original(file, *arguments, **options)
+
+    original = av.open
+    monkeypatch.setattr(av, "open", opening)
+    (clip, *_) = sorted((drawn / "media").glob("*.mp4"))
+    eyes, ears = ("--visual", TINY_CONVNET, "--visual-weights", "random"), ("--audio", drawn / "voice")
+    assert run("extract", clip, "--out", tmp_path / "c.zarr", *eyes, *ears).exit_code == 0
+    num_opened = len(opened)
+    assert num_opened > 0
+    done = run("predict", trained, clip, "--audio", drawn / "voice", "--out", tmp_path / "p")
+    assert done.exit_code == 0, done.output
+    assert len(opened) == 2 * num_opened
+
+
 def test_other_weights_than_the_run_was_trained_with_are_refused(drawn: Path, trained: Path, tmp_path: Path) -> None:
     write_wav2vec2(tmp_path / "other", weights=True, hidden_dropout=0.0, num_hidden_layers=1)
     found = run("predict", trained, drawn / "manifest.csv", "--audio", tmp_path / "other", "--out", tmp_path / "p")

@@ -281,8 +281,8 @@ def test_predict_takes_the_folder_in_place_of_a_run(made: tuple[Path, Path, Path
     of_run = predict_to_csv(made[0], [str(made[1])], tmp_path / "run")
     done = CliRunner().invoke(main, ["predict", str(saved), str(made[1]), "--out", str(tmp_path / "model")])
     assert done.exit_code == 0, done.output
-    assert len(of_run["clips"]) == 8
-    for clip_id in of_run["clips"]:
+    assert len(of_run.clips) == 8
+    for clip_id in of_run.clips:
         assert (tmp_path / f"run/{clip_id}.csv").read_bytes() == (tmp_path / f"model/{clip_id}.csv").read_bytes()
 
 

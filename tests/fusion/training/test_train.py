@@ -337,9 +337,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_predictions_are_written_per_clip(learnt: tuple[Path, Any], cache: tuple[Path, Path], tmp_path: Path) -> None:
-    found = predict_to_csv(learnt[0], [str(cache[0])], tmp_path / "out")
-    assert (found["out"], found["failures"], found["random_weights"]) == (str(tmp_path / "out"), [], [])
-    assert found["clips"] == [f"clip{i:02}" for i in range(10)]
+    files = predict_to_csv(learnt[0], [str(cache[0])], tmp_path / "out")
+    assert (files.out, files.failures, files.random_weights) == (str(tmp_path / "out"), [], [])
+    assert files.clips == [f"clip{i:02}" for i in range(10)]
     rows = rows_of(tmp_path / "out" / "clip03.csv")
     assert list(rows[0]) == [
         *("time_s", "valence", "arousal"),
@@ -355,8 +355,8 @@ def test_predictions_are_written_per_clip(learnt: tuple[Path, Any], cache: tuple
 def test_the_predictions_of_folds_are_averaged(cache: tuple[Path, Path], tmp_path: Path) -> None:
     config = config_of(split={"folds": 3}, train=SHORT)
     runs = train(open_store(cache[0]), cache[1], tmp_path / "cv", config)
-    found = predict_to_csv(tmp_path / "cv", [str(cache[0])], tmp_path / "all")
-    assert (found["num_models"], found["failures"]) == (3, [])
+    files = predict_to_csv(tmp_path / "cv", [str(cache[0])], tmp_path / "all")
+    assert (files.num_models, files.failures) == (3, [])
     shutil.copytree(tmp_path / "cv" / "fold-0", tmp_path / "part" / "fold-0")
     with pytest.raises(InputError, match="expected all 3 folds, got 1 of them"):
         predict_to_csv(tmp_path / "part", [str(cache[0])], tmp_path / "none")
@@ -379,11 +379,11 @@ def test_predictions_without_a_gate_leave_reliability_empty(cache: tuple[Path, P
 
 def test_features_of_another_encoder_are_refused(learnt: tuple[Path, Any], tmp_path: Path) -> None:
     cache, _ = make_cache(tmp_path, num_clips=3, seconds=2, weights="random")
-    found = predict_to_csv(learnt[0], [str(cache)], tmp_path / "out")
-    assert found["clips"] == []
-    assert [failure["clip_id"] for failure in found["failures"]] == ["clip00", "clip01", "clip02"]
-    assert "visual/face-" in found["failures"][0]["reason"]
-    assert "expected a committed stream, got none" in found["failures"][0]["reason"]
+    files = predict_to_csv(learnt[0], [str(cache)], tmp_path / "out")
+    assert files.clips == []
+    assert [failure["clip_id"] for failure in files.failures] == ["clip00", "clip01", "clip02"]
+    assert "visual/face-" in files.failures[0]["reason"]
+    assert "expected a committed stream, got none" in files.failures[0]["reason"]
 
 
 def test_a_score_needs_labels_for_every_clip_of_its_part(learnt: tuple[Path, Any], tmp_path: Path) -> None:
