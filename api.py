@@ -20,7 +20,7 @@ from .data.atomic import write_text
 from .data.store.base import is_cache
 from .data.windows.corpus import load_corpus
 from .extract.engine.progress import Progress
-from .fusion.config import PRESETS, Config, check_config, suited_preset
+from .fusion.config import Config, configure, suited_preset
 from .fusion.evaluation.predict import Prediction, averaged
 from .fusion.evaluation.score import score_run
 from .fusion.export.pretrained import SAGE
@@ -66,16 +66,10 @@ def train(
 
 
 def _configured(config: Mapping[str, Any] | str, store: Store, labels: Path) -> Config:
-    name, said = (config, {}) if isinstance(config, str) else ("auto", dict(config))
-    if name == "auto":
-        name = suited_preset(labelled_hours(store, labels))
-    if name not in PRESETS:
-        todo = f"Known: auto, {', '.join(PRESETS)}."
-        raise InputError("config", expected="a known preset", got=repr(name), todo=todo)
-    for section, keys in PRESETS[name].items():
-        if isinstance(said.get(section, {}), Mapping):
-            said[section] = {**keys, **said.get(section, {})}
-    return check_config(said, "config")
+    preset, raw = (config, {}) if isinstance(config, str) else ("auto", config)
+    if preset == "auto":
+        preset = suited_preset(labelled_hours(store, labels))
+    return configure(raw, preset, "config")
 
 
 def evaluate(

@@ -203,11 +203,29 @@ def load_config(path: Path | None, assignments: Iterable[str] = (), preset: str 
         raise InputError(path, expected="sections such as `train:`", got=type(raw).__name__, todo="Correct it.")
     for assignment in assignments:
         _assign(raw, assignment)
+    return configure(raw, preset, str(path) if path else "configuration")
+
+
+def configure(raw: Mapping[str, Any], preset: str, place: str) -> Config:
+    """Returns the configuration of plain values laid over a preset: `load_config` and `sage_va.train` both end here.
+
+    Args:
+        raw: sections and keys, such as `{"train": {"epochs": 20}}`. None in place of a section is an empty section.
+        preset: "tiny", "base" or "large".
+        place: named in errors.
+
+    Raises:
+        InputError: for an unknown preset, an unknown key or a value out of range.
+    """
+    if preset not in PRESETS:
+        todo = f"Known: auto, {', '.join(PRESETS)}."
+        raise InputError(place, expected="a known preset", got=repr(preset), todo=todo)
+    merged = {name: {} if value is None and _names([name]) else value for name, value in raw.items()}
     for section, keys in PRESETS[preset].items():
-        said = raw.get(section) or {}
-        if isinstance(said, dict):
-            raw[section] = {**keys, **said}
-    return check_config(raw, str(path) if path else "configuration")
+        own = merged.get(section, {})
+        if isinstance(own, Mapping):
+            merged[section] = {**keys, **own}
+    return check_config(merged, place)
 
 
 def check_config(raw: Mapping[str, Any], place: str) -> Config:
@@ -251,8 +269,8 @@ def _assign(raw: dict[str, Any], assignment: str) -> None:
 def _names(path: list[str]) -> list[str]:
     part: type[BaseModel] = Config
     for name in path:
-        found = part.model_fields[name].annotation
-        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        field = part.model_fields.get(name)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
             return []
-        part = found
+        part = field.annotation
     return list(part.model_fields)

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from sage_va.data import InputError
-from sage_va.fusion.config import Config, LossConfig, ModelConfig, check_config, load_config
+from sage_va.fusion.config import PRESETS, Config, LossConfig, ModelConfig, check_config, configure, load_config
 
 REFUSED = {
     "train.epoch=3": "configuration: expected a known key, got 'train.epoch'. Did you mean train.epochs?",
@@ -109,3 +110,31 @@ def test_parts_check_themselves_and_do_not_change() -> None:
     assert ModelConfig(dim=6, layers=0).dim == 6
     with pytest.raises(ValidationError, match="frozen"):
         LossConfig().valence = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "train: {epochs: 3}\nmodel:\n",
+        "seed: 4\nsplit: null\ntrain: {learning_rate: 0.5}",
+        "model: {dim: 64}\nloss:",
+    ],
+)
+def test_a_file_and_a_dictionary_give_the_same_configuration(tmp_path: Path, preset: str, text: str) -> None:
+    """A preset is laid under both in one place; `model:` with nothing below it is an empty section."""
+    (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
+    config = load_config(tmp_path / "run.yaml", preset=preset)
+    raw = yaml.safe_load(text) or {}
+    assert configure(raw, preset, "config") == config
+    for section, keys in PRESETS[preset].items():
+        for key, value in keys.items():
+            assert config.flat()[f"{section}.{key}"] == ((raw.get(section) or {}).get(key, value))
+
+
+def test_an_unknown_preset_and_a_null_value_are_refused() -> None:
+    with pytest.raises(InputError, match=r"config: expected a known preset, got 'tinny'\. Known: auto, tiny"):
+        configure({}, "tinny", "config")
+    with pytest.raises(InputError, match=r"config: seed: expected a valid integer, got None"):
+        configure({"seed": None}, "base", "config")
