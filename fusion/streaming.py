@@ -1,4 +1,4 @@
-"""A causal model at work: one step in, one estimate out, the same as over the whole recording afterwards."""
+"""Streaming: one step of features in, one estimate out, equal to the prediction of the whole recording."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a model says of one step.
+    """A model's output for one step.
 
-    va (2,): valence and arousal; reliability and weights (M,) and stage (K,), each None where the variant has no gate.
+    va (2,): valence and arousal. weights (M,): None where the variant weighs no streams. reliability (M,) and stage
+    (K,): None where it has no gate.
     """
 
     va: Floats
@@ -34,21 +35,28 @@ class Estimate:
     stage: Floats | None
 
 
-class LiveModel:
-    """A causal model and what it remembers of the one recording that it follows.
+class StreamingModel:
+    """A causal model that follows one recording, step by step, and keeps what it still looks back at.
 
-    It works on a copy in evaluation mode; the model that it is made from may be trained on.
+    It works on a copy in evaluation mode; the original model may be trained on.
+
+        __init__, reset --> empty memory --step--> memory of 1 step --step--> … --step--> full memory --+
+               ^                                                                            ^   step   |
+               |                                                                            +-----------+
+               +--- reset: another recording begins
+
+    Each step appends to the memory and drops what no layer looks back at any more, so its size is bounded.
 
     Args:
         source: a run, or a model, trained with `model.causal=true`.
 
     Raises:
-        InputError: if it is not causal, or of a variant that cannot go step by step.
+        InputError: if it is not causal, or its variant cannot go step by step.
     """
 
     def __init__(self, source: VAModel | Run) -> None:
         model = source.model if isinstance(source, Run) else source
-        _check(model, str(source.path) if isinstance(source, Run) else "LiveModel")
+        _check(model, str(source.path) if isinstance(source, Run) else "StreamingModel")
         self.streams = list(model.streams)
         self._model = copy.deepcopy(model).eval().requires_grad_(False)
         for module in self._model.modules():
@@ -58,31 +66,31 @@ class LiveModel:
         self.reset()
 
     def reset(self) -> None:
-        """Another recording begins."""
+        """Empties the memory, for another recording."""
         self._memory = Memory()
 
     @property
     def num_values(self) -> int:
-        """How many numbers it remembers; bounded, however long the recording."""
+        """Returns how many numbers the memory holds; bounded, however long the recording."""
         return self._memory.num_values
 
     @torch.inference_mode()
     def step(self, values: Sequence[ArrayLike | None], quality: Sequence[ArrayLike | None] | None = None) -> Estimate:
-        """The estimate for the next step of the grid, which comes once every 1 / `data.grid_hz` seconds.
+        """Returns the estimate for the next step of the grid; one step is due every 1 / `data.grid_hz` seconds.
 
         Args:
-            values: for each of `streams`, in their order, (D,) features; None where the stream is not valid now.
+            values: for each of `streams`, in their order, (D,) features; None where the stream is not valid.
             quality: for each its (Q,) signals, in the order of `Stream.quality_names`, NaN or None where not measured.
 
         Raises:
             InputError: for another number of streams, other shapes, or features that are not finite.
         """
         signals = [None] * len(self.streams) if quality is None else quality
-        for what, given in (("values", values), ("quality", signals)):
-            if len(given) != len(self.streams):
+        for name, parts in (("values", values), ("quality", signals)):
+            if len(parts) != len(self.streams):
                 expected = f"one for each of {', '.join(stream.label for stream in self.streams)}"
                 todo = "Give None for a stream without any."
-                raise InputError(f"step: {what}", expected=expected, got=str(len(given)), todo=todo)
+                raise InputError(f"step: {name}", expected=expected, got=str(len(parts)), todo=todo)
         x = [_values(*pair) for pair in zip(self.streams, values, strict=True)]
         q = [_quality(*pair) for pair in zip(self.streams, signals, strict=True)]
         mask = torch.tensor([[[each is not None for each in values]]])
@@ -101,46 +109,49 @@ class LiveModel:
         )
         output = self._model(windows, self._memory)
         fused = output.fused
-        return Estimate(output.va[0, 0].cpu().numpy(), *map(_plain, (fused.reliability, fused.weights, fused.stage)))
+        return Estimate(output.va[0, 0].cpu().numpy(), *map(_array, (fused.reliability, fused.weights, fused.stage)))
 
 
 def _check(model: VAModel, place: str) -> None:
-    """Refuses a model that cannot go step by step."""
+    """Raises an InputError for a model that cannot go step by step."""
     if not model.config.causal:
         todo = "Train one with --set model.causal=true."
         raise InputError(place, expected="a causal model", got="model.causal=false", todo=todo)
     if not model.live:
-        todo = "docs/streaming.md tells what a variant of your own needs."
-        got = f"{model.config.variant}, which takes no memory"
-        raise InputError(place, expected="a variant that can go step by step", got=got, todo=todo)
+        todo = "See docs/streaming.md for what a variant of your own needs."
+        problem = f"the variant {model.config.variant} cannot go step by step, as it takes no memory"
+        raise InputError(place, problem, todo=todo)
 
 
-def _values(stream: Stream, given: ArrayLike | None) -> Tensor:
+def _values(stream: Stream, values: ArrayLike | None) -> Tensor:
     """(D,) features, 0 where there are none."""
-    if given is None:
+    if values is None:
         return torch.zeros(stream.dim)
-    found = _of_shape(f"step: values of {stream.label}", given, stream.dim)
-    if not np.isfinite(found).all():
+    array = _of_shape(f"step: values of {stream.label}", values, stream.dim)
+    if not np.isfinite(array).all():
         todo = "Give None where the stream is not valid."
         raise InputError(f"step: values of {stream.label}", expected="finite numbers", got="NaN or inf", todo=todo)
-    return torch.from_numpy(found)
+    return torch.from_numpy(array)
 
 
-def _quality(stream: Stream, given: ArrayLike | None) -> Tensor:
+def _quality(stream: Stream, signals: ArrayLike | None) -> Tensor:
     """(Q,) signals, NaN where not measured."""
     num_signals = len(stream.quality_names)
-    if given is None:
+    if signals is None:
         return torch.full((num_signals,), torch.nan)
-    return torch.from_numpy(_of_shape(f"step: quality of {stream.label}", given, num_signals))
+    return torch.from_numpy(_of_shape(f"step: quality of {stream.label}", signals, num_signals))
 
 
-def _of_shape(place: str, given: ArrayLike, length: int) -> Floats:
-    found = np.array(given, np.float32)
-    if found.shape != (length,):
-        todo = "Give what the run was trained on, one step at a time."
-        raise InputError(place, expected=f"shape ({length},)", got=str(found.shape), todo=todo)
-    return found
+def _of_shape(place: str, values: ArrayLike, length: int) -> Floats:
+    array = np.array(values, np.float32)
+    if array.shape != (length,):
+        todo = "Give one step at a time, of the streams that the run was trained on."
+        raise InputError(place, expected=f"shape ({length},)", got=str(array.shape), todo=todo)
+    return array
 
 
-def _plain(part: Tensor | None) -> Floats | None:
+def _array(part: Tensor | None) -> Floats | None:
     return None if part is None else part[0, 0].float().cpu().numpy()
+
+
+LiveModel = StreamingModel  # its former name, still accepted

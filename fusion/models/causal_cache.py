@@ -1,4 +1,4 @@
-"""What a causal model keeps of a clip's earlier steps, so that it can be given a clip in chunks."""
+"""The memory of a causal model: the earlier steps of a clip that it looks back at, so that clips can come in chunks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from torch import Tensor
 
 
 class Memory:
-    """The steps that a causal model still looks back at: every module that mixes time keeps its own here.
+    """The steps that a causal model still looks back at, one tensor for each module that mixes time.
 
-    One memory goes with one batch of clips, given to the model in order, in chunks of any length. Modules ask in the
-    same order in each chunk, so the n-th question goes on where the n-th of the chunk before ended.
+    One memory goes with one batch of clips, which come in order, in chunks of any length. Modules call `extend` in the
+    same order in every chunk, so the n-th call of a chunk continues the n-th call of the chunk before:
+
+        chunk 1   begin   extend -> kept[0]           extend -> kept[1]           …      (made by the first chunk)
+        chunk 2   begin   kept[0] + x -> kept[0]      kept[1] + x -> kept[1]      …
+                          keep(n): some clips have ended; the first n go on
+        chunk 3   begin   kept[0] + x -> kept[0]      …
+
+    Each tensor holds (B, P, …) with P at most `num_steps` of that module, however long the clips are.
     """
 
     def __init__(self) -> None:
@@ -19,18 +26,18 @@ class Memory:
 
     @property
     def num_values(self) -> int:
-        """How many numbers it holds; bounded, however long the clips are."""
+        """Returns how many numbers it holds; bounded, however long the clips are."""
         return sum(kept.numel() for kept in self._kept)
 
     def begin(self) -> None:
-        """A new chunk: the next question is the first again."""
-        assert self._turn == len(self._kept), "a model asks as often in each chunk"
+        """Starts a chunk: the next call of `extend` is the first again."""
+        assert self._turn == len(self._kept), "as many calls in each chunk"
         self._turn = 0
 
     def extend(self, x: Tensor, num_steps: int) -> Tensor:
-        """What came before, then x: (B, L, …) -> (B, P + L, …), where P is num_steps, or fewer near the beginning.
+        """Returns the steps before x, then x: (B, L, …) -> (B, P + L, …); P is num_steps, or fewer near the beginning.
 
-        Its last num_steps are kept for the next chunk.
+        The last num_steps are kept for the next chunk.
         """
         if self._turn < len(self._kept):
             x = torch.cat([self._kept.pop(self._turn), x], dim=1)
@@ -39,10 +46,10 @@ class Memory:
         return x
 
     def keep(self, num_clips: int) -> None:
-        """Forgets all clips of the batch but the first ones."""
+        """Drops all clips of the batch but the first ones."""
         self._kept = [kept[:num_clips] for kept in self._kept]
 
 
 def with_past(x: Tensor, num_steps: int, memory: Memory | None) -> Tensor:
-    """`Memory.extend`, or x itself, (B, L, …), where it is the whole clip or window."""
+    """Returns `Memory.extend`, or x itself, (B, L, …), where that is the whole clip or window."""
     return x if memory is None else memory.extend(x, num_steps)

@@ -23,7 +23,7 @@ from sage_va.fusion.models.causal_cache import Memory
 from sage_va.fusion.models.sage import Encoded, Fused
 from sage_va.fusion.models.variants import VARIANTS, build_model, resolve, variant_streams
 from sage_va.fusion.run_folder import load_run
-from sage_va.fusion.streaming import LiveModel
+from sage_va.fusion.streaming import LiveModel, StreamingModel
 from sage_va.fusion.training.train import train
 from sage_va.tests.synthetic import make_cache, random_corpus, random_windows, streams_of, tiny
 
@@ -184,7 +184,7 @@ def corpus_of(model: VAModel) -> Corpus:
     return corpus
 
 
-def follow(live: LiveModel, corpus: Corpus, index: int) -> list[Any]:
+def follow(live: StreamingModel, corpus: Corpus, index: int) -> list[Any]:
     found = []
     for step in range(*corpus.steps(index).indices(corpus.num_steps)):
         valid = corpus.mask[step].tolist()
@@ -207,7 +207,7 @@ def test_a_live_model_says_step_by_step_what_predict_says(kind: str, monkeypatch
     monkeypatch.setattr(evaluate, "CHUNK_STEPS", 6)
     model = make(**KINDS[kind])
     corpus = corpus_of(model)
-    live, clips = LiveModel(model), [0, 4] if kind == "sage" else [4]
+    live, clips = StreamingModel(model), [0, 4] if kind == "sage" else [4]
     for prediction, index in zip(predict(model, corpus, clips, DataConfig()), clips, strict=True):
         estimates = follow(live, corpus, index)
         live.reset()
@@ -257,7 +257,7 @@ def test_no_clip_is_no_prediction() -> None:
 @pytest.mark.parametrize("kind", ["linear", "late", "xattn", "rjca", "raav", "sage", "depth", "deep", "no past"])
 def test_what_is_remembered_stops_growing(kind: str) -> None:
     model = make(**KINDS[kind])
-    live, windows = LiveModel(model), clip_of(model, 1, 50)
+    live, windows = StreamingModel(model), clip_of(model, 1, 50)
     assert live.num_values == 0
     found = []
     for step in range(50):
@@ -270,7 +270,7 @@ def test_what_is_remembered_stops_growing(kind: str) -> None:
 
 def test_reset_begins_another_recording() -> None:
     model = make()
-    corpus, live = corpus_of(model), LiveModel(model)
+    corpus, live = corpus_of(model), StreamingModel(model)
     first = np.array([each.va for each in follow(live, corpus, 0)])
     carried = np.array([each.va for each in follow(live, corpus, 0)])
     live.reset()
@@ -282,7 +282,7 @@ def test_reset_begins_another_recording() -> None:
 def test_a_live_model_leaves_its_source_alone() -> None:
     model = make(dropout=0.5).train()
     before, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    live = LiveModel(model)
+    live = StreamingModel(model)
     values = [np.ones(stream.dim) for stream in model.streams]
     found = live.step(values).va
     assert model.training
@@ -298,7 +298,7 @@ def test_a_live_model_leaves_its_source_alone() -> None:
 
 
 def test_none_is_a_stream_that_is_not_valid_now() -> None:
-    live = LiveModel(make())
+    live = StreamingModel(make())
     both = live.step([np.ones(8), np.ones(6)])
     one = live.step([None, np.ones(6)])
     none = live.step([None, None])
@@ -312,7 +312,7 @@ def test_none_is_a_stream_that_is_not_valid_now() -> None:
 
 
 def test_a_variant_without_a_gate_estimates_no_reliability() -> None:
-    found = LiveModel(make(variant="concat")).step([np.ones(8), np.ones(6)])
+    found = StreamingModel(make(variant="concat")).step([np.ones(8), np.ones(6)])
     assert (found.reliability, found.weights, found.stage) == (None, None, None)
 
 
@@ -327,7 +327,7 @@ def test_a_variant_without_a_gate_estimates_no_reliability() -> None:
     ],
 )
 def test_a_step_that_does_not_fit_is_one_line(values: Any, quality: Any, says: str) -> None:
-    live = LiveModel(make())
+    live = StreamingModel(make())
     with pytest.raises(InputError, match=says):
         live.step(values, quality)
     assert live.num_values == 0
@@ -335,9 +335,10 @@ def test_a_step_that_does_not_fit_is_one_line(values: Any, quality: Any, says: s
 
 def test_a_centred_model_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"LiveModel: expected a causal model, got .*false\. Train one with --set model\.causal=true"
+        InputError,
+        match=r"StreamingModel: expected a causal model, got .*false\. Train one with --set model\.causal=true",
     ):
-        LiveModel(make(causal=False))
+        StreamingModel(make(causal=False))
 
 
 class Change(nn.Module):
@@ -364,31 +365,43 @@ def test_who_takes_no_memory_is_refused_live_and_predicts_in_windows(kind: type)
     (a,), (b,) = (predict(model, corpus, [1], DataConfig(window_steps=w, hop_steps=w)) for w in (30, 90))
     assert a.va.shape == (90, 2)
     assert np.abs(a.va - b.va).max() > 1e-3
-    with pytest.raises(InputError, match=r"expected a variant that can go step by step, got sage, which takes no mem"):
-        LiveModel(model)
+    with pytest.raises(
+        InputError, match=r"variant sage cannot go step by step, as it takes no memory\. See docs/stream"
+    ):
+        StreamingModel(model)
 
 
 DOC = (Path(__file__).resolve().parents[2] / "docs/streaming.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```python\n(from .*?)```", DOC, re.DOTALL)
+CENTRED = {"model": {"variant": "concat"}, "train": {"epochs": 1}}
 (MEMBER,) = re.findall(r"```python\n(# .*?)```", DOC, re.DOTALL)
 
 
+@pytest.mark.parametrize(("variant", "weights"), [("sage", r"  weights 0\.00 1\.00"), ("concat", "")])
 def test_the_documented_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    variant: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """With a gate and without one: 60 steps of face and voice, then the voice alone."""
     cache, labels = make_cache(tmp_path, num_clips=6, seconds=4)
-    settings = tiny(model={"causal": True}, train={"epochs": 1, "crossfit_epochs": 1})
-    train(open_store(cache), labels, tmp_path / "runs/live", check_config(settings, "test"))
+    settings = tiny(model={"causal": True, "variant": variant}, train={"epochs": 1, "crossfit_epochs": 1})
+    train(open_store(cache), labels, tmp_path / "runs/streaming", check_config(settings, "test"))
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
-    found: dict[str, Any] = {}
-    exec(EXAMPLE, found)
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2 + 100
-    assert re.fullmatch(r"2\.40 s  valence [+-]\d\.\d\d  arousal [+-]\d\.\d\d  weights 0\.00 1\.00", said[2 + 60])
-    run = load_run(tmp_path / "runs/live")
-    with pytest.raises(InputError, match="runs/live: expected a causal model"):
-        LiveModel(dataclasses.replace(run, path=Path("runs/live"), model=make(causal=False)))
+    exec(EXAMPLE, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 100
+    assert re.fullmatch(r"2\.40 s  valence [+-]\d\.\d\d  arousal [+-]\d\.\d\d" + weights, lines[2 + 60])
+
+
+def test_a_run_that_cannot_stream_is_named(tmp_path: Path) -> None:
+    cache, labels = make_cache(tmp_path, num_clips=6, seconds=2)
+    train(open_store(cache), labels, tmp_path / "run", check_config(tiny(**CENTRED), "test"))
+    with pytest.raises(InputError, match=r"run: expected a causal model, got model\.causal=false"):
+        StreamingModel(load_run(tmp_path / "run"))
+
+
+def test_the_former_name_is_accepted() -> None:
+    assert LiveModel is StreamingModel
 
 
 @torch.no_grad()
