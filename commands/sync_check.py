@@ -28,35 +28,41 @@ from .verb import verb
 def sync_check(cache: str, labels: Path | None, tolerance_s: float, as_json: bool) -> None:
     """Checks that frames, audio and labels agree in time.
 
-    Prints counts, rates, offsets, gaps and drift of each clip. The exit code is 1 if one exceeds the tolerance.
+    Prints counts, rates, offsets, gaps and drift of each clip. The exit code is 1 if one exceeds the tolerance; clips
+    without labels are listed and do not count.
     """
-    from ..data.sync_check import align as check
+    from ..data.sync_check import check_sync
 
-    result = check(data.open_store(cache), labels, tolerance_s)
-    show(result, as_json, describe_align)
-    sys.exit(1 if result["num_flagged"] else 0)
+    report = check_sync(data.open_store(cache), labels, tolerance_s)
+    show(report.to_json(), as_json, describe_sync)
+    sys.exit(1 if report.num_flagged else 0)
 
 
-def describe_align(result: dict[str, Any]) -> str:
-    """`align` as text: a table, and under each clip what is off (!) or odd (-)."""
-    head = ("clip", "seconds", "frames", "promised", "labels", "fps", "frame 0 s", "sound s", "gap s", "drift s")
-    keys = ("num_frames", "num_frames_promised", "num_label_rows")
-    rows: list[tuple[str, ...]] = [head]
-    for clip in result["clips"]:
-        seconds = (clip["first_frame_s"], clip["audio_first_s"], clip["largest_gap_s"], clip["drift_s"])
-        counts = ("-" if clip[key] is None else str(clip[key]) for key in keys)
-        rows.append((clip["clip_id"], _s(clip["duration_s"]), *counts, _s(clip["fps"]), *map(_s, seconds)))
+def describe_sync(report: dict[str, Any]) -> str:
+    """Returns a sync check as text: a table, and under each clip what is off (!) or odd (-)."""
+    rows = [("clip", "seconds", "frames", "promised", "labels", "fps", "frame 0 s", "audio 0 s", "gap s", "drift s")]
+    rows += [_cells(clip) for clip in report["clips"]]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines: list[str] = []
-    for row, clip in zip(rows, [None, *result["clips"]], strict=True):
+    for row, clip in zip(rows, [None, *report["clips"]], strict=True):
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         lines.append("  ".join(cells))
         if clip:
-            lines += [f"  ! {what}" for what in clip["problems"]] + [f"  - {what}" for what in clip["notes"]]
-    lines += [f"  ! no clip for {path}" for path in result["unused_labels"]]
-    total = len(result["clips"])
-    lines.append(f"{result['num_flagged']} of {total} clips are off by more than {result['tolerance_s']:g} s")
+            lines += [f"  ! {problem}" for problem in clip["problems"]] + [f"  - {note}" for note in clip["notes"]]
+            lines += ["  - no labels"] * (clip["clip_id"] in report["unlabelled"])
+    lines += [f"  - no clip for {path}" for path in report["unused_labels"]]
+    num_flagged, num_clips = report["num_flagged"], len(report["clips"])
+    lines.append(f"{num_flagged} of {num_clips} clips are off by more than {report['tolerance_s']:g} s")
+    if report["unlabelled"]:
+        lines[-1] += f"; {len(report['unlabelled'])} have no labels"
     return "\n".join(lines)
+
+
+def _cells(clip: dict[str, Any]) -> tuple[str, ...]:
+    seconds = (clip["first_frame_s"], clip["audio_first_s"], clip["largest_gap_s"], clip["drift_s"])
+    keys = ("num_frames", "num_frames_promised", "num_label_rows")
+    counts = ("-" if clip[key] is None else str(clip[key]) for key in keys)
+    return (clip["clip_id"], _s(clip["duration_s"]), *counts, _s(clip["fps"]), *map(_s, seconds))
 
 
 def _s(value: float | None) -> str:

@@ -58,18 +58,24 @@ def train(
 ) -> None:
     """Trains a fusion model on cached features.
 
-    `--set split.folds=8` trains one run per fold; `eval` then pools their held-out clips into one score. Ctrl-C (or
-    SIGTERM) saves the state and stops, exit code 130; `--resume` goes on from there, also after a crash.
+    Clips of one recording are never divided between train, val and test. `--set split.by=subject` also keeps each
+    subject whole, `clip` does not, `official` follows the folders Train_Set and Validation_Set, and `file` a CSV
+    (`split.file`, columns clip_id,split); `auto`, the default, is official where both folders hold labels, else
+    subject. `--set split.folds=8` trains one run per fold; `eval` then pools their held-out clips into one score.
+
+    Ctrl-C (or SIGTERM) saves the state and stops, exit code 130; `--resume` goes on from there, also after a crash.
     """
     from ..fusion.config import load_config
     from ..fusion.distributed import is_main
     from ..fusion.models.variants import resolve
     from ..fusion.result import plain
+    from ..fusion.training.labelled import settle_split
     from ..fusion.training.train import train as fit
 
     short = [f"model.variant={variant}"] * bool(variant) + [f"seed={seed}"] * (seed is not None)
     store = data.open_store(cache)
     config = resolve(load_config(config_path, [*short, *assignments], chosen_preset(preset, store, labels)))
+    config = settle_split(config, store, labels)
     if show_config:
         click.echo(config.to_yaml(), nl=False)
         return
@@ -130,14 +136,16 @@ class TrainLog:
 
     def _loaded(self, event: dict[str, Any]) -> None:
         self._say(f"{event['num_clips']} labelled clips, {event['placement']}")
-        if event["num_without_subject"] and self.config.split.by == "subject":
-            self._say(f"{event['num_without_subject']} of them without subject_id: each recording stands for itself")
         for name, places in (("without labels", event["unlabelled"]), ("labels without a clip", event["unused"])):
             if places:
                 self._say(f"{len(places)} {name}: {_some(places)}")
         self.random_weights = event["random_weights"]
         if event["random_weights"]:
             self._say(f"Untrained encoder (random weights): {', '.join(event['random_weights'])}")
+
+    def _split(self, event: dict[str, Any]) -> None:
+        for line in describe_split(event):
+            self._say(line)
 
     def _run(self, event: dict[str, Any]) -> None:
         from tqdm import tqdm
@@ -180,6 +188,24 @@ class TrainLog:
     def _say(self, text: str) -> None:
         if not self.quiet:
             click.echo(text, err=True)
+
+
+def describe_split(split: dict[str, Any]) -> list[str]:
+    """Returns the lines of the log that state how clips were divided."""
+    counts = ", ".join(f"{count} {role}" for role, count in split["num_clips"].items())
+    origin = {
+        "official": "the official one, by the folders Train_Set and Validation_Set; split.by=subject draws another",
+        "file": "as listed in split.file",
+        "clip": f"drawn from {split['num_groups']} recordings; a subject may be in several parts",
+        "subject": f"drawn from {split['num_groups']} groups of clips that share a subject or recording",
+    }
+    lines = [f"split: {counts} ({origin[split['by']]})"]
+    if split["num_without_subject"] and split["by"] == "subject":
+        lines.append(f"{split['num_without_subject']} clips without subject_id: each recording counts as a subject")
+    if split["divided"]:
+        example = " and ".join(split["divided"][0][:2])
+        lines.append(f"warning: this split divides {len(split['divided'])} recordings, such as {example}")
+    return lines
 
 
 def _some(names: Sequence[str]) -> str:

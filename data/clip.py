@@ -65,14 +65,16 @@ class FrameClock:
 
 @dataclass(frozen=True)
 class Clip:
-    """What the cache knows of one recording (or of one person in it).
+    """One recording, or one person in it: its name, person, length and frame times.
 
     Args:
         clip_id: path relative to the media root, plus `#person` where a recording shows several people.
-        subject_id: the person shown; clips of one subject stay on one side of every split.
+        subject_id: the person shown; clips of one subject are never divided by a split.
         duration_s: length of the recording.
         clock: times of the medium's frames; None where no frame-indexed source is known.
         media: `{"path", "bytes", "sha256"}` of the recording, path relative to the media root; None for imports.
+        recording_sha256: hashes of what was recorded: of each medium and of each audio stream with any valid step.
+            Clips that share one come from one recording. A store fills it in; it is not part of a commit record.
     """
 
     clip_id: str
@@ -80,17 +82,18 @@ class Clip:
     duration_s: float | None = None
     clock: FrameClock | None = field(default=None, compare=False)
     media: Mapping[str, Any] | None = None
+    recording_sha256: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The clip as plain JSON, without absent fields."""
-        found = {
+        """Returns the clip as a commit record holds it: plain JSON without absent fields."""
+        fields = {
             "clip_id": self.clip_id,
             "subject_id": self.subject_id,
             "duration_s": self.duration_s,
             "clock": self.clock.to_json() if self.clock else None,
             "media": dict(self.media) if self.media else None,
         }
-        return {key: value for key, value in found.items() if value is not None}
+        return {key: value for key, value in fields.items() if value is not None}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Clip:

@@ -1,11 +1,17 @@
-"""Valence-arousal traces in the formats people have, joined to clips and given their times."""
+"""Valence-arousal traces in the formats people have: found by name, parsed when needed, put on the clip's clock.
+
+Two formats: Aff-Wild2's `.txt`, whose row k belongs to frame k of the recording, and `.csv` with a `time_s` column.
+A `LabelFolder` lists the files of a folder and joins them to clips by name alone; a file is parsed once, when its
+labels are first needed.
+"""
 
 from __future__ import annotations
 
 import csv
+import functools
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,24 +22,31 @@ from .clip import Clip
 from .errors import InputError
 
 NOT_ANNOTATED = -5
-PARTS = {"Train_Set": "train", "Validation_Set": "val"}
+OFFICIAL_PARTS = {"Train_Set": "train", "Validation_Set": "val"}  # folders of Aff-Wild2
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Gold standard of one clip: times_s (S,) float64, va (S, 2) float32 valence and arousal, mask (S,) bool."""
+
+    times_s: NDArray[np.float64]
+    va: NDArray[np.float32]
+    mask: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """One annotation file.
+    """The content of one annotation file.
 
     Args:
-        path: where it was read.
+        path: the file.
         va: (S, 2) float32 valence and arousal as written; NaN where a cell is empty.
         times_s: (S,) float64 seconds on the clip's clock, or None where row k belongs to frame k of the clip.
-        part: "train" or "val" where the file lies in Aff-Wild2's Train_Set or Validation_Set, else None.
     """
 
     path: Path
     va: NDArray[np.float32]
     times_s: NDArray[np.float64] | None
-    part: str | None
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -41,7 +54,7 @@ class Labels:
         return np.asarray((np.abs(self.va) <= 1).all(axis=1))
 
     def timed(self, clip: Clip) -> Truth:
-        """The labels with times: their own, or those of the clip's frames.
+        """Returns the labels with times: their own, or those of the clip's frames.
 
         Raises:
             InputError: if rows are frames and the clip's frame times are not known.
@@ -64,25 +77,79 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Truth:
-    """Gold standard of one clip: times_s (S,) float64, va (S, 2) float32 valence and arousal, mask (S,) bool."""
+class LabelFile:
+    """One annotation file, not yet parsed."""
 
-    times_s: NDArray[np.float64]
-    va: NDArray[np.float32]
-    mask: NDArray[np.bool_]
+    path: Path
+
+    @property
+    def official_part(self) -> str | None:
+        """`train` or `val` for a file in Aff-Wild2's Train_Set or Validation_Set, else None."""
+        return next((OFFICIAL_PARTS[name] for name in self.path.absolute().parts if name in OFFICIAL_PARTS), None)
+
+    @functools.cached_property
+    def labels(self) -> Labels:
+        """The content, parsed at the first access.
+
+        Raises:
+            InputError: if the file is malformed.
+        """
+        return read_label_file(self.path)
 
 
-def read_labels(folder: Path) -> list[Labels]:
-    """All label files below a folder: Aff-Wild2 `.txt` (row k = frame k) and `.csv` with a `time_s` column.
+@dataclass(frozen=True)
+class JoinedLabels:
+    """Label files and clips brought together by name.
+
+    Args:
+        files: clip_id -> its label file.
+        unlabelled: clips without a file.
+        unused: files without a clip.
+    """
+
+    files: Mapping[str, LabelFile]
+    unlabelled: list[str]
+    unused: list[Path]
+
+    @property
+    def official_parts(self) -> dict[str, str]:
+        """clip_id -> `train` or `val`, for clips whose labels lie in Aff-Wild2's folders."""
+        return {clip_id: file.official_part for clip_id, file in self.files.items() if file.official_part}
+
+    def truths(self, clips: Iterable[Clip]) -> dict[str, Truth]:
+        """Returns clip_id -> gold standard of those clips that have labels.
+
+        Raises:
+            InputError: if a file is malformed, or its rows are frames and the clip has no frame clock.
+        """
+        return {
+            clip.clip_id: self.files[clip.clip_id].labels.timed(clip) for clip in clips if clip.clip_id in self.files
+        }
+
+
+class LabelFolder:
+    """The label files below a folder.
 
     Raises:
-        InputError: if the folder has none, or a file is malformed.
+        InputError: if there are none.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix in (".txt", ".csv") and not p.name.startswith("."))
-    if not paths:
-        todo = "Give the folder of Aff-Wild2 .txt files or of .csv files with time_s, valence, arousal."
-        raise InputError(folder, expected="a folder of label files", got="none", todo=todo)
-    return [read_label_file(path) for path in paths]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        paths = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".csv") and not p.name.startswith("."))
+        if not paths:
+            todo = "Give the folder of Aff-Wild2 .txt files or of .csv files with time_s, valence, arousal."
+            raise InputError(path, expected="a folder of label files", got="none", todo=todo)
+        self.files = [LabelFile(path) for path in paths]
+
+    @classmethod
+    def of(cls, labels: Path | LabelFolder) -> LabelFolder:
+        """Returns the folder itself where it is open already, so that its files are parsed only once."""
+        return labels if isinstance(labels, LabelFolder) else cls(labels)
+
+    def join(self, clip_ids: Sequence[str]) -> JoinedLabels:
+        """Finds the label file of each clip; see `join_labels`."""
+        return join_labels(self.files, clip_ids)
 
 
 def read_label_file(path: Path) -> Labels:
@@ -95,16 +162,15 @@ def read_label_file(path: Path) -> Labels:
         rows = csv.reader(file)
         header = [cell.strip() for cell in next(rows, [])]
         columns = _columns(path, header)
-        found = np.array(list(_numbers(path, rows, columns)), np.float64).reshape(-1, len(columns))
-    va = found[:, -2:].astype(np.float32)
-    times = found[:, 0] if "time_s" in header else None
+        cells = np.array(list(_numbers(path, rows, columns)), np.float64).reshape(-1, len(columns))
+    va = cells[:, -2:].astype(np.float32)
+    times = cells[:, 0] if "time_s" in header else None
     if times is not None and (np.diff(times) <= 0).any():
         row = int(np.flatnonzero(np.diff(times) <= 0)[0]) + 3
         raise InputError(
             f"{path}:{row}", expected="times that increase", got="one that does not", todo="Sort the rows."
         )
-    part = next((PARTS[folder] for folder in path.absolute().parts if folder in PARTS), None)
-    labels = Labels(path, va, times, part)
+    labels = Labels(path, va, times)
     if not labels.mask.any():
         got = f"{len(va)} rows, none of them annotated in that range"
         raise InputError(
@@ -145,48 +211,58 @@ def _numbers(path: Path, rows: Iterable[list[str]], columns: list[int]) -> Itera
         yield numbers
 
 
-def join_labels(labels: list[Labels], clip_ids: list[str]) -> tuple[dict[str, Labels], list[str], list[Path]]:
-    """Which label file belongs to which clip.
+def join_labels(files: Sequence[LabelFile], clip_ids: Sequence[str]) -> JoinedLabels:
+    """Finds the label file of each clip by name.
 
-    `a/video.mp4` is met by `a/video.txt` or, where there is none, by a `video.txt` elsewhere that no other clip can
-    claim; `video.mp4#left` by `video_left.txt`, as in Aff-Wild2.
-
-    Returns:
-        clip_id -> labels; clips without labels; label files without a clip.
+    The labels of `a/video.mp4` are `a/video.txt` or, where there is none, a `video.txt` elsewhere that no other clip
+    can claim; those of `video.mp4#left` are `video_left.txt`, as in Aff-Wild2.
 
     Raises:
         InputError: if two label files claim one clip, or two clips one label file of another folder.
     """
-    exact = {clip_id: _named(labels, label_names(clip_id), nested=True) for clip_id in clip_ids}
-    claimed = {label.path for found in exact.values() for label in found}
-    free = [label for label in labels if label.path not in claimed]
-    joined: dict[str, Labels] = {}
-    by_name: dict[Path, str] = {}
+    by_name = _ByName(files)
+    nested = {clip_id: by_name.find(clip_id, nested=True) for clip_id in clip_ids}
+    claimed = {file.path for candidates in nested.values() for file in candidates}
+    free = _ByName([file for file in files if file.path not in claimed])
+    joined: dict[str, LabelFile] = {}
+    owners: dict[Path, str] = {}
     for clip_id in clip_ids:
-        found = exact[clip_id] or _named(free, label_names(clip_id), nested=False)
-        if len(found) > 1:
-            got = " and ".join(str(label.path) for label in found[:2])
+        candidates = nested[clip_id] or free.find(clip_id, nested=False)
+        if len(candidates) > 1:
+            got = " and ".join(str(file.path) for file in candidates[:2])
             raise InputError(clip_id, expected="one label file", got=got, todo="Keep one, or mirror the media folders.")
-        for label in found:
-            joined[clip_id] = label
-            if not exact[clip_id] and by_name.setdefault(label.path, clip_id) != clip_id:
-                got = f"{by_name[label.path]} and {clip_id}"
+        for file in candidates:
+            joined[clip_id] = file
+            if not nested[clip_id] and owners.setdefault(file.path, clip_id) != clip_id:
+                got = f"{owners[file.path]} and {clip_id}"
                 todo = "Lay the label files out in the same folders as the media."
-                raise InputError(label.path, expected="one clip of that name", got=got, todo=todo)
-    used = {label.path for label in joined.values()}
-    missing = [clip_id for clip_id in clip_ids if clip_id not in joined]
-    return joined, missing, [label.path for label in labels if label.path not in used]
+                raise InputError(file.path, expected="one clip of that name", got=got, todo=todo)
+    used = {file.path for file in joined.values()}
+    unlabelled = [clip_id for clip_id in clip_ids if clip_id not in joined]
+    return JoinedLabels(joined, unlabelled, [file.path for file in files if file.path not in used])
 
 
 def label_names(clip_id: str) -> list[str]:
-    """What the label file of a clip may be called, less its suffix: as the clip with or without its own suffix."""
+    """Returns the names that the label file of a clip may have, less its suffix, the likeliest first."""
     name, _, person = clip_id.partition("#")
     suffix = f"_{person}" if person else ""
     return [f"{name}{suffix}", f"{PurePosixPath(name).with_suffix('')}{suffix}"]
 
 
-def _named(labels: list[Labels], names: list[str], *, nested: bool) -> list[Labels]:
-    """The labels of the first name that has any; nested: with the folders of the clip, else in any folder."""
-    wanted = [f"/{name}" if nested else f"/{PurePosixPath(name).name}" for name in names]
-    found = ([label for label in labels if f"/{label.path.with_suffix('')}".endswith(name)] for name in wanted)
-    return next(filter(None, found), [])
+class _ByName:
+    """Label files by their name without folder and suffix."""
+
+    def __init__(self, files: Sequence[LabelFile]) -> None:
+        self._files: dict[str, list[LabelFile]] = {}
+        for file in files:
+            self._files.setdefault(file.path.stem, []).append(file)
+
+    def find(self, clip_id: str, *, nested: bool) -> list[LabelFile]:
+        """The files of the first possible name that has any; nested: in folders named like those of the clip."""
+        for name in label_names(clip_id):
+            files = self._files.get(PurePosixPath(name).name, [])
+            if nested:
+                files = [file for file in files if f"/{file.path.with_suffix('')}".endswith(f"/{name}")]
+            if files:
+                return files
+        return []

@@ -16,6 +16,10 @@ Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Demand = tuple[str, bool, str, str, str]
 
+SPLITS = """auto: official where labels lie in Train_Set and Validation_Set (Aff-Wild2), else subject
+subject: subjects and recordings stay whole | clip: recordings stay whole, a subject may be in several parts
+official: the folders of the labels decide | file: the columns clip_id,split of split.file decide"""
+
 
 class Part(BaseModel):
     """A section of the configuration: immutable, no unknown keys, no infinite numbers."""
@@ -49,21 +53,28 @@ class DataConfig(Part):
 
 
 class SplitConfig(Part):
-    """Who is trained on: by subject, by clip, by the official parts, or by a file; or in folds.
+    """How clips are divided into train, val and test.
 
-    `subject` keeps a subject's clips together, and where no subject is known, the persons of one recording.
-    `clip` parts recordings even of one subject: the score then tells of people that the model has seen.
+    Clips of one recording are never divided: by its bytes, its audio or its name (`NAME`, `NAME_left`, `NAME_right`,
+    `NAME#person`). Unless `by` is "clip", neither are the clips of one subject, as far as subjects are known.
     """
 
-    by: Literal["subject", "clip", "official", "file"] = "subject"
-    file: str | None = None
-    fractions: tuple[Weight, Weight, Weight] = (0.7, 0.15, 0.15)
-    folds: Annotated[int, Field(ge=3)] | None = None
-    fold: Annotated[int, Field(ge=0)] | None = None
+    by: Annotated[Literal["auto", "subject", "clip", "official", "file"], Field(description=SPLITS)] = "auto"
+    file: Annotated[str | None, Field(description="a CSV of clip_id,split (train, val, test), for split.by=file")] = (
+        None
+    )
+    fractions: Annotated[
+        tuple[Weight, Weight, Weight], Field(description="shares of train, val and test, for subject and clip")
+    ] = (0.7, 0.15, 0.15)
+    folds: Annotated[
+        int | None,
+        Field(ge=3, description="cross-validation instead of shares: one run per fold, for subject and clip"),
+    ] = None
+    fold: Annotated[int | None, Field(ge=0, description="this fold alone, counted from 0")] = None
 
     def demands(self) -> Iterable[Demand]:
         folds, fold, shares = self.folds, self.fold, self.fractions
-        named, drawn = (self.by == "file") == (self.file is not None), self.by in ("clip", "subject")
+        named, drawn = (self.by == "file") == (self.file is not None), self.by in ("auto", "subject", "clip")
         got, todo = f"{self.file} with split.by={self.by}", "Set both split.by=file and split.file, or neither."
         yield "split.file", named, "a file exactly if split.by=file", got, todo
         todo = "Set split.by to clip or subject, or leave split.folds out."
@@ -159,8 +170,19 @@ class Config(Part):
         return found
 
     def to_yaml(self) -> str:
-        """The resolved configuration as YAML that `load_config` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        """Returns the configuration as YAML that `load_config` reads back; descriptions of keys are comments."""
+        lines: list[str] = []
+        for name, part in self.model_dump(mode="json").items():
+            if not isinstance(part, dict):
+                lines += yaml.safe_dump({name: part}).splitlines()
+                continue
+            lines.append(f"{name}:")
+            fields = type(getattr(self, name)).model_fields
+            for key, value in part.items():
+                comments = (fields[key].description or "").splitlines()
+                lines += [f"  # {text}" for text in comments]
+                lines += [f"  {line}" for line in yaml.safe_dump({key: value}, sort_keys=False).splitlines()]
+        return "\n".join(lines) + "\n"
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {

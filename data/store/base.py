@@ -15,7 +15,7 @@ from typing import Any, Literal, final
 from ..clip import Clip, Track
 from ..errors import DamagedError, InputError, first_line
 from ..hashing import json_sha256, sealed, unsealed
-from .entry import Entry, check_name, damaged, is_record
+from .entry import Entry, check_name, clip_of, damaged, is_record
 from .fingerprint import SCHEMA_VERSION, clip_id_of, clip_key, stream_alias
 
 Mode = Literal["r", "a"]
@@ -156,13 +156,10 @@ class Store(ABC):
         Raises:
             InputError: if there is none. DamagedError: if a record of it is not what was written.
         """
-        said = [self.record(clip_id, stream)["clip"] for stream in self.streams(clip_id)]
-        known: dict[str, Any] = {}
-        for words in sorted(said, key=lambda words: "media" in words):  # who saw the recording prevails, visual last
-            known |= words
-        if not known:
+        records = [self.record(clip_id, stream) for stream in self.streams(clip_id)]
+        if not records:
             raise InputError(clip_id, expected=f"a clip of {self.url}", got="none of that name", todo="See `cache ls`.")
-        return Clip.from_json(known)
+        return clip_of(records)
 
     @final
     def aliases(self) -> dict[str, str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -127,6 +127,20 @@ def array_forms(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], n
         "values": ((num_frames, dim), STORED_DTYPES[record["dtype"]]),
         "frames": ((num_frames, columns), np.dtype("<f8")),
     }
+
+
+def clip_of(records: Sequence[Mapping[str, Any]]) -> Clip:
+    """Returns the clip that the records of its streams describe.
+
+    Where they differ, a record made from the recording prevails over an import, and the last stream over the first.
+    """
+    facts: dict[str, Any] = {}
+    for clip in sorted((record["clip"] for record in records), key=lambda clip: "media" in clip):
+        facts |= clip
+    media = {record["clip"].get("media", {}).get("sha256") for record in records}
+    audible = (record for record in records if record["stream"].startswith("audio/") and record["num_valid"])
+    hashes = (media - {None}) | {record["checksums"]["values"] for record in audible}
+    return replace(Clip.from_json(facts), recording_sha256=tuple(sorted(hashes)))
 
 
 def is_record(value: Mapping[str, Any]) -> bool:

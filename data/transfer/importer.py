@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..clip import MODALITIES, VALUE_DTYPES, Clip, FrameClock, Track
 from ..errors import DamagedError, InputError, printable
 from ..hashing import json_sha256
-from ..labels import Labels, join_labels, label_names, read_labels
+from ..labels import LabelFile, LabelFolder, Labels, label_names
 from ..store.base import Store, check_terms
 from ..store.fingerprint import SCHEMA_VERSION, stream_name
 from ..timebase import usual_gap_s
@@ -72,7 +72,7 @@ def import_features(
     check_terms(store.url, store.root(), facts.get("licence"), True if facts.get("restricted") else None)
     fingerprint = _fingerprint(modality, alias, hz, rules)
     full = stream_name(modality, alias, fingerprint)
-    joined = join_labels(read_labels(labels), [one.clip_id for one in found])[0] if labels else {}
+    joined = LabelFolder(labels).join([one.clip_id for one in found]).files if labels else {}
     return full, *_Import(store, full, fingerprint, hz, rules, joined, overwrite).run(found)
 
 
@@ -128,7 +128,7 @@ class _Import:
     fingerprint: Mapping[str, Any]
     hz: float | None
     rules: Rules
-    labels: Mapping[str, Labels]
+    labels: Mapping[str, LabelFile]
     overwrite: bool
 
     def run(self, found: list[Found]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -176,7 +176,7 @@ class _Import:
         if known:
             _check_length(known, track, self.hz)
         if found.clip_id in self.labels:
-            _check_labels(clip, track, self.labels[found.clip_id])
+            _check_labels(clip, track, self.labels[found.clip_id].labels)
         report = {"path": found.path.name, "array": self.rules.key, "num_rows": track.num_frames}
         if features.names:
             report["columns_sha256"] = json_sha256(features.names)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ...data.errors import InputError
-from ...data.labels import join_labels, read_labels
+from ...data.labels import LabelFolder
 from ...data.store.base import Store, open_store
 from ...data.windows.corpus import Corpus, load_corpus
 from ..result import plain
@@ -50,9 +50,12 @@ class Scored:
 
     def parts(self) -> Iterator[tuple[Run, Corpus]]:
         """Each run with the clips that it is scored on, on its device."""
+        folders: dict[Path, LabelFolder] = {}
         for run in self.runs:
             store, labels = open_store(self.cache or run.cache), self.labels or Path(run.labels)
-            yield run, load_part(run, store, labels, self.split).to(self.device)
+            if labels not in folders:
+                folders[labels] = LabelFolder(labels)
+            yield run, load_part(run, store, folders[labels], self.split).to(self.device)
 
     def check(self, sums: list[ClipSums]) -> None:
         """Refuses a score of nothing.
@@ -110,12 +113,12 @@ def score_run(
     return plain({**scored.about, "smoothing_s": widths, "trust": trust, **summarise(raw, smoothed)})
 
 
-def load_part(run: Run, store: Store, labels: Path, split: str) -> Corpus:
+def load_part(run: Run, store: Store, labels: Path | LabelFolder, split: str) -> Corpus:
     """The clips of one part of a run's split, with labels, on the run's grid."""
     wanted = sorted(clip_id for clip_id, role in run.roles.items() if role == split)
-    found, missing, _ = join_labels(read_labels(labels), wanted)
-    if missing or not wanted:
-        got = f"no labels for {missing[0]}" if missing else "none"
+    joined = LabelFolder.of(labels).join(wanted)
+    if joined.unlabelled or not wanted:
+        got = f"no labels for {joined.unlabelled[0]}" if joined.unlabelled else "none"
         raise InputError(run.path, expected=f"labelled {split} clips", got=got, todo="Check --labels and --split.")
-    truths = {clip_id: label.timed(store.clip(clip_id)) for clip_id, label in found.items()}
+    truths = joined.truths(store.clip(clip_id) for clip_id in wanted)
     return load_corpus(store, run.streams, wanted, grid_hz=run.config.data.grid_hz, truths=truths)

@@ -23,6 +23,7 @@ from ...data.store.base import Store
 from ...data.windows.memmap_cache import address_of
 from ..config import Config, check_config
 from ..run_folder import SPLIT
+from ..training.labelled import settle_split
 from ..training.trainer import settled
 from .runs import SCORE, Bench, Cell, Job, plan, read_json
 from .table import tabulate, write_table
@@ -77,7 +78,7 @@ def compare(
     if base not in names:
         raise InputError("--base", expected=f"one of {', '.join(names)}", got=base, todo="Add it to --variants.")
     folds = folds or (config.split.folds if config.split.fold is None else None)
-    config = settled(config, torch.device(device))
+    config = settle_split(settled(config, torch.device(device)), store, labels, drawn=folds is not None)
     cells = plan(config, names, num_seeds, folds, out)
     with _alone(out):
         bench = Bench(Job(address_of(store), labels.resolve(), of_all(store, config, names), device))

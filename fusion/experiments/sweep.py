@@ -24,6 +24,7 @@ from ...data.windows.memmap_cache import address_of
 from ..config import Config, DataConfig
 from ..models.variants import variant_streams
 from ..run_folder import SPLIT
+from ..training.labelled import settle_split
 from ..training.trainer import settled
 from .compare import bench_of, in_processes, in_this_process, num_jobs, of_all
 from .optuna_study import (
@@ -131,7 +132,7 @@ def sweep(
     _check_split(config)
     _check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    config = settled(config, torch.device(device))
+    config = settle_split(settled(config, torch.device(device)), store, labels)
     task = Sweep(address_of(store), labels.resolve(), out.resolve(), config, space, num_trials, device).begun()
     found = task.bench(config).found
     num_val, has_test = _check_clips(task, store)

@@ -17,7 +17,7 @@ from torch import nn
 
 from ...data.clip import Clip
 from ...data.errors import InputError, first_line
-from ...data.labels import join_labels, read_labels
+from ...data.labels import LabelFolder
 from ...data.store.base import Store, open_store
 from ...data.windows.corpus import Corpus, Stream, Windows, load_corpus
 from ..config import Config, check_config
@@ -126,12 +126,12 @@ class SAGE(nn.Module, ModelHubMixin):
             InputError: if there is no such clip, or its features are not those that the model was trained on.
         """
         store = data if isinstance(data, Store) else open_store(data)
-        found, _, _ = join_labels(read_labels(Path(labels)), store.clip_ids())
-        truths = {clip_id: label.timed(store.clip(clip_id)) for clip_id, label in found.items()}
+        files = (joined := LabelFolder(Path(labels)).join(store.clip_ids())).files
+        truths = joined.truths(store.clip(clip_id) for clip_id in files)
         if not any(truth.mask.any() for truth in truths.values()):
             todo = "Label files are matched by name."
             raise InputError(labels, expected=f"labels for clips of {store.url}", got="none", todo=todo)
-        corpus = load_corpus(store, self.streams, sorted(found), grid_hz=self.config.data.grid_hz, truths=truths)
+        corpus = load_corpus(store, self.streams, sorted(files), grid_hz=self.config.data.grid_hz, truths=truths)
         predictions = self.predict(corpus)
         sums = (corpus_sums(predictions, corpus, width_s) for width_s in (0.0, self.smoothing_s))
         about = {"variant": self.config.model.variant, "split": "all", "random_weights": self.random_weights}

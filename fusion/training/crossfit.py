@@ -14,7 +14,7 @@ from ..config import Config, ModelConfig
 from ..evaluation.predict import predict
 from ..models.variants import build_model
 from .fit import Log, fit
-from .labelled import group_of
+from .labelled import groups_of
 
 
 def unseen_errors(corpus: Corpus, training: Sequence[int], config: Config, log: Log) -> Tensor:
@@ -56,7 +56,8 @@ def crossfit_folds(corpus: Corpus, training: Sequence[int], config: Config) -> l
     Raises:
         InputError: if all belong together.
     """
-    groups = {index: group_of(corpus.clips[index], config.split) for index in training}
+    group_of_clip = groups_of(corpus.clips, config.split)
+    groups = {index: group_of_clip[corpus.clips[index].clip_id] for index in training}
     names = sorted(set(groups.values()))
     num_folds = min(config.train.crossfit_folds, len(names))
     if num_folds < 2:

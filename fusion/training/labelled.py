@@ -1,18 +1,20 @@
-"""Which clips a run learns from: those with labels, loaded, and the part each plays."""
+"""The clips that a run learns from: those with labels, loaded, and the part that each plays in a split."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from ...data.clip import Clip
 from ...data.errors import InputError
-from ...data.labels import join_labels, read_labels
+from ...data.labels import LabelFolder
 from ...data.store.base import Store
 from ...data.windows.corpus import Corpus, choose_streams, load_corpus
-from ...data.windows.splits import Role, read_split, split_folds, split_groups
+from ...data.windows.splits import ROLES, Role, divided, group_clips, read_split, split_folds, split_groups
 from ..config import Config, SplitConfig
 from ..models.variants import find_variant, variant_streams
 
@@ -31,7 +33,7 @@ class Labelled:
     unused: list[str]
 
 
-def load_labelled(store: Store, labels: Path, config: Config) -> Labelled:
+def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> Labelled:
     """Reads all clips that have labels, with the streams that the variant takes.
 
     Raises:
@@ -41,62 +43,125 @@ def load_labelled(store: Store, labels: Path, config: Config) -> Labelled:
     only = find_variant(variant).modality
     names = config.data.streams or ((only,) if only else _modalities(store))
     streams = variant_streams(variant, choose_streams(store, names))
-    found, unlabelled, unused = join_labels(read_labels(labels), store.clip_ids())
-    if not found:
-        todo = f"Label files are matched by name: {unused[0].stem!r} has no clip, {unlabelled[0]!r} no labels."
-        raise InputError(labels, expected=f"labels for clips of {store.url}", got="none that match", todo=todo)
-    truths = {clip_id: label.timed(store.clip(clip_id)) for clip_id, label in found.items()}
-    corpus = load_corpus(store, streams, sorted(found), grid_hz=config.data.grid_hz, truths=truths)
-    parts = {clip_id: label.part for clip_id, label in found.items() if label.part}
-    return Labelled(corpus, parts, unlabelled, [str(path) for path in unused])
+    folder = LabelFolder.of(labels)
+    joined = folder.join(store.clip_ids())
+    if not joined.files:
+        unused, unlabelled = joined.unused[0].stem, joined.unlabelled[0]
+        todo = f"Label files are matched by name: {unused!r} has no clip, {unlabelled!r} no labels."
+        raise InputError(folder.path, expected=f"labels for clips of {store.url}", got="none that match", todo=todo)
+    truths = joined.truths(store.clip(clip_id) for clip_id in joined.files)
+    corpus = load_corpus(store, streams, sorted(joined.files), grid_hz=config.data.grid_hz, truths=truths)
+    return Labelled(corpus, joined.official_parts, joined.unlabelled, [str(path) for path in joined.unused])
 
 
-def labelled_hours(store: Store, labels: Path) -> float:
-    """How long the clips are that have labels."""
-    found, _, _ = join_labels(read_labels(labels), store.clip_ids())
-    return sum(store.clip(clip_id).duration_s or 0.0 for clip_id in found) / 3600
+def labelled_hours(store: Store, labels: Path | LabelFolder) -> float:
+    """Returns the length of all clips that have labels; parses none."""
+    joined = LabelFolder.of(labels).join(store.clip_ids())
+    return sum(store.clip(clip_id).duration_s or 0.0 for clip_id in joined.files) / 3600
 
 
 def _modalities(store: Store) -> tuple[str, ...]:
     return tuple(sorted({stream.split("/")[0] for stream in store.streams()}, reverse=True))
 
 
-def group_of(clip: Clip, split: SplitConfig) -> str:
-    """What a clip shares with others that stay on its side of a split, and of cross-fitting.
+def settle_split(config: Config, store: Store, labels: Path | LabelFolder, *, drawn: bool = False) -> Config:
+    """Returns the configuration with `split.by: auto` replaced; parses no labels.
 
-    Its subject where that is known, else its recording; the recording alone if `split.by` is "clip".
+    `official` where clips have labels in both of Aff-Wild2's folders; else, or where folds or shares are asked for
+    (`drawn`: by other means than the configuration), `subject`.
     """
-    recording = clip.clip_id.partition("#")[0]
-    return recording if split.by == "clip" else clip.subject_id or recording
+    split = config.split
+    if split.by != "auto":
+        return config
+    parts = {} if drawn else LabelFolder.of(labels).join(store.clip_ids()).official_parts
+    return config.model_copy(update={"split": split.model_copy(update={"by": _drawn_or_official(split, parts)})})
+
+
+def _drawn_or_official(split: SplitConfig, parts: Mapping[str, str]) -> Literal["subject", "official"]:
+    drawn = split.folds is not None or split.fractions != SplitConfig().fractions
+    return "official" if not drawn and {"train", "val"} <= set(parts.values()) else "subject"
+
+
+def groups_of(clips: Sequence[Clip], split: SplitConfig) -> dict[str, str]:
+    """Returns clip_id -> name of the group that no split and no cross-fitting divides.
+
+    A group is a recording where `split.by` is "clip"; else the subjects and recordings that clips connect.
+    """
+    return group_clips(clips, by_subject=split.by != "clip")
 
 
 def assign_roles(clips: Sequence[Clip], parts: Mapping[str, str], split: SplitConfig, seed: int) -> dict[str, Role]:
-    """Who is trained on, clip_id -> train, val or test, as `split` says.
+    """Returns clip_id -> train, val or test, as `split` says.
+
+    No recording is divided, with one exception: the official split stays as it was published.
+
+    Args:
+        parts: clip_id -> "train" or "val" where labels lie in Aff-Wild2's folders.
 
     Raises:
-        InputError: if a clip has no part or row that the split needs, or there are too few.
+        InputError: if a clip has no part or row that the split needs, a file divides a recording, or there are too
+            few groups.
     """
-    if split.by in ("official", "file"):
-        known = _known_roles(parts, split)
-        lacking = [clip.clip_id for clip in clips if clip.clip_id not in known]
-        if lacking:
-            todo = "Keep labels in Train_Set and Validation_Set, or list every clip in split.file."
-            raise InputError(lacking[0], expected=f"a part in the {split.by} split", got="none", todo=todo)
-        return {clip.clip_id: known[clip.clip_id] for clip in clips}
-    groups = {clip.clip_id: group_of(clip, split) for clip in clips}
+    by = _drawn_or_official(split, parts) if split.by == "auto" else split.by
+    if by in ("official", "file"):
+        return _listed_roles(clips, parts, by, split.file)
+    groups = groups_of(clips, split)
     if split.folds is not None:
         return split_folds(groups, split.folds, split.fold or 0, seed)
     return split_groups(groups, split.fractions, seed)
 
 
-def _known_roles(parts: Mapping[str, str], split: SplitConfig) -> Mapping[str, Role]:
-    if split.file is not None:
-        return read_split(Path(split.file))
-    return {clip_id: "train" if part == "train" else "val" for clip_id, part in parts.items()}
+def _listed_roles(clips: Sequence[Clip], parts: Mapping[str, str], by: str, file: str | None) -> dict[str, Role]:
+    """The roles that a file or the folders of the labels give."""
+    official: dict[str, Role] = {clip_id: "train" if part == "train" else "val" for clip_id, part in parts.items()}
+    listed: Mapping[str, Role] = official if file is None else read_split(Path(file))
+    lacking = [clip.clip_id for clip in clips if clip.clip_id not in listed]
+    if lacking:
+        todo = "Keep labels in Train_Set and Validation_Set, list every clip in split.file, or set split.by=subject."
+        raise InputError(lacking[0], expected=f"a part in the {by} split", got="none", todo=todo)
+    roles: dict[str, Role] = {clip.clip_id: listed[clip.clip_id] for clip in clips}
+    if file is not None and (leaks := divided(roles, group_clips(clips, by_subject=False))):
+        one, other = leaks[0][0], next(clip_id for clip_id in leaks[0] if roles[clip_id] != roles[leaks[0][0]])
+        got = f"{one} in {roles[one]} and {other} in {roles[other]}"
+        todo = "List them in one part: a model that was trained on one has seen the other."
+        raise InputError(file, expected="clips of one recording in one part", got=got, todo=todo)
+    return roles
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """A split in figures.
+
+    by: what decided it, as `split.by`. num_clips: clips of each part. num_groups: what was divided among the parts.
+    num_without_subject: clips whose subject is not known. divided: the clips of each recording that lies in several
+    parts, which only an official split can cause.
+    """
+
+    by: str
+    num_clips: Mapping[str, int]
+    num_groups: int
+    num_without_subject: int
+    divided: list[list[str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the figures as plain JSON."""
+        return asdict(self)
+
+
+def summarise_split(clips: Sequence[Clip], roles: Mapping[str, Role], split: SplitConfig) -> SplitSummary:
+    """Returns the figures of a split, for a line of the log."""
+    counts = Counter(roles.values())
+    return SplitSummary(
+        split.by,
+        {role: counts[role] for role in ROLES if counts[role]},
+        len(set(groups_of(clips, split).values())),
+        sum(not clip.subject_id for clip in clips),
+        divided(roles, group_clips(clips, by_subject=False)),
+    )
 
 
 def labels_sha256(corpus: Corpus) -> str:
-    """Of all labels, with the clips that they belong to."""
+    """Returns a hash of all labels with the clips that they belong to."""
     digest = hashlib.sha256()
     for clip, truth in zip(corpus.clips, corpus.truths, strict=True):
         assert truth is not None

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...data.atomic import replacing
 from ...data.errors import InputError
 from ...data.hashing import json_sha256
+from ...data.labels import LabelFolder
 from ...data.store.base import Store
 from ...data.windows.corpus import Corpus, cut, plan_windows
 from ...data.windows.placement import place
@@ -30,7 +31,7 @@ from ..provenance import described, provenance
 from ..run_folder import CONFIG, ERRORS, LAST, SPLIT, begun, check_new, finish_run, origin_of, start_run
 from .crossfit import crossfit_folds, unseen_errors
 from .fit import Log, fit
-from .labelled import Labelled, assign_roles, labels_sha256, load_labelled
+from .labelled import Labelled, assign_roles, labels_sha256, load_labelled, settle_split, summarise_split
 from .losses import typical_error
 from .metrics_log import open_record
 from .resume_state import StateFile
@@ -61,8 +62,8 @@ def train(
         resume: go on with what `out` holds, if anything: unfinished runs from their last state, bit for bit on a CPU.
         stop: asked after every step; once it says so, the state is saved and KeyboardInterrupt raised.
         track: trackers that are told of each run: `tensorboard`, `wandb`, `mlflow`.
-        log: called with one dictionary per event (`loaded`, `run`, `model`, `crossfit`, `epoch`, `done`; `tracker` for
-            a tracker that failed).
+        log: called with one dictionary per event (`loaded`, `split`, `run`, `model`, `crossfit`, `epoch`, `done`;
+            `tracker` for a tracker that failed).
 
     Returns:
         Folders of the finished runs.
@@ -74,14 +75,17 @@ def train(
     check_trackers(track)
     device = join(device)
     log = log if is_main() else lambda event: None
-    config = settled(resolve(config), torch.device(device))
+    folder_of_labels = LabelFolder(labels)
+    config = settle_split(settled(resolve(config), torch.device(device)), store, folder_of_labels)
     runs = _runs(config, out)
     left = _left(runs, out, resume)
     gathered(None)  # before one process makes folders that the others would find
-    found = load_labelled(store, labels, config)
+    found = load_labelled(store, folder_of_labels, config)
     corpus, where = place(found.corpus, torch.device(device))
     log({"event": "loaded", **_told(found), "placement": where})
     parted = [assign_roles(corpus.clips, found.parts, run_config.split, config.seed) for run_config, _ in left]
+    if left:
+        log({"event": "split", **summarise_split(corpus.clips, parted[0], config.split).to_json()})
     for (run_config, folder), roles in zip(left, parted, strict=True):  # refused before anything is written
         _check(corpus, roles, run_config)
         if (folder / SPLIT).exists() and read_split(folder / SPLIT) != roles:
@@ -116,7 +120,6 @@ def _told(found: Labelled) -> dict[str, Any]:
     clips, streams = found.corpus.clips, found.corpus.streams
     return {
         "num_clips": len(clips),
-        "num_without_subject": sum(not clip.subject_id for clip in clips),
         "unlabelled": found.unlabelled,
         "unused": found.unused,
         "random_weights": [stream.name for stream in streams if stream.random_weights],

@@ -1,4 +1,4 @@
-"""`extract --faces detect`, `faces` and `align` by the command line, on a real face."""
+"""`extract --faces detect`, `faces` and `sync-check` by the command line, on a real face."""
 
 import json
 from importlib.metadata import PackageNotFoundError, distribution

@@ -1,5 +1,6 @@
 """Label files: what is annotated, which clip a file belongs to, and that row k belongs to frame k by time."""
 
+import time
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from sage_va.data import Clip, FrameClock, Grid, InputError, to_grid
-from sage_va.data.labels import Labels, join_labels, read_label_file, read_labels
+from sage_va.data import labels as module
+from sage_va.data.labels import LabelFile, LabelFolder, Labels, join_labels, read_label_file
 
 
 def write(path: Path, text: str) -> Path:
@@ -19,20 +21,21 @@ def write(path: Path, text: str) -> Path:
 
 def test_aff_wild2(tmp_path: Path) -> None:
     text = "valence,arousal\n0.5,-0.25\n-5,-5\n-5.0,-5.0\n0.1,-5\n-5,0.2\n1,-1\n"
-    labels = read_label_file(write(tmp_path / "Train_Set/video1.txt", text))
+    file = LabelFile(write(tmp_path / "Train_Set/video1.txt", text))
+    labels = file.labels
     assert labels.mask.tolist() == [True, False, False, False, False, True]
     assert labels.va.dtype == np.float32
     assert labels.va[0].tolist() == [0.5, -0.25]
-    assert (labels.times_s, labels.part) == (None, "train")
+    assert (labels.times_s, file.official_part) == (None, "train")
 
 
 def test_parts_come_from_the_official_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "valence,arousal\n0,0\n"
     for folder in ("Train_Set", "Validation_Set", "else"):
         write(tmp_path / folder / "v.txt", text)
-    assert [label.part for label in read_labels(tmp_path)] == ["train", "val", None]
+    assert [file.official_part for file in LabelFolder(tmp_path).files] == ["train", "val", None]
     monkeypatch.chdir(tmp_path / "Validation_Set")
-    assert [label.part for label in read_labels(Path())] == ["val"]
+    assert [file.official_part for file in LabelFolder(Path()).files] == ["val"]
 
 
 def test_csv_of_any_order_and_rate(tmp_path: Path) -> None:
@@ -89,11 +92,15 @@ def test_a_blank_end_is_fine_and_odd_values_are_counted(tmp_path: Path) -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     write(tmp_path / ".DS_Store.txt", "")
     with pytest.raises(InputError, match=r"expected a folder of label files, got none\. Give the folder"):
-        read_labels(tmp_path)
+        LabelFolder(tmp_path)
 
 
-def label(path: str, num_rows: int = 3) -> Labels:
-    return Labels(Path(path), np.zeros((num_rows, 2), np.float32), None, None)
+def files(*paths: str) -> list[LabelFile]:
+    return [LabelFile(Path(path)) for path in paths]
+
+
+def rows(num_rows: int = 3) -> Labels:
+    return Labels(Path("a.txt"), np.zeros((num_rows, 2), np.float32), None)
 
 
 @pytest.mark.parametrize(
@@ -113,57 +120,75 @@ def label(path: str, num_rows: int = 3) -> Labels:
     ],
 )
 def test_a_clip_meets_its_labels(clip_id: str, path: str) -> None:
-    others = [label("VA/video5.txt"), label("VA/video59.txt"), label("VA/video59_left.txt"), label("VA/1.txt")]
-    joined, missing, unused = join_labels([*others, label(path)], [clip_id])
-    assert joined[clip_id].path == Path(path)
-    assert missing == []
-    assert unused == [other.path for other in others]
+    others = files("VA/video5.txt", "VA/video59.txt", "VA/video59_left.txt", "VA/1.txt")
+    joined = join_labels([*others, *files(path)], [clip_id])
+    assert joined.files == {clip_id: LabelFile(Path(path))}
+    assert joined.unlabelled == []
+    assert joined.unused == [other.path for other in others]
 
 
 def test_people_do_not_get_each_others_labels() -> None:
-    labels = [label("VA/video59.txt"), label("VA/video59_right.txt")]
-    joined, missing, unused = join_labels(labels, ["video59.mp4", "video59.mp4#right", "video59.mp4#left"])
-    assert {clip_id: found.path.stem for clip_id, found in joined.items()} == {
-        "video59.mp4": "video59",
-        "video59.mp4#right": "video59_right",
-    }
-    assert missing == ["video59.mp4#left"]
-    assert unused == []
+    left, right = files("VA/video59.txt", "VA/video59_right.txt")
+    joined = join_labels([left, right], ["video59.mp4", "video59.mp4#right", "video59.mp4#left"])
+    assert joined.files == {"video59.mp4": left, "video59.mp4#right": right}
+    assert joined.unlabelled == ["video59.mp4#left"]
+    assert joined.unused == []
 
 
 def test_nested_folders_keep_equal_names_apart() -> None:
-    labels = [label("L/a/clip.txt"), label("L/b/clip.txt")]
-    joined, missing, _ = join_labels(labels, ["a/clip.mp4", "b/clip.mp4"])
-    assert {clip_id: found.path.parent.name for clip_id, found in joined.items()} == {
-        "a/clip.mp4": "a",
-        "b/clip.mp4": "b",
-    }
-    assert missing == []
+    a, b = files("L/a/clip.txt", "L/b/clip.txt")
+    joined = join_labels([a, b], ["a/clip.mp4", "b/clip.mp4"])
+    assert joined.files == {"a/clip.mp4": a, "b/clip.mp4": b}
+    assert joined.unlabelled == []
 
 
 def test_a_clip_never_takes_the_labels_of_another_of_the_same_name() -> None:
-    joined, missing, _ = join_labels([label("L/a/clip.txt")], ["a/clip.mp4", "b/clip.mp4"])
-    assert list(joined) == ["a/clip.mp4"]
-    assert missing == ["b/clip.mp4"]
+    joined = join_labels(files("L/a/clip.txt"), ["a/clip.mp4", "b/clip.mp4"])
+    assert list(joined.files) == ["a/clip.mp4"]
+    assert joined.unlabelled == ["b/clip.mp4"]
     with pytest.raises(
         InputError, match=r"clip\.txt: expected one clip of that name, got a/clip\.mp4 and b/clip\.mp4\. Lay"
     ):
-        join_labels([label("L/clip.txt")], ["a/clip.mp4", "b/clip.mp4"])
+        join_labels(files("L/clip.txt"), ["a/clip.mp4", "b/clip.mp4"])
 
 
 def test_two_files_for_one_clip_are_refused() -> None:
     with pytest.raises(
         InputError, match=r"clip\.mp4: expected one label file, got L/a/clip\.txt and L/b/clip\.txt\. Keep one"
     ):
-        join_labels([label("L/a/clip.txt"), label("L/b/clip.txt")], ["clip.mp4"])
+        join_labels(files("L/a/clip.txt", "L/b/clip.txt"), ["clip.mp4"])
     with pytest.raises(InputError, match="expected one label file"):
-        join_labels([label("L/a/clip.txt"), label("L/a/clip.csv")], ["a/clip.mp4"])
+        join_labels(files("L/a/clip.txt", "L/a/clip.csv"), ["a/clip.mp4"])
+
+
+def test_a_file_is_parsed_once_and_only_if_its_labels_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.csv", "b.csv", "Train_Set/c.txt"):
+        write(tmp_path / name, "time_s,valence,arousal\n0,0,0.5\n")
+    parse, parsed = module.read_label_file, list[str]()
+    monkeypatch.setattr(module, "read_label_file", lambda path: parsed.append(path.name) or parse(path))
+    folder = LabelFolder(tmp_path)
+    joined = folder.join(["a.mp4", "b.mp4", "c.mp4"])
+    assert (joined.official_parts, parsed) == ({"c.mp4": "train"}, [])
+    for again in (joined, folder.join(["a.mp4"])):
+        assert again.truths([Clip("a.mp4"), Clip("other")])["a.mp4"].va.tolist() == [[0, 0.5]]
+    assert LabelFolder.of(folder) is folder
+    assert parsed == ["a.csv"]
+
+
+def test_ten_thousand_files_are_joined_in_a_moment() -> None:
+    clip_ids = [f"folder{k % 100}/clip{k}.mp4" for k in range(10_000)]
+    begun_s = time.process_time()
+    joined = join_labels(files(*(f"L/folder{k % 100}/clip{k}.csv" for k in range(10_000))), clip_ids)
+    assert len(joined.files) == 10_000
+    assert time.process_time() - begun_s < 5
 
 
 def test_row_k_belongs_to_frame_k_of_an_uneven_clock() -> None:
     clock = FrameClock(Fraction(1, 1000), np.array([40, 70, 140, 150, 300]))
     va = np.linspace(-1, 1, 10, dtype=np.float32).reshape(5, 2)
-    truth = Labels(Path("a.txt"), va, None, None).timed(Clip("a", clock=clock))
+    truth = Labels(Path("a.txt"), va, None).timed(Clip("a", clock=clock))
     assert truth.times_s.tolist() == [0.04, 0.07, 0.14, 0.15, 0.3]
     assert np.array_equal(truth.va, va)
 
@@ -172,7 +197,7 @@ def test_labels_meet_features_of_another_rate_by_time() -> None:
     """Video of 30 frames/s, features and grid of 10 steps/s: the label of a step is that of its frames."""
     clock = FrameClock.regular(30, 300)
     va = np.stack([clock.times_s / 10, -clock.times_s / 10], axis=1).astype(np.float32)
-    truth = Labels(Path("a.txt"), va, None, None).timed(Clip("a", clock=clock))
+    truth = Labels(Path("a.txt"), va, None).timed(Clip("a", clock=clock))
     grid = Grid(10, 0, 100)
     found, known = to_grid(truth.times_s, truth.va, truth.mask, grid)
     assert known.all()
@@ -183,14 +208,14 @@ def test_rows_and_frames_need_not_be_equal() -> None:
     clip = Clip("a", clock=FrameClock.regular(25, 10))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(label("a.txt", 11).timed(clip).times_s) == 10
-        assert len(label("a.txt", 7).timed(clip).times_s) == 7
+        assert len(rows(11).timed(clip).times_s) == 10
+        assert len(rows(7).timed(clip).times_s) == 7
     with pytest.warns(UserWarning, match=r"a\.txt: 15 rows for 10 frames; the surplus is left out"):
-        truth = label("a.txt", 15).timed(clip)
+        truth = rows(15).timed(clip)
     assert len(truth.times_s) == len(truth.va) == len(truth.mask) == 10
 
 
 def test_rows_without_a_clock_are_refused() -> None:
     text = r"a: expected a recording whose frame times are known, .*, got features without a frame clock\. Extract from"
     with pytest.raises(InputError, match=text):
-        label("a.txt").timed(Clip("a"))
+        rows().timed(Clip("a"))

@@ -1,13 +1,23 @@
 """Configuration: what is refused and how, what `--set` takes, and that the written YAML reads back."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from sage_va.data import InputError
-from sage_va.fusion.config import PRESETS, Config, LossConfig, ModelConfig, check_config, configure, load_config
+from sage_va.fusion.config import (
+    PRESETS,
+    Config,
+    LossConfig,
+    ModelConfig,
+    SplitConfig,
+    check_config,
+    configure,
+    load_config,
+)
 
 REFUSED = {
     "train.epoch=3": "configuration: expected a known key, got 'train.epoch'. Did you mean train.epochs?",
@@ -25,7 +35,7 @@ REFUSED = {
     "data.hop_steps=301": "configuration: data.hop_steps: expected at most window_steps = 300, got 301. Lower it: "
     "steps between windows would never be seen.",
     "split.file=x.csv": "configuration: split.file: expected a file exactly if split.by=file, got x.csv with "
-    "split.by=subject. Set both split.by=file and split.file, or neither.",
+    "split.by=auto. Set both split.by=file and split.file, or neither.",
     "split.by=file": "split.file: expected a file exactly if split.by=file, got None with split.by=file.",
     "split={by: official, folds: 3}": "split.folds: expected folds of clips or subjects, got split.by=official. "
     "Set split.by to clip or subject, or leave split.folds out.",
@@ -138,3 +148,18 @@ def test_an_unknown_preset_and_a_null_value_are_refused() -> None:
         configure({}, "tinny", "config")
     with pytest.raises(InputError, match=r"config: seed: expected a valid integer, got None"):
         configure({"seed": None}, "base", "config")
+
+
+def test_descriptions_are_comments_of_the_yaml_and_the_rest_is_plain() -> None:
+    config = Config()
+    lines = config.to_yaml().splitlines()
+    bare = [line for line in lines if not line.lstrip().startswith("#")]
+    assert "\n".join(bare) + "\n" == yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    comments = " ".join(line for line in lines if line not in bare)
+    for choice in get_args(SplitConfig.model_fields["by"].annotation):
+        assert f"{choice}:" in comments
+
+
+def test_a_configuration_of_before_is_still_valid(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("split: {by: subject, file: null, fractions: [0.7, 0.15, 0.15], folds: null}")
+    assert load_config(tmp_path / "old.yaml").split == SplitConfig(by="subject")

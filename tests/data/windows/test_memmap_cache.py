@@ -266,8 +266,8 @@ class TestMaking:
         code = f"""
         import sys, time, numpy as np
         from sage_va.data import Grid, open_store
-        from sage_va.data.lay import Laid
-        from sage_va.data.training_form import open_form
+        from sage_va.data.windows.to_grid import Laid
+        from sage_va.data.windows.memmap_cache import open_form
 
         def laid(k):
             values = np.full((5, 2), k, np.float32)

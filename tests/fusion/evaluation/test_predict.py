@@ -220,7 +220,7 @@ def test_labels_out_of_coverage_or_not_annotated_do_not_count() -> None:
 def test_one_missing_target_takes_both_away() -> None:
     grid, va = Grid(25.0, 0, 50), ramp(50).astype(np.float32)
     va[3, 0], va[4, 1], va[5, 0], va[6, 1] = np.nan, np.nan, -5, -5.0001
-    truth = Labels(Path("clip.csv"), va, grid.times_s, None).timed(Clip("clip"))
+    truth = Labels(Path("clip.csv"), va, grid.times_s).timed(Clip("clip"))
     sums = clip_sums(prediction_of(ramp(50), grid), grid, truth, None, 0.0)
     assert sums.all[:, 0].tolist() == [46, 46]
     assert pooled_ccc([sums.all])["mean"] == pytest.approx(1)

@@ -34,7 +34,7 @@ from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.result import plain
 from sage_va.fusion.run_folder import Run, load_run, start_run
 from sage_va.fusion.training.crossfit import crossfit_folds
-from sage_va.fusion.training.labelled import assign_roles, group_of
+from sage_va.fusion.training.labelled import assign_roles, groups_of
 from sage_va.fusion.training.train import train, train_one
 from sage_va.tests.synthetic import make_cache, random_corpus, streams_of, tiny
 
@@ -59,7 +59,7 @@ def messy_labels(rng: np.random.Generator, grid: Grid) -> Labels:
     va = rng.uniform(-1, 1, (len(times), 2)).astype(np.float32)
     for odd in (np.nan, -5.0, 1.001):
         va[rng.random(va.shape) < 0.04] = odd
-    return Labels(Path("clip.csv"), va, times, None)
+    return Labels(Path("clip.csv"), va, times)
 
 
 def labelled(seed: int, lengths: Sequence[int], hz: float = 25.0) -> tuple[Corpus, list[Prediction], list[Labels]]:
@@ -390,16 +390,18 @@ def test_folds_share_no_subject_and_test_everyone_once(
     drawn: list[tuple[str | None, bool]], num_folds: int, seed: int
 ) -> None:
     clips = clips_of(drawn)
-    subject_of = {clip.clip_id: clip.subject_id or clip.clip_id.partition("#")[0] for clip in clips}
-    assume(len(set(subject_of.values())) >= num_folds)
+    recordings = {clip.clip_id: clip.clip_id.partition("#")[0] for clip in clips}
+    subjects = {clip.clip_id: clip.subject_id or recordings[clip.clip_id] for clip in clips}
+    assume(len(set(groups_of(clips, SplitConfig()).values())) >= num_folds)
     tested: list[str] = []
     for fold in range(num_folds):
         roles = assign_roles(clips, {}, SplitConfig(folds=num_folds, fold=fold), seed)
-        parts = [{subject_of[c] for c, role in roles.items() if role == part} for part in ("train", "val", "test")]
-        assert all(parts)
-        assert sum(map(len, parts)) == len(set().union(*parts))
+        for unit in (recordings, subjects):
+            parts = [{unit[c] for c, role in roles.items() if role == part} for part in ("train", "val", "test")]
+            assert all(parts)
+            assert sum(map(len, parts)) == len(set().union(*parts))
         tested += [clip_id for clip_id, role in roles.items() if role == "test"]
-    assert sorted(tested) == sorted(subject_of)
+    assert sorted(tested) == sorted(recordings)
 
 
 @given(people, st.integers(2, 5), st.integers(0, 2**31))
@@ -411,10 +413,11 @@ def test_cross_fitting_shares_no_subject_and_leaves_out_every_training_clip_once
     corpus = dataclasses.replace(random_corpus([], [2] * len(clips)), clips=clips)
     config = config_of(seed=seed, train={"crossfit_folds": num_folds})
     training = list(range(0, len(clips), 2))
-    assume(len({group_of(clips[i], config.split) for i in training}) > 1)
+    group = groups_of(clips, config.split)
+    assume(len({group[clips[i].clip_id] for i in training}) > 1)
     folds = crossfit_folds(corpus, training, config)
     assert len(folds) >= 2
     assert all(folds)
     assert sorted(index for fold in folds for index in fold) == training
-    groups = [{group_of(clips[index], config.split) for index in fold} for fold in folds]
+    groups = [{group[clips[index].clip_id] for index in fold} for fold in folds]
     assert sum(map(len, groups)) == len(set().union(*groups))

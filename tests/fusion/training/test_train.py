@@ -22,7 +22,7 @@ from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.augment import corrupt
 from sage_va.fusion.training.crossfit import unseen_errors
 from sage_va.fusion.training.fit import fit
-from sage_va.fusion.training.labelled import assign_roles, load_labelled
+from sage_va.fusion.training.labelled import load_labelled
 from sage_va.fusion.training.schedule import learning_rate
 from sage_va.fusion.training.train import train
 from sage_va.fusion.training.trainer import Trainer, settled
@@ -75,7 +75,7 @@ def test_what_a_run_writes(learnt: tuple[Path, list[dict[str, Any]]], cache: tup
     assert (loaded.cache, loaded.labels) == (str(cache[0]), str(cache[1]))
     assert (loaded.licence, loaded.restricted) == ("test", False)
     assert sorted(loaded.roles) == [f"clip{i:02}" for i in range(10)]
-    assert loaded.config == settled(config_of(), torch.device("cpu"))
+    assert loaded.config == settled(config_of(split={"by": "subject"}), torch.device("cpu"))
     assert (run / "config.yaml").read_text(encoding="utf-8") == loaded.config.to_yaml()
     assert not list(run.glob(".part-*")) + list(run.glob("last*")) + list(run.glob("errors*"))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -266,30 +266,6 @@ def test_variants_of_one_modality_do_not_need_the_other(tmp_path: Path) -> None:
         load_labelled(open_store(cache), labels, config_of())
     named = config_of(data={"streams": ["visual", "audio/voice", "audio/music"]})
     assert len(load_labelled(open_store(cache), labels, named).corpus.streams) == 3
-
-
-def test_splits_keep_together_what_belongs_together(cache: tuple[Path, Path], tmp_path: Path) -> None:
-    clips = [
-        dataclasses.replace(clip, subject_id=f"s{i // 2}") for i, clip in enumerate(random_corpus([], [1] * 12).clips)
-    ]
-    pair = [dataclasses.replace(clips[0], clip_id=f"v.mp4#{side}", subject_id=None) for side in ("left", "right")]
-    for seed in range(5):
-        roles = assign_roles([*clips, *pair], {}, config_of().split, seed)
-        assert all(roles[f"clip{i:02}"] == roles[f"clip{i + 1:02}"] for i in range(0, 12, 2))
-        assert roles["v.mp4#left"] == roles["v.mp4#right"]
-    by_clip = [assign_roles([*clips, *pair], {}, config_of(split={"by": "clip"}).split, seed) for seed in range(5)]
-    assert any(roles["clip00"] != roles["clip01"] for roles in by_clip)
-    assert all(roles["v.mp4#left"] == roles["v.mp4#right"] for roles in by_clip)
-    with pytest.raises(InputError, match="clip00: expected a part in the official split, got none"):
-        assign_roles(clips, {}, config_of(split={"by": "official"}).split, 0)
-    parts = {clip.clip_id: "train" if i else "val" for i, clip in enumerate(clips)}
-    assert assign_roles(clips, parts, config_of(split={"by": "official"}).split, 0) == parts
-    rows = [f"{clip.clip_id},{'val' if i else 'train'}" for i, clip in enumerate(clips[:-1])]
-    (tmp_path / "split.csv").write_text("\n".join(["clip_id,split", *rows]), encoding="utf-8")
-    by_file = config_of(split={"by": "file", "file": str(tmp_path / "split.csv")}).split
-    with pytest.raises(InputError, match="clip11: expected a part in the file split, got none"):
-        assign_roles(clips, {}, by_file, 0)
-    assert assign_roles(clips[:-1], {}, by_file, 0)["clip00"] == "train"
 
 
 def test_learning_rate_rises_then_falls_and_is_never_zero() -> None:
