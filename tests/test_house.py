@@ -109,6 +109,22 @@ def test_imports_inside_are_relative() -> None:
     assert not offences
 
 
+def test_modules_named_in_text_exist() -> None:
+    """Also in code that a test hands to another process, which no type checker reads."""
+    offences = []
+    for path in (*PYTHON, *PAGES):
+        text = path.read_text(encoding="utf-8")
+        imported = re.findall(r"\bfrom sage_va\.([\w.]+) import (\w+(?:, \w+)*)", text)
+        names = [f"{module}.{name}" for module, group in imported for name in group.split(", ")]
+        for name in names + re.findall(rf"\bsage_va\.((?:{'|'.join(ROOMS)})(?:\.\w+)+)", text):
+            file = file_of(tuple(name.split(".")))
+            module = file.parent if file.name == "__init__.py" else file
+            rest = name.split(".")[len(module.relative_to(ROOT).parts) :]
+            if rest and not (module / rest[0]).is_dir() and not re.search(rf"\b{rest[0]}\b", file.read_text("utf-8")):
+                offences.append(f"{name_of(path)}: sage_va.{name}")
+    assert not offences
+
+
 def test_stage_two_names_no_package_of_stage_one() -> None:
     offences = [
         f"{name_of(path)}:{line} imports {name}"

@@ -496,9 +496,9 @@ class TestS3:
         source = fill(tmp_path / "many.zarr", 12)
         script = textwrap.dedent("""
             import sys
-            from sage_va.data import push
-            from sage_va.data.copy import copy
-            push.PACK_BYTES = 1
+            from sage_va.data.transfer import push_packs
+            from sage_va.data.transfer.copy import copy
+            push_packs.PACK_BYTES = 1
             copy(sys.argv[1], sys.argv[2])
         """)
         environment = {**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server}"}

@@ -500,7 +500,7 @@ import resource, sys
 from pathlib import Path
 from sage_va.data.manifest import Source
 from sage_va.extract.decode.reader import Ending, Wanted, decode
-from sage_va.extract.windows import Windower, WindowPlan
+from sage_va.extract.encoders.audio_windows import Windower, WindowPlan
 
 windower = Windower(WindowPlan(16_000, 320_080, 320, 400, 200, 1000, 50, padded=False))
 steps = 0

@@ -97,10 +97,10 @@ def test_killed_at_any_time_nothing_is_lost(cache: Place, tmp_path: Path) -> Non
         "import sys, torch; torch.set_num_threads(1)\n"
         "from pathlib import Path\n"
         "from sage_va.data import open_store\n"
-        "from sage_va.fusion import state\n"
+        "from sage_va.fusion.training import resume_state\n"
         "from sage_va.fusion.config import load_config\n"
         "from sage_va.fusion.training.train import train\n"
-        "state.EVERY_S = 0.0\n"
+        "resume_state.EVERY_S = 0.0\n"
         "cache, labels, out, config = sys.argv[1:]\n"
         "train(open_store(cache), Path(labels), Path(out), load_config(Path(config)), resume=True)\n"
     )
