@@ -70,6 +70,24 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{PART}{path.name}")
 
 
+def contained(root: Path, *parts: str) -> Path:
+    """Returns a place below a folder, from names that may come from elsewhere: an archive, a cache, a manifest.
+
+    It judges names alone, and follows no symbolic link: nothing of ours ever makes a link from a name, and a folder
+    that its owner has linked to another disk stays usable.
+
+    Raises:
+        InputError: if the names lead out of the folder, or mean something else elsewhere: absolute ones, empty ones,
+            `.` and `..`, backslashes, control characters.
+    """
+    name = "/".join(parts)
+    bad = any(part in ("", ".", "..") for part in name.split("/")) or re.search(r"[\x00-\x1f\x7f\\]", name)
+    if bad or not parts:
+        todo = "Take the data from a place that you trust, or rename the clip."
+        raise InputError(repr(name), f"this name leads out of {root}", todo=todo)
+    return root / name
+
+
 def publish(part: Path, path: Path) -> None:
     """Renames a file or link to where it belongs, in place of what is there, once the disk has its bytes."""
     if not part.is_symlink():

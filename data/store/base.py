@@ -16,7 +16,7 @@ from ..clip import Clip, Track
 from ..errors import DamagedError, InputError, first_line
 from ..hashing import json_sha256, sealed, unsealed
 from .entry import Entry, check_name, clip_of, damaged, is_record
-from .fingerprint import SCHEMA_VERSION, clip_id_of, clip_key, stream_alias
+from .fingerprint import SCHEMA_VERSION, check_alias, check_stream, clip_id_of, clip_key, stream_alias
 
 Mode = Literal["r", "a"]
 
@@ -164,7 +164,13 @@ class Store(ABC):
     @final
     def aliases(self) -> dict[str, str]:
         """Full stream name by alias: what people say, and the stream that they mean by it now."""
-        return dict(sorted(self._load_aliases().items()))
+        try:
+            return {check_alias(alias): check_stream(stream) for alias, stream in sorted(self._load_aliases().items())}
+        except (InputError, AttributeError, TypeError) as error:
+            todo = "Take the cache again from where it came from."
+            raise DamagedError(
+                self.url, f"its aliases are no aliases of streams: {first_line(error)}", todo=todo
+            ) from error
 
     @final
     def point(self, stream: str, alias: str | None = None, *, only_new: bool = False) -> None:
@@ -173,8 +179,8 @@ class Store(ABC):
         Args:
             only_new: leave an alias that exists as it is.
         """
-        alias = alias or stream_alias(stream)
-        if alias.split("/")[0] != stream.split("/")[0] or alias.count("/") != 1 or alias[-1] == "/" or "/." in alias:
+        alias = check_alias(alias or stream_alias(check_stream(stream)))
+        if alias.split("/")[0] != stream.split("/")[0]:
             todo = f"Begin it with {stream.split('/')[0]}/."
             raise InputError(f"alias {alias!r}", expected="MODALITY/NAME of the stream", got=repr(alias), todo=todo)
         known = self._load_aliases().get(alias)
@@ -283,7 +289,7 @@ class Store(ABC):
             InputError: if the stream is not committed for this clip.
             DamagedError: if the record is not what was written.
         """
-        found = self._load_record(stream, clip_key(clip_id))
+        found = self._load_record(check_stream(stream), clip_key(clip_id))
         if not found:
             raise InputError(
                 f"{clip_id} {stream}", expected="a committed stream", got="none", todo="Extract or import it first."

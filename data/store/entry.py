@@ -11,10 +11,10 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ..clip import MODALITIES, Clip, Track
+from ..clip import Clip, Track
 from ..errors import DamagedError, InputError
 from ..hashing import array_sha256, json_sha256
-from .fingerprint import SCHEMA_VERSION
+from .fingerprint import SCHEMA_VERSION, check_stream
 
 STORED_DTYPES = {"float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2"), "float32": np.dtype("<f4")}
 TIME_COLUMNS = [["time_s", "s"], ["mask", "1"]]
@@ -163,8 +163,7 @@ def expected_bytes(record: Mapping[str, Any]) -> int:
 
 def check_name(stream: str, fingerprint: Mapping[str, Any]) -> None:
     """Refuses a stream name that does not carry its fingerprint."""
-    modality, _, name = stream.partition("/")
-    if modality not in MODALITIES or name[-9:] != f"-{json_sha256(fingerprint)[:8]}":
+    if not check_stream(stream).endswith(f"-{json_sha256(fingerprint)[:8]}"):
         raise InputError(
             f"stream {stream!r}",
             expected="<visual|audio>/<alias>-<first 8 hex of its fingerprint>",

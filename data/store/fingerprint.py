@@ -7,11 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
+from ..clip import MODALITIES
 from ..errors import InputError
 from ..hashing import bytes_sha256, json_sha256
 
 SCHEMA_VERSION = 1
 MAX_KEY_BYTES = 160
+MAX_ALIAS_BYTES = 230
+_STREAM = re.compile(
+    rf"(?:{'|'.join(sorted(MODALITIES))})/[A-Za-z0-9][A-Za-z0-9.-]{{0,{MAX_ALIAS_BYTES - 1}}}-[0-9a-f]{{8}}"
+)
+_KEY = re.compile(rf"[A-Za-z0-9=-][A-Za-z0-9=._~-]{{0,{MAX_KEY_BYTES - 1}}}")
 _CUT_KEY = re.compile(rf"[A-Za-z0-9=-][A-Za-z0-9=._-]{{{MAX_KEY_BYTES - 18}}}~[0-9a-f]{{16}}")
 
 
@@ -20,12 +26,54 @@ def stream_name(modality: str, alias: str, fingerprint: Mapping[str, Any]) -> st
     clean = re.sub(r"[^A-Za-z0-9.]+", "-", alias).strip("-.")
     if not clean:
         raise InputError(f"stream {alias!r}", expected="a name with letters or digits", got="none", todo="Rename it.")
+    if len(clean) > MAX_ALIAS_BYTES:
+        raise InputError(f"stream {alias!r}", f"the name is longer than {MAX_ALIAS_BYTES} bytes", todo="Shorten it.")
     return f"{modality}/{clean}-{json_sha256(fingerprint)[:8]}"
 
 
 def stream_alias(stream: str) -> str:
     """`visual/dinov2-s` of `visual/dinov2-s-1a2b3c4d`."""
     return stream[:-9]
+
+
+def check_stream(stream: str) -> str:
+    """Returns a full stream name that is safe to use as a place.
+
+    Raises:
+        InputError: if it is anything but `<visual|audio>/<alias>-<8 hex>`, as `stream_name` makes it.
+    """
+    if not isinstance(stream, str) or not _STREAM.fullmatch(stream):
+        expected = "<visual|audio>/<alias>-<first 8 hex of its fingerprint>"
+        todo = "Name streams with sage_va.data.stream_name."
+        raise InputError(f"stream {stream!r}", expected=expected, got="another name", todo=todo)
+    return stream
+
+
+def check_alias(alias: str) -> str:
+    """Returns an alias that is safe to use as a place.
+
+    Raises:
+        InputError: if it is anything but `<visual|audio>/NAME`, where the name does not begin with a point, and has
+            no slashes, backslashes or control characters.
+    """
+    modality, _, name = alias.partition("/") if isinstance(alias, str) else ("", "", "")
+    plain = not name.startswith(".") and not re.search(r"[\x00-\x1f\x7f/\\\ud800-\udfff]", name)
+    if modality not in MODALITIES or not plain or not 0 < len(name.encode(errors="replace")) <= MAX_ALIAS_BYTES:
+        todo = f"Begin it with {' or '.join(f'{modality}/' for modality in sorted(MODALITIES))}."
+        raise InputError(f"alias {alias!r}", expected="MODALITY/NAME of the stream", got=repr(alias), todo=todo)
+    return alias
+
+
+def check_key(key: str) -> str:
+    """Returns a clip key that is safe to use as a place.
+
+    Raises:
+        InputError: if `clip_key` cannot have made it.
+    """
+    if not _KEY.fullmatch(key) or key == "zarr.json":
+        todo = "Take the cache again from where it came from."
+        raise InputError(f"clip key {key!r}", expected="an escaped clip_id", got="another name", todo=todo)
+    return key
 
 
 def check_clip_id(clip_id: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, final
 from ..atomic import (
     HOST,
     WEEK_S,
+    contained,
     folders,
     json_file,
     locked,
@@ -140,7 +141,7 @@ class FolderStore(Store):
 
     def _alias_file(self, alias: str) -> Path:
         modality, _, name = alias.partition("/")
-        return self.path / ALIASES / modality / f"{name}.json"
+        return contained(self.path, ALIASES, modality, f"{name}.json")
 
     def _save_alias(self, alias: str, stream: str) -> None:
         self._put_file(self._alias_file(alias), json_file(sealed({"alias": alias, "stream": stream})))
@@ -175,7 +176,7 @@ class FolderStore(Store):
         return self._place_problem(self._place(stream, key))
 
     def _save_entry(self, key: str, entry: Entry, overwrite: bool) -> None:
-        place = self._place(entry.stream, key)
+        place = contained(self.path, entry.stream, f"{key}{self.SUFFIX}")
         files = self._encode(entry)
         with self._temporary() as temporary:
             self._put_groups(place.parent, temporary)

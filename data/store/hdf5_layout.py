@@ -85,6 +85,20 @@ def group_at(file: h5py.File, path: str) -> h5py.Group:
     return group
 
 
+def inside(file: h5py.File, path: str) -> Any:
+    """Returns what lies at a path of the file itself. Links, which we never make in it, may lead to another file.
+
+    Raises:
+        KeyError: if there is nothing. ValueError: if a link is on the way.
+    """
+    place: Any = file
+    for name in path.split("/"):
+        if not isinstance(place.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{path!r} has a link in it")
+        place = place[name]
+    return place
+
+
 def put_json(group: h5py.Group, name: str, value: Mapping[str, Any]) -> None:
     """An attribute that holds sealed JSON, as text of a fixed length, which lies under HDF5's own checksums."""
     text = canonical_json(sealed(value)).encode()

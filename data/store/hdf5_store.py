@@ -26,6 +26,7 @@ from .hdf5_layout import (
     PatientFile,
     entry_of,
     group_at,
+    inside,
     is_sealed,
     json_of,
     put_entry,
@@ -180,7 +181,9 @@ class Hdf5File(Store):
 
     def _streams(self) -> list[str]:
         with self._reading() as file:
-            return [f"{kind}/{name}" for kind in sorted(MODALITIES) if kind in file for name in sorted(file[kind])]
+            kinds = [kind for kind in sorted(MODALITIES) if kind in file]
+            streams = [f"{kind}/{name}" for kind in kinds for name in sorted(inside(file, kind))]
+            return [stream for stream in streams if inside(file, stream)]
 
     def _keys(self, stream: str) -> list[str]:
         with self._reading() as file:
@@ -195,12 +198,12 @@ class Hdf5File(Store):
             return {}
         try:
             with self._reading() as file:
-                return json_of(file[f"{stream}/{key}"], "record")
+                return json_of(inside(file, f"{stream}/{key}"), "record")
         except DamagedError as error:
             return {"unreadable": error.got}
 
     def _load_entry(self, stream: str, key: str, record: dict[str, Any]) -> Entry:
-        return entry_of(self._file()[f"{stream}/{key}"], record)
+        return entry_of(inside(self._file(), f"{stream}/{key}"), record)
 
     def _form_problems(self) -> Iterator[str]:
         if not is_sealed(self.path, "cache"):

@@ -17,7 +17,7 @@ from ..atomic import json_file
 from ..hashing import sealed, unsealed
 from .base import is_outage
 from .entry import Entry
-from .fingerprint import clip_key
+from .fingerprint import check_key, check_stream, clip_key
 from .folder_store import SIDE
 from .remote import PART_BYTES, Remote
 from .zarr_layout import ENTRY_FILES, META, encode, group_attrs, group_file, record_of
@@ -48,10 +48,14 @@ class Pack:
         self.lines = dict(zip(self.entries, lines, strict=False))
 
     def _locate(self, infos: list[zipfile.ZipInfo], end: int) -> None:
+        """Notes where each entry lies. Here names from elsewhere come in: they are checked, and never used as paths."""
+        for info in infos:
+            if info.compress_type != zipfile.ZIP_STORED:  # a small file could grow beyond the memory
+                raise ValueError(f"{info.filename} is compressed")
         ends = [*(info.header_offset for info in infos[1:]), end]
         rows = [(info, stop) for info, stop in zip(infos, ends, strict=True) if info.filename.count("/") > 2]
         for place, members in groupby(rows, lambda row: tuple(row[0].filename.split("/", 3)[:3])):
-            stream, key = "/".join(place[:2]), place[2]
+            stream, key = check_stream("/".join(place[:2])), check_key(place[2])
             found = [(i.filename.split("/", 3)[3], i.header_offset, stop, i.file_size) for i, stop in members]
             if {name for name, *_ in found} != set(ENTRY_FILES) or (stream, key) in self.entries:
                 raise ValueError(f"{stream}/{key} is not one whole entry")

@@ -64,15 +64,17 @@ class PackStore(Store):
         """Bytes of each pack by name, as they are now."""
         if self.single:
             return {"": self.place.info("")["size"]}
-        if self.place.can_list:
-            found = self.place.sizes(FOLDER)
-        else:
-            index = unsealed(json_attrs(self.place.read(INDEX)))
-            if index is None:
-                todo = "Let its owner copy to it once more, which writes it anew."
-                raise DamagedError(f"{self.url}/{INDEX}", expected="the list of packs", got="another", todo=todo)
-            found = {row["name"]: row["bytes"] for row in index["packs"]}
-        return {f"{FOLDER}/{name}": size for name, size in found.items() if PACK_NAME.fullmatch(name)}
+        sizes = self.place.sizes(FOLDER) if self.place.can_list else self._listed()
+        return {f"{FOLDER}/{name}": size for name, size in sizes.items() if PACK_NAME.fullmatch(name)}
+
+    def _listed(self) -> dict[str, int]:
+        """Bytes of each pack by name, as the index has them."""
+        index = unsealed(json_attrs(self.place.read(INDEX))) or {}
+        try:
+            return {str(row["name"]): int(row["bytes"]) for row in index["packs"]}
+        except (KeyError, TypeError, ValueError) as error:
+            todo = "Let its owner copy to it once more, which writes it anew."
+            raise DamagedError(f"{self.url}/{INDEX}", expected="the list of packs", got="another", todo=todo) from error
 
     def _open_pack(self, named: tuple[str, int]) -> Pack | None:
         try:

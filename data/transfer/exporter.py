@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import json_file, names, write_bytes
+from ..atomic import contained, json_file, names, write_bytes
 from ..clip import Track
 from ..errors import DamagedError, InputError
 from ..store.base import Store
@@ -85,7 +85,7 @@ def export(
         except DamagedError as error:
             failures.append((clip_id, error.about(clip_id)))
             continue
-        for path, content in _files(out / place, track, form):
+        for path, content in _files(contained(out, place), track, form):
             write_bytes(path, content)
         done[clip_id] = place
     return Exported(full, done, failures)

@@ -161,8 +161,10 @@ def exported_facts(source: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         ours = isinstance(facts, dict) and facts.keys() >= {"stream", "clips", "licence", "restricted"}
-        return {**facts, "clips": dict(facts["clips"])} if ours else {}
-    except (OSError, ValueError, TypeError) as error:
+        if ours and not all(isinstance(place, str) for place in facts["clips"].values()):
+            raise TypeError("files whose names are no texts")
+        return facts if ours else {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         todo = "Export again, or remove the file if it is none of ours."
         raise InputError(path, expected="the facts of an export", got=_first_line(error), todo=todo) from None
 
