@@ -21,7 +21,7 @@ from ..store.base import Store, check_terms
 from ..store.fingerprint import SCHEMA_VERSION, stream_name
 from ..timebase import usual_gap_s
 from .read_csv import Features, Rules
-from .read_files import Found, exported_facts, find_features
+from .read_files import Found, OpenFiles, exported_facts, find_features
 
 TOLERANCE_S = 0.5
 TOLERANCE = 0.02  # of the length
@@ -134,16 +134,17 @@ class _Import:
     def run(self, found: list[Found]) -> tuple[list[str], list[tuple[str, str]]]:
         """Imported clip ids and failures."""
         done, failures = [], []
-        for one in found:
-            clip_id = one.clip_id
-            try:
-                clip_id = self._name_in_cache(clip_id)
-                self._import(one, clip_id)
-                done.append(clip_id)
-            except InputError as error:
-                clip_id = printable(clip_id)
-                failures.append((clip_id, error.about(clip_id)))
-                self.store.log_failure(clip_id, error.about(clip_id), streams=[self.stream])
+        with OpenFiles() as files:
+            for one in found:
+                clip_id = one.clip_id
+                try:
+                    clip_id = self._name_in_cache(clip_id)
+                    self._import(one, clip_id, files)
+                    done.append(clip_id)
+                except InputError as error:
+                    clip_id = printable(clip_id)
+                    failures.append((clip_id, error.about(clip_id)))
+                    self.store.log_failure(clip_id, error.about(clip_id), streams=[self.stream])
         return done, failures
 
     @cached_property
@@ -163,11 +164,11 @@ class _Import:
             raise InputError(name, expected="the name of one clip", got=" and ".join(clip_ids), todo=todo)
         return clip_ids[0]
 
-    def _import(self, found: Found, clip_id: str) -> None:
+    def _import(self, found: Found, clip_id: str, files: OpenFiles) -> None:
         early = found.sha256()
         if early and not self.overwrite and self.store.has(clip_id, self.stream, early):
             return
-        features = found.load(self.rules)
+        features = found.load(self.rules, files)
         if not self.overwrite and self.store.has(clip_id, self.stream, features.sha256):
             return
         track = self._track(found, features)

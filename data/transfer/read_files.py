@@ -7,7 +7,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,43 @@ PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 FRAMES = ".frames.npy"  # times, mask and quality beside the values of an exported clip
 FACTS = "cache.json"
 
-Arrays = tuple[list[str], Callable[[str], NDArray[Any]]]
+
+@dataclass(frozen=True)
+class Arrays:
+    """An open file of arrays.
+
+    Args:
+        names: of all arrays, sorted.
+        read: returns one of them.
+    """
+
+    names: list[str]
+    read: Callable[[str], NDArray[Any]]
+
+
+class OpenFiles(AbstractContextManager["OpenFiles"]):
+    """Keeps the file of arrays that was asked for last open.
+
+    All clips of one file come one after another. Its directory is as long as there are clips, so to read it again for
+    each of them would take time with the square of their number.
+    """
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._arrays = Arrays([], lambda name: np.empty(0))
+        self._stack = ExitStack()
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def arrays(self, path: Path) -> Arrays:
+        """Returns the arrays of a file, and closes the file before."""
+        if path != self._path:
+            self._stack.close()
+            self._path = None
+            self._arrays = self._stack.enter_context(_opened(path))
+            self._path = path
+        return self._arrays
 
 
 @dataclass(frozen=True)
@@ -61,8 +97,12 @@ class Found:
         with _readable(self.path):
             return file_sha256(self.path)
 
-    def load(self, rules: Rules) -> Features:
-        """The features.
+    def load(self, rules: Rules, files: OpenFiles) -> Features:
+        """Reads the features.
+
+        Args:
+            rules: which arrays or columns to take.
+            files: is shared by all clips.
 
         Raises:
             InputError: if the file cannot be read or holds something else.
@@ -73,7 +113,7 @@ class Found:
         with _readable(self.path):
             if kind == ".csv":
                 return read_csv(self.path, rules, file_sha256(self.path))
-            return self._load_npy() if kind == ".npy" else self._load_member(rules)
+            return self._load_npy() if kind == ".npy" else self._load_member(rules, files.arrays(self.path))
 
     def _load_npy(self) -> Features:
         values = np.load(self.path, allow_pickle=False)
@@ -93,15 +133,14 @@ class Found:
         sha256 = json_sha256([array_sha256(values), array_sha256(frames)])
         return Features(values, times_s, frames["mask"].astype(bool), quality, None, False, sha256)
 
-    def _load_member(self, rules: Rules) -> Features:
-        with _opened(self.path) as (names, read):
-            members = list(self.members or names)
-            by_name = {_base(name): name for name in members}
-            time = rules.find_time(self.path, list(by_name)) if len(members) > 1 or rules.time_column else None
-            values = read(self._choose(members, rules))
-            if time is None:
-                return Features(values, None, None, {}, None, False, array_sha256(values))
-            ticks = read(by_name[time[0]])
+    def _load_member(self, rules: Rules, arrays: Arrays) -> Features:
+        members = list(self.members or arrays.names)
+        by_name = {_base(name): name for name in members}
+        time = rules.find_time(self.path, list(by_name)) if len(members) > 1 or rules.time_column else None
+        values = arrays.read(self._choose(members, rules))
+        if time is None:
+            return Features(values, None, None, {}, None, False, array_sha256(values))
+        ticks = arrays.read(by_name[time[0]])
         if ticks.shape != values.shape[:1] or ticks.dtype.kind not in "fiu":
             got = f"{ticks.shape} {ticks.dtype} for {values.shape}"
             raise InputError(self.path, expected="one time per row", got=got, todo="Correct the times.")
@@ -206,9 +245,9 @@ def _pickle(path: Path) -> InputError | None:
 
 def _in_container(path: Path, rules: Rules) -> list[Found]:
     """Many clips: `<clip_id>`, `<clip_id>/<key>`, or a group per clip that holds features and their times."""
-    with _readable(path), _opened(path) as (names, _):
+    with _readable(path), _opened(path) as arrays:
         groups: dict[str, list[str]] = {}
-        for name in names:
+        for name in arrays.names:
             groups.setdefault(name.rpartition("/")[0], []).append(name)
     found: dict[str, Found] = {}
     for group, members in groups.items():
@@ -228,23 +267,29 @@ def _in_container(path: Path, rules: Rules) -> list[Found]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Arrays]:
-    """The names of the arrays in a file, and how to read one."""
     kind = path.suffix.lower()
     if kind == ".npz":
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
-            yield sorted(archive.files), archive.__getitem__
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            yield Arrays(sorted(names), lambda name: _read_npy(archive, f"{name}.npy"))
     elif kind == ".safetensors":
         from safetensors import safe_open
 
         with safe_open(path, framework="numpy") as tensors:
-            yield sorted(tensors.keys()), tensors.get_tensor
+            yield Arrays(sorted(tensors.keys()), tensors.get_tensor)
     else:
         import h5py
 
         with h5py.File(path, "r") as file:
             names: list[str] = []
             file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-            yield names, lambda name: np.asarray(file[name][()])  # pyright: ignore[reportIndexIssue]
+            yield Arrays(names, lambda name: np.asarray(file[name][()]))  # pyright: ignore[reportIndexIssue]
+
+
+def _read_npy(archive: zipfile.ZipFile, member: str) -> NDArray[Any]:
+    """Reads one array of an `.npz`. `numpy.load` would look each name up in a list of all."""
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 @contextmanager

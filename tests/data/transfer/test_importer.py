@@ -5,7 +5,11 @@ A bad file never stops the rest.
 
 import os
 import pickle
+import zipfile
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from sage_va.data import Clip, FrameClock, InputError, Store, Track, open_store, stream_name
+from sage_va.data.transfer import read_files
 from sage_va.data.transfer.importer import import_features
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -537,3 +542,52 @@ def test_real_series(store: Store, shared: Path) -> None:
     stream, done, failures = run(store, source, key="visual")
     assert (len(done), failures) == (8, [])
     assert store.read(done[0], stream).dim == 148
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors", "h5"])
+def test_the_work_on_one_file_grows_with_its_clips_and_not_their_square(
+    store: Store, source: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is opened twice, once to list its clips, and every array is read once, however many there are."""
+    arrays = {f"clip{k:03}": ROWS + k for k in range(40)}
+    path = source / f"all.{kind}"
+    if kind == "npz":
+        np.savez(path, **arrays)
+    elif kind == "safetensors":
+        save_file(arrays, path)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+    opened, read = list[Path](), list[str]()
+    plain = read_files._opened
+
+    @contextmanager
+    def counting(path: Path) -> Iterator[Any]:
+        opened.append(path)
+        with plain(path) as inside:
+            yield replace(inside, read=lambda name: read.append(name) or inside.read(name))
+
+    monkeypatch.setattr(read_files, "_opened", counting)
+    directories = Counter[str]()
+    for owner, name in ((zipfile.ZipFile, "_RealGetContents"), (h5py.File, "visititems")):
+        call = getattr(owner, name)
+
+        def counted(self: Any, *args: Any, call: Any = call, name: str = name) -> Any:
+            directories[name] += 1
+            return call(self, *args)
+
+        monkeypatch.setattr(owner, name, counted)
+    _, imported, failures = run(store, path)
+    assert (len(imported), failures) == (40, [])
+    assert opened == [path, path]
+    assert sorted(read) == sorted(arrays)
+    assert max(directories.values(), default=0) <= 2
+
+
+def test_a_bad_file_between_good_ones_disturbs_neither(store: Store, source: Path) -> None:
+    for name in ("a", "c"):
+        np.savez(source / f"{name}.npz", ROWS)
+    (source / "b.npz").write_bytes(b"PK no zip")
+    _, imported, failures = run(store, source)
+    assert (imported, [clip_id for clip_id, _ in failures]) == (["a", "c"], ["b"])
