@@ -119,7 +119,7 @@ def root() -> dict[str, Any]:
 
 
 def refused(source: str, destination: str) -> str:
-    """What is said of a copy that takes nothing; and that nothing is there afterwards but an empty cache."""
+    """Returns the complaint about a copy, which must leave nothing behind but an empty cache."""
     if destination.endswith("/"):
         open_store(destination.rstrip("/"), "a") if not destination.startswith("icechunk") else None
         Path(destination).mkdir(exist_ok=True)
