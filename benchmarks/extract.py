@@ -160,7 +160,9 @@ def print_peak(clip: Path, encoder: TimmEncoder, batch_size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole(find_sources([str(clip)]), encoder, batch_size, Path(folder))
     status = Path("/proc/self/status").read_text()  # the system's ru_maxrss starts from the parent's
-    print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024)
+    peak_kb = re.search(r"VmHWM:\s+(\d+)", status)
+    assert peak_kb, "Linux"
+    print(int(peak_kb[1]) / 1024)
 
 
 def print_memory(batch_size: int, folder: Path) -> None:

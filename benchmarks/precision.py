@@ -13,8 +13,9 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -110,11 +111,11 @@ def measured(codec: BytesBytesCodec, chunks: list[np.ndarray], rounds: int = 5) 
     return size / sum(len(part) for part in coded), encode, decode
 
 
-def each(method: Callable[..., object], parts: list[Buffer]) -> list[Buffer]:
+def each(method: Callable[..., Coroutine[Any, Any, Iterable[Buffer]]], parts: list[Buffer]) -> list[Buffer]:
     return list(asyncio.run(method([(part, SPEC) for part in parts])))
 
 
-def seconds(method: Callable[..., object], parts: list[Buffer]) -> float:
+def seconds(method: Callable[..., Coroutine[Any, Any, Iterable[Buffer]]], parts: list[Buffer]) -> float:
     started = time.perf_counter()
     each(method, parts)
     return time.perf_counter() - started

@@ -35,9 +35,9 @@ class Sleeper(TimmEncoder):
 
     batch_s = 0.0
 
-    def encode(self, pixels):
+    def encode(self, items):
         time.sleep(self.batch_s)
-        return np.broadcast_to(pixels.mean(axis=(1, 2, 3), dtype=np.float32)[:, None], (len(pixels), 192)).copy()
+        return np.broadcast_to(items.mean(axis=(1, 2, 3), dtype=np.float32)[:, None], (len(items), 192)).copy()
 
 
 def sleeper(device: str, batch_s: float, gate: str, num_workers: int):
@@ -121,7 +121,7 @@ def main() -> None:
         print("engine workers  seconds  clips/s  speed-up  efficiency  of devices")
         for kind in asked.engine:
             if kind == "ray":
-                import ray
+                import ray  # pyright: ignore[reportMissingImports] - an extra of its own
 
                 ray.init(num_cpus=max(asked.workers), log_to_driver=False)
             report(kind, asked.workers, Path(folder, "media"), asked.clips, ideal_s, batch_s)

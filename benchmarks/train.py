@@ -46,7 +46,7 @@ def drawn(num_steps: int, hz: float) -> Corpus:
     """A corpus of random features and slow random labels."""
     rng = np.random.default_rng(0)
     num_clips = max(2, num_steps // CLIP_STEPS)
-    clips = [Clip(f"{number:05}", f"{number:05}.mp4", "0" * 64) for number in range(num_clips)]
+    clips = [Clip(f"{number:05}", duration_s=CLIP_STEPS / hz) for number in range(num_clips)]
     grids = [Grid(hz, 0, CLIP_STEPS)] * num_clips
     total = num_clips * CLIP_STEPS
     noise = [torch.from_numpy(rng.standard_normal((CLIP_STEPS, dim), np.float32)).half() for _, dim in STREAMS]
@@ -175,6 +175,7 @@ def main() -> None:
     if options.epochs:
         trainer = a_trainer(corpus, config)
         start = perf_counter()
+        speed = 0.0
         for _ in range(options.epochs):
             speed = trainer.epoch()["windows_per_s"]
             trainer.course.epoch += 1

@@ -87,6 +87,7 @@ def readers(store: Store, folder: Path, num_frames: int) -> dict[str, Reader]:
     with h5py.File(single, "w") as file:
         file["values"] = raw
     hdf5 = h5py.File(single, "r")["values"]
+    assert isinstance(hdf5, h5py.Dataset)
     stream = store.resolve("visual")
     tree = zarr.open_group(store.url, mode="r")
     arrays = [tree[f"{stream}/{clip_key(clip_id)}/values"] for clip_id in clip_ids]

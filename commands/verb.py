@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -15,15 +15,11 @@ class Verb(click.Command):
         try:
             return super().invoke(ctx)
         except ValueError as error:
-            self._raise_with_flag(error)
+            from ..data.errors import InputError
 
-    def _raise_with_flag(self, error: ValueError) -> NoReturn:
-        from ..data.errors import InputError
-
-        flag = self._flags().get(error.place) if isinstance(error, InputError) else None
-        if flag is None:
-            raise error
-        raise error.at(flag) from error
+            if not isinstance(error, InputError) or (flag := self._flags().get(error.place)) is None:
+                raise
+            raise error.at(flag) from error
 
     def _flags(self) -> dict[str, str]:
         return {
@@ -41,5 +37,5 @@ def verb(
         name: of the verb; default: that of the function.
         group: that the verb belongs to; None = it is mounted elsewhere.
     """
-    command = group.command if group else click.command
-    return command(name, cls=Verb, epilog=f"\b\nExample:\n  {example}")
+    decorator: Any = group.command if group else click.command
+    return decorator(name, cls=Verb, epilog=f"\b\nExample:\n  {example}")

@@ -103,7 +103,8 @@ def test_evaluate_takes_runs_models_and_their_places(made: tuple[Path, Path, Pat
     found = [sage_va.evaluate(m, cache=cache, labels=labels) for m in (model, tmp_path / "model")]
     assert found[0] == found[1]
     assert (found[0]["split"], found[0]["num_clips"]) == ("all", 6)
-    for refused in ({}, {"cache": cache}, {"cache": cache, "labels": labels, "split": "test"}):
+    refusals: tuple[dict[str, Any], ...] = ({}, {"cache": cache}, {"cache": cache, "labels": labels, "split": "test"})
+    for refused in refusals:
         with pytest.raises(InputError, match=r"expected a cache and labels, and no split.*evaluate\(model, cache="):
             sage_va.evaluate(model, **refused)
 

@@ -118,7 +118,7 @@ def test_stages_last_and_are_spread():
     scripts = [write_script(np.random.default_rng([0, k]), seconds=20, fps=FPS) for k in range(60)]
     for script in scripts:
         edges = np.flatnonzero(np.diff(script.stage)) + 1
-        lasts_s = np.diff([0, *edges, len(script.stage)]) / FPS
+        lasts_s = np.diff(np.array([0, *edges, len(script.stage)])) / FPS
         assert 2 <= lasts_s.min() <= lasts_s.max() <= 6
     share = np.bincount(np.concatenate([script.stage for script in scripts])) / (60 * 20 * FPS)
     assert 0.4 < share[0] < 0.5
