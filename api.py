@@ -80,11 +80,11 @@ def evaluate(
     split: str | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """The score of a run on its test clips (validation clips where there are none), or of a model on clips of yours.
+    """Scores a run on its test clips (validation clips where there are none), or a model on the clips of a cache.
 
     Args:
-        model: a run, or all folds of one, as `score_run` takes it. Or a SAGE or the place of one, which knows no clips:
-            it is scored on every clip of `cache` that has labels.
+        model: a run, or all folds of one, as `score_run` takes it. Or a SAGE or the place of one, which has no
+            split: it is scored on every clip of `cache` that has labels.
         cache, labels: for a run, where they are now; default: where they were.
         split: the part of a run's clips: "train", "val" or "test".
         device: where to compute; a SAGE stays where it is.
@@ -94,11 +94,11 @@ def evaluate(
     """
     folder = None if isinstance(model, SAGE) else Path(model)
     if folder is not None and ((folder / SPLIT).exists() or fold_runs(folder)):
-        told, truths = str(cache) if cache else None, Path(labels) if labels else None
-        return score_run(folder, cache=told, labels=truths, split=split, device=device)
+        place, truths = str(cache) if cache else None, Path(labels) if labels else None
+        return score_run(folder, cache=place, labels=truths, split=split, device=device)
     sage = model if isinstance(model, SAGE) else SAGE.load(model, device)
     if cache is None or labels is None or split:
-        todo = "Say which clips: evaluate(model, cache=…, labels=…)."
+        todo = "Name the clips: evaluate(model, cache=…, labels=…)."
         raise InputError("evaluate", expected="a cache and labels, and no split", got="a model by itself", todo=todo)
     return sage.score(cache, labels)
 

@@ -227,13 +227,13 @@ def export(cache: str, as_json: bool, **options: Any) -> None:
 
 
 def describe_import(result: dict[str, Any]) -> str:
-    """`import` as text."""
+    """Returns the result of `import` as text."""
     first = f"{len(result['clips'])} clips in {result['stream']} (alias {data.stream_alias(result['stream'])})"
     return "\n".join([first, *failures(result["failures"])])
 
 
 def describe_info(result: dict[str, Any]) -> str:
-    """`info` as text."""
+    """Returns the result of `info` as text."""
     lines = [
         f"{result['url']}: {result['clips']} clips, {result['hours']:.2f} h, schema {result['schema_version']}, "
         f"licence {result['licence'] or 'not stated'}{', RESTRICTED' if result['restricted'] else ''}",
@@ -250,7 +250,7 @@ def describe_info(result: dict[str, Any]) -> str:
 
 
 def describe_clips(result: dict[str, Any]) -> str:
-    """`list_clips` as text."""
+    """Returns the result of `list_clips` as text."""
     width = max((len(row["clip_id"]) for row in result["clips"]), default=0)
     lines = []
     for row in result["clips"]:
@@ -261,7 +261,7 @@ def describe_clips(result: dict[str, Any]) -> str:
 
 
 def describe_verified(result: dict[str, Any]) -> str:
-    """`verify` as text."""
+    """Returns the result of `verify` as text."""
     lines = [f"{p['clip_id']} {p['stream']}: {p['what']}".removeprefix(" : ") for p in result["problems"]]
     lines += [
         f"{place}: left by an interrupted writer; harmless, the next writer removes it" for place in result["leftovers"]
@@ -272,7 +272,7 @@ def describe_verified(result: dict[str, Any]) -> str:
 
 
 def describe_repaired(result: dict[str, Any]) -> str:
-    """`repair` as text."""
+    """Returns the result of `repair` as text."""
     lines = [*result["done"]]
     lines += [f"removed: {row['clip_id']} {row['stream']}: {row['what']}" for row in result["requeued"]]
     if result["requeued"]:
@@ -283,7 +283,7 @@ def describe_repaired(result: dict[str, Any]) -> str:
 
 
 def describe_garbage(result: dict[str, Any]) -> str:
-    """`collect_garbage` as text."""
+    """Returns the result of `collect_garbage` as text."""
     verb = "would remove" if result["dry_run"] else "removed"
     lines = [
         f"{verb} {row['stream']}: {row['clips']} clips, {row['bytes'] / 1e6:.1f} MB, replaced by a newer stream"
@@ -296,12 +296,12 @@ def describe_garbage(result: dict[str, Any]) -> str:
 
 
 def describe_history(result: dict[str, Any]) -> str:
-    """Snapshots, newest first."""
+    """Returns the snapshots as text, newest first."""
     return "\n".join(f"{row['snapshot']}  {row['time']}  {row['message']}" for row in result["history"])
 
 
 def describe_copied(result: dict[str, Any]) -> str:
-    """A `Copied`, as plain values, as text."""
+    """Returns a `Copied`, as plain values, as text."""
     objects = f" in {result['objects']} objects" if result["objects"] else ""
     lines = [
         f"{result['copied']} entries copied ({result['bytes'] / 1e6:.1f} MB{objects}), "
@@ -313,6 +313,6 @@ def describe_copied(result: dict[str, Any]) -> str:
 
 
 def describe_exported(result: dict[str, Any]) -> str:
-    """An `Exported`, as plain values, as text."""
+    """Returns an `Exported`, as plain values, as text."""
     lines = [f"{len(result['clips'])} clips of {result['stream']}"]
     return "\n".join([*lines, *(f"failed: {clip_id}: {reason}" for clip_id, reason in result["failures"])])

@@ -85,7 +85,7 @@ def compare(
 
 
 def describe_comparison(result: dict[str, Any]) -> str:
-    """The result of `compare` as text."""
+    """Returns the result of `compare` as text."""
     lines = [f"{result['num_trained']} runs done, {result['num_skipped']} there already, "
              f"{len(result['failures'])} failed, of {result['num_cells']}"]  # fmt: skip
     if result["unlabelled"]:
@@ -98,7 +98,7 @@ def describe_comparison(result: dict[str, Any]) -> str:
 
 
 def describe_table(result: dict[str, Any]) -> str:
-    """The table as text."""
+    """Returns the table as text."""
     from ..fusion.experiments.table import NAMES, cost, gain, heading, spread, title
 
     width = max(len(title(row, result)) for row in result["rows"])

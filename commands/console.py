@@ -36,7 +36,7 @@ def show(result: Shown, as_json: bool, describe: Callable[[Shown], str]) -> None
 
 
 def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """A line for each clip that failed."""
+    """Returns a line for each clip that failed."""
     return [f"failed: {row['clip_id']}: {row['reason']}" for row in rows]
 
 
@@ -54,15 +54,15 @@ def chosen_device(name: str) -> str:
 
 @contextlib.contextmanager
 def interruptible(doing: str = "Finishing the clips in work") -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM, as SLURM sends it) sets; the second stops at once."""
+    """Gives an event that the first Ctrl-C sets (or SIGTERM, as SLURM sends it); the second stops at once."""
     stop = threading.Event()
 
-    def asked(number: int, _: object) -> None:
+    def on_signal(number: int, _: object) -> None:
         stop.set()
         signal.signal(number, before[signal.Signals(number)])
         click.echo(f"\n{doing}; press Ctrl-C again to stop at once.", err=True)
 
-    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
@@ -93,11 +93,11 @@ class Bar:
         self.bar.refresh()
 
     def count(self, num_done: int, total: int) -> None:
-        """So many of so many are done."""
+        """Shows that `num_done` of `total` are done."""
         self.bar.total = total
         self.bar.update(num_done - self.bar.n)
         self.bar.refresh()
 
     def tick(self, *_: object) -> None:
-        """One more of them is done."""
+        """Shows that one more is done."""
         self.bar.update(1)

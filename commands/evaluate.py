@@ -85,7 +85,7 @@ def calibrate(run: Path, out: Path, cache: str | None, labels: Path | None, devi
 
 
 def describe_score(result: dict[str, Any]) -> str:
-    """The result of `score_run` as text."""
+    """Returns the result of `score_run` as text."""
     from ..fusion.evaluation.predict import TARGETS
     from ..fusion.evaluation.report import cautions
 
@@ -103,14 +103,14 @@ def describe_score(result: dict[str, Any]) -> str:
         if "face_frames_only" in row:
             only = "  ".join(f"{_number(row['face_frames_only'][key], 6, 3)}{'':14}" for key in (*TARGETS, "mean"))
             lines.append(f"  {'  face frames only':<40}  {only}")
-    lines += _trust_lines(result["trust"])
+    lines += _reliability_lines(result["trust"])
     width = max(len(clip["clip_id"]) for clip in result["clips"])
     lines += [f"  {clip['clip_id']:<{width}}  V {_number(clip['valence'], 6, 3)}  A {_number(clip['arousal'], 6, 3)}  "
               f"({clip['num_labels']} labels)" for clip in result["clips"]]  # fmt: skip
     return "\n".join(lines)
 
 
-def _trust_lines(reports: list[dict[str, Any]]) -> list[str]:
+def _reliability_lines(reports: list[dict[str, Any]]) -> list[str]:
     """Returns the lines about reliability, for each stream the mean over folds."""
     lines = []
     for label in reports[0]["streams"] if reports else ():
@@ -129,7 +129,7 @@ def _cell(row: dict[str, Any], key: str) -> str:
 
 
 def describe_robustness(result: dict[str, Any]) -> str:
-    """`{"runs": results of `robustness`}` as text: the curves of one run, or a table of the areas of several."""
+    """Returns `{"runs": …}` of `robustness` as text: the curves of one run, or a table of the areas of several."""
     from ..fusion.evaluation.report import cautions, untrained
 
     runs = result["runs"]
@@ -155,13 +155,13 @@ def _curves(run: dict[str, Any]) -> list[str]:
             continue
         curve = "".join(_number(value, 7, 3) for value in kind["ccc"]["mean"])
         mean, *each = (_number(kind["area"][key], 6, 3) for key in ("mean", *TARGETS))
-        trust = "   ".join(_fall(kind[key]) for key in ("weight", "reliability"))
+        trust = "   ".join(_first_and_last(kind[key]) for key in ("weight", "reliability"))
         lines.append(f"  {name:<19}{curve}  {mean} ({', '.join(each)})   {trust}".rstrip())
     return [*lines, "weight, reliability: of the corrupted modality, at the first and the last strength",
             *(f"{name}: {kind['means']}" for name, kind in run["kinds"].items())]  # fmt: skip
 
 
-def _fall(values: Sequence[float | None] | None) -> str:
+def _first_and_last(values: Sequence[float | None] | None) -> str:
     return f"{'–':^12}" if values is None else f"{_number(values[0], 4, 2)} -> {_number(values[-1], 4, 2)}"
 
 
@@ -182,7 +182,7 @@ def _areas(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def describe_calibration(result: dict[str, Any]) -> str:
-    """The result of `calibrate` as text."""
+    """Returns the result of `calibrate` as text."""
     lines = ["Reliability on the validation clips       ECE before  after   Spearman with the error before  after"]
     for run in result["runs"]:
         lines.append(run["run"])

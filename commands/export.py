@@ -41,7 +41,7 @@ def export(
 
 
 def describe_export(result: dict[str, Any]) -> str:
-    """The result of `export_run` as text."""
+    """Returns the result of `export_run` as text."""
     lines = []
     if result["out"]:
         lines.append(f"{result['out']}: model.safetensors, config.json, README.md ({_score(result['scores'])})")

@@ -179,7 +179,7 @@ def face_finder(faces: str, detector: str, weights: str | None, margin: float) -
 
 
 def describe_plan(result: dict[str, Any]) -> str:
-    """A `Plan`, as plain values, as text."""
+    """Returns a `Plan`, as plain values, as text."""
     unreadable = f", {result['num_unreadable']} of them unreadable" if result["num_unreadable"] else ""
     minutes = result["estimated_s"] / 60 if result["estimated_s"] is not None else None
     return (
@@ -190,10 +190,10 @@ def describe_plan(result: dict[str, Any]) -> str:
 
 
 def describe_extraction(result: dict[str, Any]) -> str:
-    """A `Summary`, as plain values, as text."""
+    """Returns a `Summary`, as plain values, as text."""
     lines = [
         f"{result['num_done']} clips done, {result['num_skipped']} there already, {len(result['failures'])} failed; "
-        f"{result['num_frames']} frames and {result['audio_s']:.0f} s of sound in {result['wall_s']:.1f} s"
+        f"{result['num_frames']} frames and {result['audio_s']:.0f} s of audio in {result['wall_s']:.1f} s"
     ]
     lines.append(f"streams: {', '.join(result['streams'])}")
     lines += [f"no face found, all frames masked: {clip_id}" for clip_id in result["without_face"]]

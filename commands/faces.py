@@ -42,5 +42,5 @@ def faces(
 
 
 def describe_crops(result: dict[str, Any]) -> str:
-    """The result of `write_crops` as text."""
+    """Returns the result of `write_crops` as text."""
     return "\n".join(f"{name}: {value}" for name, value in result.items())

@@ -26,7 +26,7 @@ def status(cache: str, as_json: bool) -> None:
 
 
 def describe_status(result: dict[str, Any]) -> str:
-    """`status` as text."""
+    """Returns the result of `status` as text."""
     wanted = "?" if result["clips"] is None else result["clips"]
     lines = [f"{stream}: {count} of {wanted} clips" for stream, count in result["done"].items()]
     left = "" if result["left_s"] is None else f", about {result['left_s'] / 60:.0f} min left"

@@ -79,18 +79,18 @@ def sweep(
     space = load_space(space_path, config)
     with Bar("trials") as bar:
 
-        def told(num_finished: int, num_trials: int, best: float | None) -> None:
+        def report(num_finished: int, num_trials: int, best: float | None) -> None:
             if best is not None:
                 bar.bar.set_postfix_str(f"best validation CCC {best:.3f}", refresh=False)
             bar.count(num_finished, num_trials)
 
-        result = search(store, labels, out, config, space, device=chosen_device(device), progress=told, **options)
+        result = search(store, labels, out, config, space, device=chosen_device(device), progress=report, **options)
     show(plain(result), as_json, describe_sweep)
     sys.exit(130 if result["interrupted"] else 1 if result["failures"] or result["best"] is None else 0)
 
 
 def describe_sweep(result: dict[str, Any]) -> str:
-    """The result of `sweep` as text."""
+    """Returns the result of `sweep` as text."""
     from ..fusion.evaluation.report import cautions
     from ..fusion.experiments.sweep_report import CHOSEN
 
@@ -111,7 +111,7 @@ def describe_sweep(result: dict[str, Any]) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The best trials that are complete, a column for each key."""
+    """Returns the lines of the best complete trials, a column for each key."""
     complete = [row for row in rows if row["state"] == "complete"]
     complete.sort(key=lambda row: -row["score"])
     if not complete:
@@ -141,7 +141,7 @@ def _importance(importance: dict[str, float] | None) -> list[str]:
 
 
 def _reasons(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Why trials were pruned that could not be trained: each reason once."""
+    """Returns each reason for which trials could not be trained, once."""
     unfit = [row for row in rows if row["state"] == "pruned" and row["reason"]]
     reasons = Counter(row["reason"].removeprefix(f"trial {row['trial']}: ") for row in unfit)
     return [f"pruned as unfit, {number} trials: {reason}" for reason, number in reasons.most_common(5)]

@@ -105,7 +105,7 @@ def train(
 
 
 def chosen_preset(name: str, store: Any, labels: Path) -> str:
-    """The preset that is meant."""
+    """Returns the name of the preset; `auto` is chosen by the hours of labelled recordings."""
     from ..fusion.config import suited_preset
     from ..fusion.training.labelled import labelled_hours
 
@@ -117,7 +117,7 @@ def chosen_preset(name: str, store: Any, labels: Path) -> str:
 
 
 class TrainLog:
-    """Prints what the trainer reports: a bar of epochs per run, warnings, scores."""
+    """Prints the events of the trainer: a bar of epochs per run, warnings, scores."""
 
     def __init__(self, config: Any, quiet: bool) -> None:
         self.config, self.quiet = config, quiet
@@ -213,5 +213,5 @@ def _some(names: Sequence[str]) -> str:
 
 
 def describe_training(result: dict[str, Any]) -> str:
-    """The runs of a training as text."""
+    """Returns the runs of a training as text."""
     return "\n".join(f"done: {path}" for path in result["runs"]) + "\nScore it with `sage-va eval`."

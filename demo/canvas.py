@@ -17,7 +17,7 @@ BLOOD, LIGHT, WHITE, INK = (120, 45, 45), (255, 244, 226), (252, 250, 246), (20,
 
 
 def band(x: Array, upper: Array, lower: Array) -> tuple[Array, Array]:
-    """Outline x, y (T, 2 K) of what lies between two curves (T, K)."""
+    """Returns the outline x, y (T, 2 K) of the area between two curves (T, K)."""
     x, upper, lower = np.broadcast_arrays(x, upper, lower)
     return np.hstack([x, x[:, ::-1]]), np.hstack([upper, lower[:, ::-1]])
 
@@ -28,7 +28,7 @@ def line(x: Array, y: Array, half_width: Any) -> tuple[Array, Array]:
 
 
 def fixed(points: Array, size: int) -> Array:
-    """Face units to canvas pixels in OpenCV's fixed point."""
+    """Converts face units to canvas pixels in OpenCV's fixed point."""
     return np.round(((points / SPAN + 0.5) * size * FINE - 0.5) * (1 << SHIFT)).astype(np.int32, order="C")
 
 
@@ -38,14 +38,14 @@ def mix(one: Colour, other: Colour, share: float) -> Colour:
 
 
 def oval(x: float, y: float, rx: float, ry: float, squareness: float = 1.0) -> Array:
-    """Ellipse (40, 2); a squareness above 1 takes it towards a rectangle."""
+    """Returns an ellipse (40, 2); a squareness above 1 takes it towards a rectangle."""
     angle = np.linspace(0, 2 * np.pi, 40)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     return np.sign(ring) * np.abs(ring) ** (1 / squareness) * (rx, ry) + (x, y)
 
 
 def curve(*half: tuple[float, float]) -> Array:
-    """Closed smooth outline (8 K, 2), symmetric, through the knots of its right half (Catmull-Rom)."""
+    """Returns a closed smooth outline (8 K, 2), symmetric, through the knots of its right half (Catmull-Rom)."""
     p = np.array([*half, *((-x, y) for x, y in half[::-1] if x)], float)
     before, after, beyond = np.roll(p, 1, axis=0), np.roll(p, -1, axis=0), np.roll(p, -2, axis=0)
     t = np.linspace(0, 1, 8, endpoint=False)[:, None, None]
@@ -60,7 +60,7 @@ class Canvas:
         self.size, self.rgba = size, np.full((size * FINE, size * FINE, 4), (*colour, 0), np.float32)
 
     def paint(self, outline: Array, colour: Colour, *, soft: float = 0, share: float = 1, within: Any = None) -> Array:
-        """Fills an outline, its edge softened over `soft` face units, and gives the coverage (canvas, canvas, 1)."""
+        """Fills an outline, its edge softened over `soft` face units, and returns the coverage (canvas, canvas, 1)."""
         mask = np.zeros(self.rgba.shape[:2], np.uint8)
         cv2.fillPoly(mask, [fixed(outline, self.size)], 255, cv2.LINE_AA, SHIFT)
         if soft:

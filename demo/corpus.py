@@ -22,7 +22,7 @@ from .voice import SAMPLING_RATE_HZ, speak
 
 @dataclass(frozen=True)
 class DrawnClip:
-    """One written clip and the truth behind it.
+    """One written clip and its synthetic ground truth.
 
     `stage` (T,) indexes STAGES, `times_s` (T,) float64 is k / fps, `va` (T, 2) float32 is the latent valence and
     arousal in [-1, 1], also where the label file says "not annotated".
@@ -48,9 +48,9 @@ def draw_corpus(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> list[DrawnClip]:
-    """Write clips, labels, stages and a manifest under `out`; `progress` hears how many clips are done.
+    """Writes clips, labels, stages and a manifest under `out`; `progress` is called with the number of clips done.
 
-    `media/<name>.mp4` is H.264 and AAC, `labels/<name>.txt` is in Aff-Wild2's form (-5 = not annotated). The same
+    `media/<name>.mp4` is H.264 and AAC, `labels/<name>.txt` is in Aff-Wild2's format (-5 = not annotated). The same
     arguments give the same clips. Raises InputError for impossible sizes, and where PyAV has no H.264 encoder.
     """
     if min(num_clips, num_subjects, fps, seconds * fps / 2) < 1:
@@ -79,7 +79,7 @@ def draw_corpus(
 
 
 def h264_encoder() -> str:
-    """Name of an H.264 encoder in this PyAV; InputError where it has none."""
+    """Returns the name of an H.264 encoder of this PyAV; InputError where it has none."""
     for name in ("libx264", "libopenh264"):
         if name in av.codecs_available:
             return name
@@ -87,7 +87,7 @@ def h264_encoder() -> str:
 
 
 def _write_media(path: Path, frames: Iterator[Array], sound: Array, fps: int, encoder: str) -> None:
-    """H.264 (yuv420p) and AAC (mono, 16 kHz) in an mp4; frame k is shown at k / fps."""
+    """Writes H.264 (yuv420p) and AAC (mono, 16 kHz) in an mp4; frame k is shown at k / fps."""
     first = next(frames)
     with av.open(str(path), "w") as container:
         video: Any = container.add_stream(
@@ -111,7 +111,7 @@ def _write_media(path: Path, frames: Iterator[Array], sound: Array, fps: int, en
 
 
 def _write_labels(path: Path, va: Array, fps: int, rng: np.random.Generator) -> None:
-    """Header and one row a frame; up to two runs of 0.2-0.8 s are -5, not annotated."""
+    """Writes a header and one row per frame; up to two runs of 0.2-0.8 s are -5, not annotated."""
     rows = [f"{valence:.4f},{arousal:.4f}" for valence, arousal in va]
     for start in rng.integers(len(rows), size=2):
         length = min(int(rng.uniform(0.2, 0.8) * fps), len(rows) - start)
@@ -120,7 +120,7 @@ def _write_labels(path: Path, va: Array, fps: int, rng: np.random.Generator) -> 
 
 
 def _write_tables(out: Path, clips: list[DrawnClip], fps: int) -> None:
-    """stages.csv, the runs of each clip's stages, and manifest.csv."""
+    """Writes stages.csv, the runs of each clip's stages, and manifest.csv."""
     with (out / "stages.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["clip", "start_s", "end_s", "stage"])

@@ -56,7 +56,7 @@ def _lay(frame: Array, sprite: Array, x: float, y: float, roll_deg: float, scale
 
 
 def _features(subject: Subject, script: Script, yaw: Array, pitch: Array) -> list[tuple[Array, Colour]]:
-    """All that moves in the face, back to front: outlines (T, K, 2) to fill, and their colours."""
+    """Returns the moving parts of the face, back to front: outlines (T, K, 2) to fill, and their colours."""
     layers: list[tuple[Array, Colour]] = []
 
     def add(x: Array, y: Array, colour: Colour) -> None:

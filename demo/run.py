@@ -1,4 +1,4 @@
-"""`sage-va demo`: draws talking faces whose stages are planted, and runs the public commands on them."""
+"""The demo: draws talking faces with synthetic ground truth and runs the public commands on them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ AUDIO = {
     "decoder_ffn_dim": 64, "num_mel_bins": 80, "vocab_size": 64, "pad_token_id": 0, "bos_token_id": 1,
     "eos_token_id": 2, "decoder_start_token_id": 1, "init_std": 0.05,
 }  # fmt: skip
-LISTENING = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "sampling_rate": 16000,
-             "hop_length": 160, "chunk_length": 30, "n_fft": 400, "return_attention_mask": False}  # fmt: skip
+FEATURES = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "sampling_rate": 16000,
+            "hop_length": 160, "chunk_length": 30, "n_fft": 400, "return_attention_mask": False}  # fmt: skip
 CONFIG = """\
 data: {window_steps: 200, hop_steps: 100}
 split: {by: clip, fractions: [0.6, 0.2, 0.2]}
@@ -40,7 +40,8 @@ train: {epochs: 14, batch_size: 8, learning_rate: 3.0e-3, weight_decay: 0.05, cr
 def run_demo(out: Path, run_command: Callable[..., None], *, num_clips: int, seconds: float, seed: int) -> None:
     """Draws, extracts, verifies, trains `sage` and `concat`, scores, predicts and draws pictures into `out`.
 
-    The encoders are small and have random weights: the demo shows that the road works, not how well affect can be read.
+    The encoders are small and have random weights: the demo shows that the commands work together, not how well they
+    estimate affect.
 
     Args:
         out: a new folder.
@@ -75,22 +76,22 @@ def run_demo(out: Path, run_command: Callable[..., None], *, num_clips: int, sec
 def _write_audio_encoder(folder: Path) -> str:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(AUDIO, indent=2), encoding="utf-8")
-    (folder / "preprocessor_config.json").write_text(json.dumps(LISTENING, indent=2), encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text(json.dumps(FEATURES, indent=2), encoding="utf-8")
     return str(folder)
 
 
 def draw_pictures(out: Path, clips: list[DrawnClip]) -> None:
-    """A picture for each held-out clip, and the mean reliability of each stream in each planted stage as a table."""
+    """Draws a picture of each held-out clip, and prints the mean weight of each stream in each drawn stage."""
     sage, concat = load_run(out / "runs" / "sage"), load_run(out / "runs" / "concat")
     corpus = load_part(sage, open_store(sage.cache), Path(sage.labels), "test")
     places = range(len(corpus.clips))
-    trusted = predict(sage.model, corpus, places, sage.config.data)
+    predictions = predict(sage.model, corpus, places, sage.config.data)
     others = predict(concat.model, corpus, places, concat.config.data)
     spans = _read_stages(out / "stages.csv")
     pictures = out / "pictures"
     pictures.mkdir(exist_ok=True)
     labels = [stream.label for stream in sage.streams]
-    for prediction, other, truth in zip(trusted, others, corpus.truths, strict=True):
+    for prediction, other, truth in zip(predictions, others, corpus.truths, strict=True):
         name = Path(prediction.clip_id).stem
         plot_clip(
             pictures / f"{name}.png",
@@ -102,7 +103,7 @@ def draw_pictures(out: Path, clips: list[DrawnClip]) -> None:
             spans=spans[name],
             title=f"{prediction.clip_id}: drawn face and voice, untrained encoders (random weights)",
         )
-    click.echo(_stage_table(sage, trusted, spans))
+    click.echo(_stage_table(sage, predictions, spans))
 
 
 def _read_stages(path: Path) -> dict[str, list[tuple[float, float, str]]]:
@@ -114,15 +115,15 @@ def _read_stages(path: Path) -> dict[str, list[tuple[float, float, str]]]:
 
 
 def _stage_table(run: Run, predictions: list[Prediction], spans: dict[str, list[tuple[float, float, str]]]) -> str:
-    found: dict[str, list[np.ndarray]] = defaultdict(list)
+    weights: dict[str, list[np.ndarray]] = defaultdict(list)
     for prediction in predictions:
         assert prediction.weights is not None
         for start, end, stage in spans[Path(prediction.clip_id).stem]:
             inside = (prediction.times_s >= start) & (prediction.times_s < end)
-            found[stage].append(prediction.weights[inside])
+            weights[stage].append(prediction.weights[inside])
     labels = [stream.label for stream in run.streams]
-    lines = ["\nWeight of each stream in the planted stages of the held-out clips (untrained encoders, random weights)",
+    lines = ["\nWeight of each stream in the drawn stages of the held-out clips (untrained encoders, random weights)",
              f"  {'stage':<12}" + "".join(f"{label:>10}" for label in labels)]  # fmt: skip
-    for stage, parts in sorted(found.items()):
+    for stage, parts in sorted(weights.items()):
         lines.append(f"  {stage:<12}" + "".join(f"{share:10.2f}" for share in np.concatenate(parts).mean(axis=0)))
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The script of a drawn clip: who is drawn, and what happens when."""
+"""The script of a drawn clip: the person who is drawn, and the course of events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BOTH, FACE_HIDDEN, FACE_AWAY, SILENCE, NOISE = range(len(STAGES))
 Array = np.ndarray[Any, Any]
 Colour = tuple[float, ...]
 
-CONTROL_HZ = 50  # how often the voice is told what to do
+CONTROL_HZ = 50  # rate at which the voice is controlled
 # fmt: off
 _VOWELS_HZ = np.array([(640, 1250, 2480), (420, 1750, 2700), (430, 1200, 2400), (530, 1600, 2500), (500, 1400, 2500)])
 _LOOKS = (  # skin, hair, iris, shirt, backdrop; hairstyle; jaw, pitch_hz, tract
@@ -46,7 +46,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Script:
-    """The course of one clip: T video frames, and C control steps of the voice, 50 a second.
+    """The course of one clip: T video frames, and C control steps of the voice, 50 per second.
 
     `va` (T, 2) latent; `stage` (T,); `pose` (T, 5) slow drift of x, y, roll, yaw, pitch and `fidget` (T, 5) its
     restless part, both about [-1, 1]; `gaze` (T, 2); `blink` (T,), 1 = shut; `syllable` (C,) loudness, 0-1;
@@ -66,7 +66,7 @@ class Script:
 
 
 def cast(number: int, seed: int = 0) -> Subject:
-    """The `number`-th person: six looks made by hand; the seventh has the first's face and the second's hair."""
+    """Returns person `number`: six looks made by hand; the seventh has the first's face and the second's hair."""
     skin, _, iris, shirt, backdrop, _, *build = _LOOKS[number % len(_LOOKS)]
     _, hair, _, _, _, hairstyle, *_ = _LOOKS[(number + number // len(_LOOKS)) % len(_LOOKS)]
     jaw, pitch_hz, tract = build * np.random.default_rng([seed, number, 7]).uniform(0.98, 1.02, 3)
@@ -74,7 +74,7 @@ def cast(number: int, seed: int = 0) -> Subject:
 
 
 def write_script(rng: np.random.Generator, *, seconds: float, fps: int) -> Script:
-    """Draw one clip's course of events from `rng`."""
+    """Draws the course of one clip from `rng`."""
     num_frames, num_steps = round(seconds * fps), int(np.ceil(seconds * CONTROL_HZ))
     times_s, steps_s = np.arange(num_frames) / fps, np.arange(num_steps) / CONTROL_HZ
 
@@ -103,7 +103,7 @@ def write_script(rng: np.random.Generator, *, seconds: float, fps: int) -> Scrip
 
 
 def smooth_noise(rng: np.random.Generator, num: int, rate_hz: float, swing_s: float) -> Array:
-    """Smooth noise (num,) of unit variance that crosses zero about every `swing_s` seconds."""
+    """Returns smooth noise (num,) of unit variance that crosses zero about every `swing_s` seconds."""
     padded = 1 << int(num + 6 * swing_s * rate_hz).bit_length()
     spectrum = np.fft.rfft(rng.standard_normal(padded))
     noise = np.fft.irfft(spectrum * np.exp(-((np.fft.rfftfreq(padded, 1 / rate_hz) * swing_s) ** 2)), padded)
@@ -117,7 +117,7 @@ def smoothed(track: Array, width: int) -> Array:
 
 
 def _stages(rng: np.random.Generator, num_frames: int, fps: int) -> Array:
-    """Stage of each frame (T,): runs of 2-6 s, about 45 % "both", the other four by turns."""
+    """Returns the stage of each frame (T,): runs of 2-6 s, about 45 % "both", the other four by turns."""
     others, broken = cycle(rng.permutation(np.arange(1, len(STAGES)))), rng.random() < 0.55
     runs: list[int] = []
     while (left := num_frames - len(runs)) > 0:

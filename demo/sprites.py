@@ -40,7 +40,7 @@ _HAIRSTYLES = {  # outline behind the face, fringe before it
 
 @lru_cache(maxsize=8)
 def paint_sprites(subject: Subject, size: int) -> tuple[Array, list[Array], Array, Array]:
-    """RGBA, uint8: the room (size, size, 4); canvases of the face from gloomy to rosy, the head's back, a book."""
+    """Returns RGBA, uint8: the room (size, size, 4); canvases of the face, gloomy to rosy, the head's back, a book."""
     gloomy, plain, rosy = (_paint_face(subject, size, mood) for mood in (-1, 0, 1))
     faces = [cv2.addWeighted(gloomy, 1 - share, plain, share, 0) for share in np.linspace(0, 1, 16)]
     faces += [cv2.addWeighted(plain, 1 - share, rosy, share, 0) for share in np.linspace(0, 1, 16)[1:]]

@@ -1,4 +1,4 @@
-"""The drawn voice: sound whose pitch, loudness and timbre follow valence and arousal."""
+"""The drawn voice: a waveform whose pitch, loudness and timbre follow valence and arousal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VOICE_DB, _NOISE_DB, _ROOM_DB = -30.0, -13.0, -50.0
 
 
 def speak(subject: Subject, script: Script) -> Array:
-    """The sound (N,), float32 in [-1, 1] at 16 kHz.
+    """Returns the waveform (N,), float32 in [-1, 1] at 16 kHz.
 
     Arousal sets pitch, loudness, pace and breath, valence the brightness of the timbre and the lilt.
     """
@@ -41,7 +41,7 @@ def _amplitude(decibels: Any) -> Any:
 
 
 def _breathing_pulses(rng: np.random.Generator, pitch_hz: Array, breath: Array) -> Array:
-    """Sound of the glottis (N,): the slope of Rosenberg's airflow pulses, and noise."""
+    """Returns the waveform of the glottis (N,): the slope of Rosenberg's airflow pulses, and noise."""
     num_samples = len(pitch_hz) * SAMPLING_RATE_HZ // CONTROL_HZ
     at = np.arange(num_samples) * CONTROL_HZ / SAMPLING_RATE_HZ
     phase = np.cumsum(np.interp(at, np.arange(len(pitch_hz)), pitch_hz)) / SAMPLING_RATE_HZ % 1.0
@@ -51,7 +51,7 @@ def _breathing_pulses(rng: np.random.Generator, pitch_hz: Array, breath: Array) 
 
 
 def _tract(formants_hz: Array, valence: Array) -> Array:
-    """Response (C, 513) of the vocal tract: a smile shortens it and tilts the spectrum up by 6 dB an octave."""
+    """Returns the response (C, 513) of the vocal tract: a smile shortens it and lifts it by 6 dB per octave."""
     hz = np.fft.rfftfreq(1024, 1 / SAMPLING_RATE_HZ)[None]
     tilt = (np.maximum(hz, 100.0) / 600.0) ** (0.5 + 1.0 * valence[:, None])
     response = tilt.astype(complex)
@@ -62,7 +62,7 @@ def _tract(formants_hz: Array, valence: Array) -> Array:
 
 
 def _resonate(source: Array, response: Array, level: Array) -> Array:
-    """Filter a source (N,) by one response and to one loudness (rms) a control step: overlap and add."""
+    """Filters a source (N,) by one response and to one loudness (rms) per control step: overlap and add."""
     hop = SAMPLING_RATE_HZ // CONTROL_HZ
     pieces = np.lib.stride_tricks.sliding_window_view(np.pad(source, hop), 2 * hop)[::hop][: len(level)]
     pieces = np.fft.irfft(np.fft.rfft(pieces * np.hanning(2 * hop), 1024) * response, 1024)
@@ -75,7 +75,7 @@ def _resonate(source: Array, response: Array, level: Array) -> Array:
 
 
 def _pink(rng: np.random.Generator, num_samples: int) -> Array:
-    """Noise (num_samples,) of unit rms that falls by 3 dB an octave."""
+    """Returns noise (num_samples,) of unit rms that falls by 3 dB per octave."""
     spectrum = np.fft.rfft(rng.standard_normal(num_samples)) / np.sqrt(np.arange(num_samples // 2 + 1) + 20.0)
     noise = np.fft.irfft(spectrum, num_samples)
     return noise / noise.std()
