@@ -1,4 +1,4 @@
-"""What all tests share: Hypothesis profile, and the skips for material or hardware that a machine lacks."""
+"""Settings for all tests: the Hypothesis profile, and the skips for material or hardware that a machine lacks."""
 
 import atexit
 import os

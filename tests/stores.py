@@ -51,12 +51,12 @@ def problems(store: Store) -> list[tuple[str, str, str]]:
 
 def tree(path: Path) -> dict[str, bytes]:
     """Every file of a cache but the journal, and every folder."""
-    found = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.name != "journal.jsonl"}
-    return {name: b"" if place.is_dir() else place.read_bytes() for name, place in found.items()}
+    files = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.name != "journal.jsonl"}
+    return {name: b"" if place.is_dir() else place.read_bytes() for name, place in files.items()}
 
 
 def flips(whole: bytes, every: int = 1, bits: int = 1) -> Iterator[bytes]:
-    """The same bytes with one of them changed, for each of them: by one bit, another one each time, or by `bits`."""
+    """Copies of the bytes, each with one byte changed: by one bit, another one each time, or by `bits`."""
     for k in range(0, len(whole), every):
         for bit in range(k // every, k // every + bits):
             yield whole[:k] + bytes([whole[k] ^ 1 << bit % 8]) + whole[k + 1 :]
@@ -77,7 +77,7 @@ def tracks(draw: st.DrawFn) -> Track:
 
 
 class StoreContract:
-    """What every store keeps; a subclass says how one is opened."""
+    """The contract of every store; a subclass opens one."""
 
     @pytest.fixture(autouse=True)
     def _no_waiting_for_the_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,13 +214,13 @@ class StoreContract:
 
     def test_a_clip_is_what_its_streams_say(self, store: Store) -> None:
         clock = FrameClock(Fraction(1, 1000), np.array([0, 33, 67, 100]))
-        seen = Clip("a", "ann", 1.5, clock, {"path": "a.mp4", "bytes": 3, "sha256": SHA})
-        put(store, "a", clip=seen)
+        clip = Clip("a", "ann", 1.5, clock, {"path": "a.mp4", "bytes": 3, "sha256": SHA})
+        put(store, "a", clip=clip)
         put(store, "a", "audio", clip=Clip("a", duration_s=1.4))
-        found = store.clip("a")
-        assert found == seen
-        assert found.clock is not None
-        assert np.array_equal(found.clock.times_s, clock.times_s)
+        restored = store.clip("a")
+        assert restored == clip
+        assert restored.clock is not None
+        assert np.array_equal(restored.clock.times_s, clock.times_s)
         with pytest.raises(InputError, match=r"b: expected a clip of .*, got none of that name\. See `cache ls`"):
             store.clip("b")
 

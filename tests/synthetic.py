@@ -1,4 +1,4 @@
-"""A small cache with planted truth, made through the store API: latent valence-arousal in noisy linear streams."""
+"""A small cache with synthetic ground truth: latent valence-arousal in noisy linear streams, through the store API."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def tiny(**sections: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a stream is made: its rate, width, noise, share of steps that are masked, and whether it only memorises.
+    """The recipe of a stream: its rate, width, noise, share of steps that are masked, and whether it only memorises.
 
-    A stream that memorises holds a code of its clip and valence-arousal with a sign drawn for that clip: whoever has
-    seen the clip can know the sign, nobody else can.
+    A stream that memorises holds a code of its clip and valence-arousal with a sign drawn for that clip: a model
+    trained on the clip can learn the sign, no other can.
     """
 
     hz: float = 25.0
@@ -59,7 +59,7 @@ def latent(rng: np.random.Generator, seconds: float) -> tuple[np.ndarray, np.nda
 
 
 def fingerprint_of(name: str, weights: str = "trained") -> dict[str, Any]:
-    """What stands for an encoder here."""
+    """A stand-in for an encoder."""
     return {"encoder": {"name": name, "weights": weights}}
 
 
@@ -101,16 +101,16 @@ def make_cache(
 
 def _track(rng: np.random.Generator, kind: Kind, times: np.ndarray, va: np.ndarray, mixing: np.ndarray) -> Track:
     at = (np.arange(int(times[-1] * kind.hz)) + 0.5) / kind.hz
-    seen = np.column_stack([np.interp(at, times, va[:, d]) for d in range(2)])
+    latents = np.column_stack([np.interp(at, times, va[:, d]) for d in range(2)])
     mask = np.ones(len(at), bool)
     width = round(kind.masked * len(at))
     start = rng.integers(len(at) - width + 1)
     mask[start : start + width] = False
     if kind.memorises:
         code = np.repeat(rng.standard_normal((1, kind.dim - 2)), len(at), axis=0)
-        values = np.column_stack([code, seen * rng.choice([-1, 1])])
+        values = np.column_stack([code, latents * rng.choice([-1, 1])])
     else:
-        values = seen @ mixing + kind.noise * rng.standard_normal((len(at), kind.dim))
+        values = latents @ mixing + kind.noise * rng.standard_normal((len(at), kind.dim))
     level = {"score": ("1", rng.random(len(at)))} if kind.quality else None
     return Track.of(values.astype(kind.dtype), at.astype(np.float64), mask, level)
 
@@ -127,28 +127,28 @@ def write_labels(path: Path, times: np.ndarray, va: np.ndarray, hz: float) -> No
 
 def streams_of(dims: Sequence[int] = (8, 6), qualities: Sequence[int] = (1, 0)) -> list[Stream]:
     """Stream descriptions without a cache: visual, audio, then further visual ones."""
-    found = []
+    streams = []
     for m, (dim, num) in enumerate(zip(dims, qualities, strict=True)):
         modality = "audio" if m == 1 else "visual"
         names = tuple(f"q{i}" for i in range(num))
-        found.append(Stream(f"{modality}/s{m}-00000000", f"s{m}", modality, dim, names, {}))
-    return found
+        streams.append(Stream(f"{modality}/s{m}-00000000", f"s{m}", modality, dim, names, {}))
+    return streams
 
 
 def random_windows(
     streams: Sequence[Stream], num_windows: int = 3, length: int = 20, *, seed: int = 0, valid: float = 0.8
 ) -> Windows:
     """Windows of random features, masks and labels, all inside their clips."""
-    made = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     shape = (num_windows, length)
-    mask = torch.rand(*shape, len(streams), generator=made) < valid
+    mask = torch.rand(*shape, len(streams), generator=generator) < valid
     return Windows(
-        [torch.randn(*shape, s.dim, generator=made) for s in streams],
-        [torch.randn(*shape, len(s.quality_names), generator=made) for s in streams],
+        [torch.randn(*shape, s.dim, generator=generator) for s in streams],
+        [torch.randn(*shape, len(s.quality_names), generator=generator) for s in streams],
         mask,
         torch.ones(shape, dtype=torch.bool),
-        torch.rand(*shape, 2, generator=made) * 2 - 1,
-        torch.rand(shape, generator=made) < 0.9,
+        torch.rand(*shape, 2, generator=generator) * 2 - 1,
+        torch.rand(shape, generator=generator) < 0.9,
         torch.arange(num_windows * length).reshape(shape),
     )
 

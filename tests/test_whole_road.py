@@ -72,13 +72,13 @@ def test_a_second_run_computes_nothing(drawn: Path, trained: Path) -> None:
 def test_a_bad_file_is_named_and_the_others_are_done(drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no film")
     (tmp_path / "good.mp4").write_bytes(next((drawn / "media").glob("*.mp4")).read_bytes())
-    found = run(
+    result = run(
         "extract", tmp_path, "--out", tmp_path / "c.zarr", "--visual", TINY_CONVNET, "--visual-weights", "random"
     )
-    assert found.exit_code == 1
-    assert "1 clips done, 0 there already, 1 failed" in found.stdout
-    assert "failed: broken.mp4: expected" in found.stdout
-    assert "Traceback" not in found.output
+    assert result.exit_code == 1
+    assert "1 clips done, 0 there already, 1 failed" in result.stdout
+    assert "failed: broken.mp4: expected" in result.stdout
+    assert "Traceback" not in result.output
 
 
 def test_scores_say_that_the_encoder_is_untrained(trained: Path) -> None:
@@ -129,9 +129,9 @@ def test_a_recording_is_decoded_once_for_both_streams(
 
 def test_other_weights_than_the_run_was_trained_with_are_refused(drawn: Path, trained: Path, tmp_path: Path) -> None:
     write_wav2vec2(tmp_path / "other", weights=True, hidden_dropout=0.0, num_hidden_layers=1)
-    found = run("predict", trained, drawn / "manifest.csv", "--audio", tmp_path / "other", "--out", tmp_path / "p")
-    assert found.exit_code == 1
-    assert "that the features were made with, got" in found.output
+    result = run("predict", trained, drawn / "manifest.csv", "--audio", tmp_path / "other", "--out", tmp_path / "p")
+    assert result.exit_code == 1
+    assert "that the features were made with, got" in result.output
 
 
 def test_imported_features_cannot_be_made_from_recordings(drawn: Path, tmp_path: Path) -> None:
@@ -141,10 +141,10 @@ def test_imported_features_cannot_be_made_from_recordings(drawn: Path, tmp_path:
 
 @pytest.mark.slow
 def test_the_demo(tmp_path: Path) -> None:
-    found = run("demo", "--out", tmp_path / "demo", "--clips", 6, "--seconds", 8)
-    assert found.exit_code == 0, found.output
-    assert "24 streams checked" not in found.output
-    assert "12 streams checked, whole" in found.output
-    assert found.output.count("random weights") >= 4
+    result = run("demo", "--out", tmp_path / "demo", "--clips", 6, "--seconds", 8)
+    assert result.exit_code == 0, result.output
+    assert "24 streams checked" not in result.output
+    assert "12 streams checked, whole" in result.output
+    assert result.output.count("random weights") >= 4
     assert list((tmp_path / "demo" / "pictures").glob("*.png"))
     assert run("demo", "--out", tmp_path / "demo").exit_code == 1

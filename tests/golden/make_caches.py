@@ -14,7 +14,7 @@ FINGERPRINTS = {
     "visual": {"modality": "visual", "encoder": {"name": "golden", "weights": "random"}},
     "audio": {"modality": "audio", "encoder": {"name": "golden", "weights": "random"}},
 }
-STREAMS = {modality: stream_name(modality, "golden", found) for modality, found in FINGERPRINTS.items()}
+STREAMS = {modality: stream_name(modality, "golden", fingerprint) for modality, fingerprint in FINGERPRINTS.items()}
 CLIPS = ("one.mp4", "Ordner/zwei ü#left", "x" * 200)
 
 

@@ -1,4 +1,4 @@
-"""What the documents say about the cache format is true: every snippet runs, with plain zarr, h5py and icechunk."""
+"""Every snippet of the page on the cache format runs, with plain zarr, h5py and icechunk."""
 
 import hashlib
 import re
@@ -34,19 +34,19 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
 def test_snippets_run(snippet: str, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(places)
-    found: dict[str, Any] = {}
-    exec(snippet.replace("visual/resnet18-1a2b3c4d", VISUAL_NAME), found)
-    if "frames" not in found:
-        assert found["values"][0] == 1.5
-        assert np.isnan(found["values"][1])
+    names: dict[str, Any] = {}
+    exec(snippet.replace("visual/resnet18-1a2b3c4d", VISUAL_NAME), names)
+    if "frames" not in names:
+        assert names["values"][0] == 1.5
+        assert np.isnan(names["values"][1])
         return
     track = make_track(3)
-    assert np.array_equal(found["values"], track.values, equal_nan=True)
-    assert np.array_equal(found["frames"][:, 0], track.times_s)
-    if "mask" in found:
-        assert np.array_equal(found["times_s"], track.times_s)
-        assert np.array_equal(found["mask"], track.mask)
-        assert np.array_equal(found["quality"], track.quality, equal_nan=True)
+    assert np.array_equal(names["values"], track.values, equal_nan=True)
+    assert np.array_equal(names["frames"][:, 0], track.times_s)
+    if "mask" in names:
+        assert np.array_equal(names["times_s"], track.times_s)
+        assert np.array_equal(names["mask"], track.mask)
+        assert np.array_equal(names["quality"], track.quality, equal_nan=True)
 
 
 def test_the_seal_is_what_the_page_says(places: Path) -> None:
