@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import yaml
-
 from ..store.base import Store
 from ..store.fingerprint import stream_alias
 
@@ -30,6 +28,7 @@ KNOWN_LICENCES = frozenset(
         "cc-by-nc-sa-4.0",
     }
 )
+TAGS = ["sage-va", "zarr", "affective-computing", "valence-arousal", "emotion-recognition", "features"]
 COLUMNS = ("stream", "dimensions", "dtype", "clips", "frames", "hours", "encoder", "fingerprint")
 GATE = (
     "These features derive from data under terms of use. By asking for access you confirm that you have the right to "
@@ -43,26 +42,21 @@ GATE_FIELDS = {
 
 
 def card(store: Store, url: str) -> str:
-    """The text of `README.md` for a cache at an address."""
+    """Returns the text of `README.md` for a cache at an address."""
     root = store.root()
-    header = yaml.safe_dump(_header(root), sort_keys=False, allow_unicode=True, width=1000)
     rows = [_row(store, stream) for stream in store.streams()]
     table = [" | ".join(COLUMNS), " | ".join("---" for _ in COLUMNS), *(" | ".join(map(_cell, row)) for row in rows)]
     lines = "\n".join(f"| {line} |" for line in table)
     name = re.sub(r"[\r\n`]", " ", url)
-    return f"---\n{header}---\n{MARK}\n{_TEXT.format(url=name, table=lines, terms=_terms(root))}"
+    return f"---\n{_header(root)}\n---\n{MARK}\n{_TEXT.format(url=name, table=lines, terms=_terms(root))}"
 
 
-def _header(root: dict[str, Any]) -> dict[str, Any]:
-    tags = ["sage-va", "zarr", "affective-computing", "valence-arousal", "emotion-recognition", "features"]
-    if root["restricted"]:
-        return {
-            **_licence(root["licence"]),
-            "tags": tags,
-            "extra_gated_prompt": GATE,
-            "extra_gated_fields": GATE_FIELDS,
-        }
-    return {**_licence(root["licence"]), "tags": tags}
+def _header(root: dict[str, Any]) -> str:
+    """Returns the YAML that the hub reads."""
+    from huggingface_hub import DatasetCardData  # takes a second, and only pushes to the hub need it
+
+    gate = {"extra_gated_prompt": GATE, "extra_gated_fields": GATE_FIELDS} if root["restricted"] else {}
+    return DatasetCardData(**_licence(root["licence"]), tags=TAGS, **gate).to_yaml()
 
 
 def _licence(licence: str | None) -> dict[str, str]:
