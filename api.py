@@ -25,9 +25,9 @@ from .fusion.evaluation.predict import Prediction, averaged
 from .fusion.evaluation.score import score_run
 from .fusion.export.pretrained import SAGE
 from .fusion.run_folder import SPLIT, fold_runs
-from .fusion.training.fit import Log
 from .fusion.training.labelled import labelled_hours
 from .fusion.training.train import train as train_runs
+from .fusion.training.trainer import Log
 
 if TYPE_CHECKING:
     from .extract.identity import ExtractOptions

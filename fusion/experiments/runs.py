@@ -24,9 +24,9 @@ from ..evaluation.predict import predict
 from ..models.variants import resolve, variant_streams
 from ..run_folder import CONFIG, OF_A_RUN, RESOLVED, SPLIT, fold_runs, load_run, origin_of, start_run, write_json
 from ..training.crossfit import crossfit_config, unseen_errors
-from ..training.fit import Log
 from ..training.labelled import assign_roles, labels_sha256, load_labelled
 from ..training.train import train_one
+from ..training.trainer import Log
 
 SCORE = "score.json"
 

@@ -13,8 +13,8 @@ from ...data.windows.corpus import Corpus
 from ..config import Config, ModelConfig
 from ..evaluation.predict import predict
 from ..models.variants import build_model
-from .fit import Log, fit
 from .labelled import groups_of
+from .trainer import Log, fit
 
 
 def unseen_errors(corpus: Corpus, training: Sequence[int], config: Config, log: Log) -> Tensor:

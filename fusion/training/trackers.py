@@ -24,16 +24,16 @@ End = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a tracker is told of a run when it starts.
+class TrackedRun:
+    """A run as a tracker receives it at the start.
 
-    facts: as of `provenance` and `described`; run_id: under which the tracker knows it already, None if it does not;
-    num_epochs: how many epochs the run has behind it.
+    metadata: as of `provenance` and `described`; run_id: id of the run in the tracker if it is resumed, else None;
+    num_epochs: finished epochs.
     """
 
     out: Path
     config: Config
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     run_id: str | None
     num_epochs: int
 
@@ -51,48 +51,41 @@ class Told:
 
 
 class Tracker(Protocol):
-    """A run as an experiment tracker knows it. Whatever it raises is said, and the training goes on without it.
+    """A run in an experiment tracker. Any exception is logged, and training continues without the tracker.
 
     Args:
-        told: the run; a `run_id` is gone on with.
-
-    `replaces`: epochs that are told again replace those of before; else they are not told again. `settles_s`: how long
-    it takes at most until what it was told outlives this process.
+        run: to be tracked; one with a `run_id` is continued.
     """
 
-    replaces: bool
-    settles_s: float
     run_id: str
 
-    def __init__(self, told: Told) -> None: ...
+    def __init__(self, run: TrackedRun) -> None: ...
 
     def epoch(self, number: int, values: Mapping[str, float]) -> None:
-        """What an epoch came to."""
+        """Adds the numbers of an epoch."""
         ...
 
     def final(self, number: int, values: Mapping[str, float]) -> None:
-        """What the run came to in the end; `number` is its last epoch."""
+        """Adds the final numbers of the run; `number` is its last epoch."""
         ...
 
     def close(self, end: End) -> None:
-        """Nothing follows."""
+        """Ends the run and sends what is left."""
         ...
 
 
 class TensorBoard:
     """Event files in the folder `tensorboard` of the run: `tensorboard --logdir` of it or of any folder above."""
 
-    replaces, settles_s = True, 0.0
-
-    def __init__(self, told: Told) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.run_id = "tensorboard"
-        purge = told.num_epochs if told.run_id else None
-        self.writer = SummaryWriter(str(told.out / self.run_id), purge_step=purge)
-        texts = {"config": told.config.to_yaml(), "facts": json.dumps(told.facts, indent=2, ensure_ascii=False)}
+        purge = run.num_epochs if run.run_id else None
+        self.writer = SummaryWriter(str(run.out / self.run_id), purge_step=purge)
+        texts = {"config": run.config.to_yaml(), "metadata": json.dumps(run.metadata, indent=2, ensure_ascii=False)}
         for name, text in texts.items():
-            self.writer.add_text(name, f"```\n{text}\n```", told.num_epochs)
+            self.writer.add_text(name, f"```\n{text}\n```", run.num_epochs)
         self.writer.flush()
 
     def epoch(self, number: int, values: Mapping[str, float]) -> None:
@@ -109,24 +102,22 @@ class TensorBoard:
 class Wandb:
     """A run of Weights & Biases, with its files in the run's folder; a step there is an epoch.
 
-    The project is sage-va; WANDB_PROJECT, WANDB_MODE, WANDB_DIR and the others of W&B say otherwise.
+    The project is sage-va unless WANDB_PROJECT names another; all environment variables of W&B are respected.
     """
 
-    replaces, settles_s = False, 30.0
-
-    def __init__(self, told: Told) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         import wandb
 
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            dir=os.environ.get("WANDB_DIR", str(told.out)),
-            name=told.name,
-            group=told.group,
-            id=told.run_id,
-            resume="allow" if told.run_id else None,
-            config={**told.config.model_dump(mode="json"), "facts": dict(told.facts)},
-            tags=["random weights"] if told.facts.get("random_weights") else None,
-            allow_val_change=True,  # a run may be gone on with from another commit
+            dir=os.environ.get("WANDB_DIR", str(run.out)),
+            name=run.name,
+            group=run.group,
+            id=run.run_id,
+            resume="allow" if run.run_id else None,
+            config={**run.config.model_dump(mode="json"), "metadata": dict(run.metadata)},
+            tags=["random weights"] if run.metadata.get("random_weights") else None,
+            allow_val_change=True,  # a run may be resumed from another commit
             reinit="create_new",  # leaves a run of the user's own alone
             settings=wandb.Settings(
                 finish_timeout=FINISH_S,
@@ -149,29 +140,27 @@ class Wandb:
 class MLflow:
     """A run of MLflow, in the store that MLFLOW_TRACKING_URI names, else MLflow's default, `mlflow.db` where one is.
 
-    The experiment is sage-va, or MLFLOW_EXPERIMENT_NAME. The client is asked, not the module: its "active run" is the
-    user's own.
+    The experiment is sage-va, or MLFLOW_EXPERIMENT_NAME. All calls go through a client: the "active run" of the module
+    belongs to the user.
     """
 
-    replaces, settles_s = False, 0.0
-
-    def __init__(self, told: Told) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param, RunTag
 
         self.client = MlflowClient()
-        self.run_id = told.run_id or self._new(told.name)
+        self.run_id = run.run_id or self._new(run.name)
         self.client.update_run(self.run_id, status="RUNNING")
-        params = [Param(key, str(value)) for key, value in told.config.flat().items()]
-        tags = [RunTag(key, value) for key, value in _tags(told).items()]
-        for start in range(0, max(len(params), len(tags)), 100):  # as many as it takes at once
+        params = [Param(key, str(value)) for key, value in run.config.flat().items()]
+        tags = [RunTag(key, value) for key, value in _tags(run).items()]
+        for start in range(0, max(len(params), len(tags)), 100):  # MLflow's limit
             part = slice(start, start + 100)
             self.client.log_batch(self.run_id, params=params[part], tags=tags[part], synchronous=True)
 
     def _new(self, name: str) -> str:
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-        found = self.client.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else self.client.create_experiment(experiment)
+        known = self.client.get_experiment_by_name(experiment)
+        experiment_id = known.experiment_id if known else self.client.create_experiment(experiment)
         return self.client.create_run(experiment_id, run_name=name).info.run_id
 
     def epoch(self, number: int, values: Mapping[str, float]) -> None:
@@ -187,41 +176,41 @@ class MLflow:
         self.client.set_terminated(self.run_id, end)
 
 
-def _tags(told: Told) -> dict[str, str]:
-    """Facts as MLflow keeps them; the commit under the name that its pages show."""
-    facts = dict(told.facts)
-    commit = (facts.get("git") or {}).get("commit")
-    known = {"group": told.group, "mlflow.source.git.commit": commit}
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+def _tags(run: TrackedRun) -> dict[str, str]:
+    """Returns the metadata as MLflow's tags; the commit has the name that its pages show."""
+    metadata = dict(run.metadata)
+    commit = (metadata.get("git") or {}).get("commit")
+    known = {"group": run.group, "mlflow.source.git.commit": commit}
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     return {key: value for key, value in known.items() if value} | texts
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A tracker that there is: its class, the package it needs, and what to look at if it does not start."""
+class TrackerKind:
+    """A tracker by name: its class, the package that it needs, and the advice if it does not start."""
 
     tracker: type[Tracker]
     package: str
     todo: str
 
 
-KINDS = {
-    "tensorboard": Kind(TensorBoard, "tensorboard", "Check that the folder of the run can be written."),
-    "wandb": Kind(Wandb, "wandb", "Run `wandb login`, or set WANDB_MODE=offline."),
-    "mlflow": Kind(MLflow, "mlflow", "Check MLFLOW_TRACKING_URI, and that the store it names still holds this run."),
+TRACKER_KINDS = {
+    "tensorboard": TrackerKind(TensorBoard, "tensorboard", "Check that the folder of the run is writable."),
+    "wandb": TrackerKind(Wandb, "wandb", "Run `wandb login`, or set WANDB_MODE=offline."),
+    "mlflow": TrackerKind(MLflow, "mlflow", "Check MLFLOW_TRACKING_URI, and that the store still holds this run."),
 }
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuses trackers that do not exist or are not installed.
+    """Checks that trackers exist and are installed.
 
     Raises:
-        InputError: if so.
+        InputError: if not.
     """
     for name in names:
-        if name not in KINDS:
-            raise InputError(f"--track {name}", expected=", ".join(KINDS), got=name, todo="Choose from these.")
-        package = KINDS[name].package
+        if name not in TRACKER_KINDS:
+            raise InputError(f"--track {name}", expected=", ".join(TRACKER_KINDS), got=name, todo="Choose from these.")
+        package = TRACKER_KINDS[name].package
         if importlib.util.find_spec(package) is None:
             todo = 'Install it: pip install "sage-va[track]".'
             raise InputError(f"--track {name}", expected=f"the package {package}", got="none", todo=todo)

@@ -30,13 +30,12 @@ from ..models.variants import build_model, resolve
 from ..provenance import described, provenance
 from ..run_folder import CONFIG, ERRORS, LAST, SPLIT, begun, check_new, finish_run, origin_of, start_run
 from .crossfit import crossfit_folds, unseen_errors
-from .fit import Log, fit
 from .labelled import Labelled, assign_roles, labels_sha256, load_labelled, settle_split, summarise_split
 from .losses import typical_error
-from .metrics_log import open_record
+from .metrics_log import open_metrics_log
 from .resume_state import StateFile
 from .trackers import check_trackers
-from .trainer import settled
+from .trainer import Log, fit, settled
 
 
 def train(
@@ -152,7 +151,7 @@ def train_one(
     training, validation = (_counted(corpus, roles, role) for role in ("train", "val"))
     file = StateFile(out / LAST, learnt_of, stop=stop)
     recording = (
-        open_record(track, out, config, told, file.num_epochs, log) if is_main() else contextlib.nullcontext(log)
+        open_metrics_log(track, out, config, told, file.num_epochs, log) if is_main() else contextlib.nullcontext(log)
     )
     with recording as record, _deterministic(config.train.deterministic):
         torch.manual_seed(config.seed)

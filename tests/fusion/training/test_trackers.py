@@ -17,10 +17,9 @@ from sage_va.data.windows.corpus import Stream
 from sage_va.fusion.config import Config, check_config
 from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.provenance import described, git_state, provenance
-from sage_va.fusion.training import trackers
-from sage_va.fusion.training.fit import fit
-from sage_va.fusion.training.metrics_log import open_record
-from sage_va.fusion.training.trackers import End, Kind, Told, check_trackers
+from sage_va.fusion.training.metrics_log import open_metrics_log
+from sage_va.fusion.training.trackers import TRACKER_KINDS, End, TrackedRun, TrackerKind, check_trackers
+from sage_va.fusion.training.trainer import fit
 from sage_va.tests.synthetic import random_corpus, streams_of, tiny
 
 NAN = float("nan")
@@ -65,7 +64,7 @@ def course(
     """Writes down epochs as a training would."""
     out.mkdir(parents=True, exist_ok=True)
     log = Heard()
-    with open_record(names, out, config or Config(), FACTS, resume, log) as record:
+    with open_metrics_log(names, out, config or Config(), FACTS, resume, log) as record:
         for number in numbers:
             record(epoch(number, 0.5 if number >= 2 else NAN))
         if done:
@@ -78,7 +77,7 @@ def killed(out: Path, names: list[str], numbers: range, *, valence: float = -0.5
     out.mkdir(parents=True, exist_ok=True)
 
     def session() -> None:
-        with open_record(names, out, config or Config(), FACTS, 0, Heard()) as record:
+        with open_metrics_log(names, out, config or Config(), FACTS, 0, Heard()) as record:
             for number in numbers:
                 record(epoch(number, valence))
             raise KeyboardInterrupt
@@ -130,7 +129,7 @@ def test_the_files_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_term_that_comes_later_gets_a_column(tmp_path: Path) -> None:
-    with open_record([], tmp_path, Config(), FACTS, 0, Heard()) as record:
+    with open_metrics_log([], tmp_path, Config(), FACTS, 0, Heard()) as record:
         record(epoch(0))
         record({**epoch(1), "loss": {"loss": 0.5, "late": 0.25}})
     assert [row["loss/late"] for row in table(tmp_path)] == ["", "0.25"]
@@ -151,7 +150,7 @@ def test_a_training_is_written_down(tmp_path: Path) -> None:
     streams = streams_of()
     corpus = random_corpus(streams, [80, 80, 80])
     torch.manual_seed(0)
-    with open_record(["tensorboard"], tmp_path, config, FACTS, 0, Heard()) as record:
+    with open_metrics_log(["tensorboard"], tmp_path, config, FACTS, 0, Heard()) as record:
         fit(build_model(streams, config.model), corpus, [0, 1], [2], config, log=record)
     rows, points = table(tmp_path), scalars(tmp_path)
     assert len(rows) == 2
@@ -178,7 +177,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert found["loss/loss"] == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
     assert found["final/val/arousal"] == [(2, 0.25)]
     assert not {"val/mean", "final/val/mean", "epoch"} & set(found)  # never a number
-    (text,) = events_of(tmp_path).Tensors("facts/text_summary")
+    (text,) = events_of(tmp_path).Tensors("metadata/text_summary")
     assert "0123abcd" in text.tensor_proto.string_val[0].decode()
     assert '"weights": "random"' in text.tensor_proto.string_val[0].decode()
     (text,) = events_of(tmp_path).Tensors("config/text_summary")
@@ -192,10 +191,11 @@ def test_tensorboard_goes_on(tmp_path: Path) -> None:
     assert found == [(0, -0.5), (1, -0.5), (2, 0.5), (3, 0.5), (4, 0.5)]  # two were told again, and replaced
 
 
-def test_a_tracker_that_joins_later_is_told_all(tmp_path: Path) -> None:
+def test_a_tracker_that_joins_later_begins_there(tmp_path: Path) -> None:
     killed(tmp_path, [], range(4))
     course(tmp_path, ["tensorboard"], range(2, 4), resume=2)
-    assert scalars(tmp_path)["val/valence"] == [(0, -0.5), (1, -0.5), (2, 0.5), (3, 0.5)]
+    assert scalars(tmp_path)["val/valence"] == [(2, 0.5), (3, 0.5)]
+    assert len(lines(tmp_path)) == 4  # the files of the run hold all
 
 
 def offline_run(folder: Path) -> list[dict[str, Any]]:
@@ -223,16 +223,16 @@ def test_wandb(tmp_path: Path) -> None:
     assert run["tags"] == ["random weights"]
     kept = run["config"]["update"]
     assert kept["train"]["learning_rate"] == 1e-4
-    assert kept["facts"] == FACTS
+    assert kept["metadata"] == FACTS
     steps = [item["item"] for item in of_kind(first, "history")]
     assert [item["_step"] for item in steps] == [0, 1, 2]
     assert all("val/valence" not in item and "val/mean" not in item for item in steps)
     assert [item["loss/loss"] for item in steps] == pytest.approx([1, 1 / 2, 1 / 3])
-    assert [item["item"]["_step"] for item in of_kind(second, "history")] == [3, 4]  # 2 was told
-    told = {key: value for summary in of_kind(second, "summary") for key, value in summary["update"].items()}
-    assert (told["final/val/arousal"], told["final/smoothing_s"]) == (0.25, 0.5)
-    assert "final/val/mean" not in told
-    assert of_kind(second, "exit") == [{"exit_code": 0}]
+    assert [item["item"]["_step"] for item in of_kind(second, "history")] == [2, 3, 4]
+    final = {key: value for summary in of_kind(second, "summary") for key, value in summary["update"].items()}
+    assert (final["final/val/arousal"], final["final/smoothing_s"]) == (0.25, 0.5)
+    assert "final/val/mean" not in final
+    assert [event["exit_code"] for event in of_kind(second, "exit")] == [0]
     assert of_kind(first, "exit")[0]["exit_code"] != 0
     assert not of_kind(first, "output_raw")
 
@@ -243,7 +243,7 @@ def test_mlflow(tmp_path: Path) -> None:
     out = tmp_path / "run"
     killed(out, ["mlflow"], range(4))
     client = MlflowClient()
-    run_id = json.loads((out / "trackers.json").read_text())["mlflow"]["run_id"]
+    run_id = json.loads((out / "trackers.json").read_text())["mlflow"]
     assert client.get_run(run_id).info.status == "KILLED"
     course(out, ["mlflow"], range(2, 6), resume=2)
     experiment = client.get_experiment_by_name("sage-va")
@@ -256,8 +256,9 @@ def test_mlflow(tmp_path: Path) -> None:
     assert json.loads(run.data.tags["streams"]) == FACTS["streams"]
     assert json.loads(run.data.tags["random_weights"]) == [RANDOM.name]
     history = {key: client.get_metric_history(run_id, key) for key in ("val/valence", "val/mean", "final/val/arousal")}
-    told = [(metric.step, metric.value) for metric in history["val/valence"]]
-    assert told == [(0, -0.5), (1, -0.5), (2, -0.5), (3, -0.5), (4, 0.5), (5, 0.5)]  # each epoch once
+    points = sorted((metric.step, metric.value) for metric in history["val/valence"])
+    again = [(2, -0.5), (2, 0.5), (3, -0.5), (3, 0.5)]  # trained once more after the kill
+    assert points == [(0, -0.5), (1, -0.5), *again, (4, 0.5), (5, 0.5)]
     assert history["val/mean"] == []
     assert [(metric.step, metric.value) for metric in history["final/val/arousal"]] == [(5, 0.25)]
     assert "final/val/mean" not in run.data.metrics
@@ -273,11 +274,11 @@ FOLD = {"split": {"folds": 3, "fold": 0}}
 class Flaky:
     """A tracker that fails at the second epoch."""
 
-    replaces, settles_s, run_id = False, 0.0, "7"
+    run_id = "7"
     ends: list[End]
     calls: list[int]
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         type(self).ends, type(self).calls = [], []
 
     def epoch(self, number: int, values: Any) -> None:
@@ -293,13 +294,13 @@ class Flaky:
 
 
 def test_a_tracker_that_fails_is_said_once_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(trackers.KINDS, "wandb", Kind(Flaky, "json", ""))
+    monkeypatch.setitem(TRACKER_KINDS, "wandb", TrackerKind(Flaky, "json", ""))
     log = course(tmp_path, ["wandb", "tensorboard"], range(4))
     assert log.failures == [{"event": "tracker", "name": "wandb", "reason": "ConnectionError: network"}]
     assert Flaky.calls == [0, 1]
     assert [line["epoch"] for line in lines(tmp_path)] == [0, 1, 2, 3]
     assert [step for step, _ in scalars(tmp_path)["lr"]] == [0, 1, 2, 3]
-    assert json.loads((tmp_path / "trackers.json").read_text())["wandb"] == {"run_id": "7", "num_epochs": 1}
+    assert json.loads((tmp_path / "trackers.json").read_text()) == {"wandb": "7", "tensorboard": "tensorboard"}
 
 
 def test_one_that_cannot_be_closed_does_not_end_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +308,7 @@ def test_one_that_cannot_be_closed_does_not_end_it_either(tmp_path: Path, monkey
         def close(self, end: End) -> None:
             raise TimeoutError("not sent")
 
-    monkeypatch.setitem(trackers.KINDS, "mlflow", Kind(Stuck, "json", ""))
+    monkeypatch.setitem(TRACKER_KINDS, "mlflow", TrackerKind(Stuck, "json", ""))
     log = course(tmp_path, ["mlflow"], range(1))
     assert [event["reason"] for event in log.failures] == ["TimeoutError: not sent"]
 
@@ -318,10 +319,10 @@ def test_one_that_cannot_be_closed_does_not_end_it_either(tmp_path: Path, monkey
 def test_a_tracker_is_told_how_it_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException | None, end: End
 ) -> None:
-    monkeypatch.setitem(trackers.KINDS, "wandb", Kind(Flaky, "json", ""))
+    monkeypatch.setitem(TRACKER_KINDS, "wandb", TrackerKind(Flaky, "json", ""))
 
     def session() -> None:
-        with open_record(["wandb", "wandb"], tmp_path, Config(), FACTS, 0, Heard()) as record:
+        with open_metrics_log(["wandb", "wandb"], tmp_path, Config(), FACTS, 0, Heard()) as record:
             record(epoch(0))
             if error:
                 raise error
@@ -335,26 +336,25 @@ def test_a_tracker_is_told_how_it_ended(
     assert Flaky.calls == [0]
 
 
-def test_what_a_kill_may_have_lost_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Slow(Flaky):
-        settles_s = 30.0
-
+def test_only_epochs_that_are_trained_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Steady(Flaky):
         def epoch(self, number: int, values: Any) -> None:
             self.calls.append(number)
 
-    monkeypatch.setitem(trackers.KINDS, "wandb", Kind(Slow, "json", ""))
-    now_s = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: now_s[0])
-    with open_record(["wandb"], tmp_path, Config(), FACTS, 0, Heard()) as record:
-        for number in range(4):
-            now_s[0] += 20
-            record(epoch(number))
-        noted = (tmp_path / "trackers.json").read_text()
-    assert json.loads(noted)["wandb"] == {"run_id": "7", "num_epochs": 2}  # 2 and 3 are younger than 30 s
-    assert json.loads((tmp_path / "trackers.json").read_text())["wandb"]["num_epochs"] == 4
-    (tmp_path / "trackers.json").write_text(noted)
+    monkeypatch.setitem(TRACKER_KINDS, "wandb", TrackerKind(Steady, "json", ""))
+    killed(tmp_path, ["wandb"], range(4))
+    assert Steady.calls == [0, 1, 2, 3]
     course(tmp_path, ["wandb"], range(3, 5), resume=3)
-    assert Slow.calls == [2, 3, 4, -1]  # 2 from metrics.jsonl
+    assert Steady.calls == [3, 4, -1]
+    course(tmp_path, ["wandb"], range(0), resume=5)  # killed after its last epoch
+    assert Steady.calls == [-1]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"wandb": {"run_id": "7"}}'])
+def test_ids_that_cannot_be_read_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "trackers.json").write_text(text)
+    with pytest.raises(InputError, match=r"the file does not hold the ids of tracked runs\. Remove the file"):
+        course(tmp_path, ["tensorboard"], range(1))
 
 
 def no_store(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +362,7 @@ def no_store(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lost_run(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (out / "trackers.json").write_text(json.dumps({"mlflow": {"run_id": "0" * 32, "num_epochs": 0}}))
+    (out / "trackers.json").write_text(json.dumps({"mlflow": "0" * 32}))
 
 
 def no_folder(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,9 +380,9 @@ def no_folder(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_tracker_that_does_not_start_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[..., None], words: str
 ) -> None:
-    monkeypatch.setitem(trackers.KINDS, "wandb", Kind(Flaky, "json", ""))
+    monkeypatch.setitem(TRACKER_KINDS, "wandb", TrackerKind(Flaky, "json", ""))
     spoil(tmp_path, monkeypatch)
-    with pytest.raises(InputError, match=f"--track {name}: expected a tracker that starts, got ") as refused:
+    with pytest.raises(InputError, match=f"--track {name}: the tracker did not start: ") as refused:
         course(tmp_path, ["wandb", name], range(1))
     assert words in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
@@ -400,11 +400,11 @@ def test_a_tracker_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_names_and_groups() -> None:
-    def told(out: str, **split: int) -> Told:
-        return Told(Path(out), check_config({"split": split}, "test"), FACTS, None, 0)
+    def run(out: str, **split: int) -> TrackedRun:
+        return TrackedRun(Path(out), check_config({"split": split}, "test"), FACTS, None, 0)
 
-    alone, fold, chosen = told("runs/a"), told("runs/a/fold-2", folds=4, fold=2), told("runs/b", folds=4, fold=2)
-    assert [(run.name, run.group) for run in (alone, fold, chosen)] == [("a", None), ("a/fold-2", "a"), ("b", None)]
+    runs = run("runs/a"), run("runs/a/fold-2", folds=4, fold=2), run("runs/b", folds=4, fold=2)
+    assert [(run.name, run.group) for run in runs] == [("a", None), ("a/fold-2", "a"), ("b", None)]
 
 
 def git(folder: Path, *words: str) -> None:

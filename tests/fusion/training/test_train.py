@@ -21,11 +21,10 @@ from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.augment import corrupt
 from sage_va.fusion.training.crossfit import unseen_errors
-from sage_va.fusion.training.fit import fit
 from sage_va.fusion.training.labelled import load_labelled
 from sage_va.fusion.training.schedule import learning_rate
 from sage_va.fusion.training.train import train
-from sage_va.fusion.training.trainer import Trainer, settled
+from sage_va.fusion.training.trainer import Trainer, fit, settled
 from sage_va.tests.synthetic import Kind, make_cache, random_corpus, random_windows, streams_of, tiny
 
 torch.set_num_threads(1)
