@@ -51,14 +51,14 @@ def _line_of(error: Exception) -> str | None:
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
-        todo = 'Install it with: pip install "sage-va[extract]".'
-        return f"{error.name}: expected the extraction packages, got none. {todo}" if error.name in EXTRAS else None
+        todo = 'Run: pip install "sage-va[extract]".'
+        return f"{error.name}: the extraction packages are not installed. {todo}" if error.name in EXTRAS else None
     if isinstance(error, OSError):
         place = error.filename or "file system"
-        return f"{place}: expected to read or write it, got {error.strerror or error}. Check path, rights and space."
+        return f"{place}: cannot be read or written: {error.strerror or error}. Check path, rights and space."
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "out of memory" in str(error)):
-        todo = "Lower the batch size, or use --device cpu."
-        return f"memory: expected enough of it, got {str(error).splitlines()[0] or 'none left'}. {todo}"
+        reason = str(error).partition("\n")[0].rstrip(".") or "no more can be allocated"
+        return f"out of memory: {reason}. Lower the batch size, or use --device cpu."
     return None
 
 

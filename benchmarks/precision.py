@@ -111,11 +111,11 @@ def measured(codec: BytesBytesCodec, chunks: list[np.ndarray], rounds: int = 5) 
     return size / sum(len(part) for part in coded), encode, decode
 
 
-def each(method: Callable[..., Coroutine[Any, Any, Iterable[Buffer]]], parts: list[Buffer]) -> list[Buffer]:
-    return list(asyncio.run(method([(part, SPEC) for part in parts])))
+def each(method: Callable[..., Coroutine[Any, Any, Iterable[Buffer | None]]], parts: list[Buffer]) -> list[Buffer]:
+    return [part for part in asyncio.run(method([(part, SPEC) for part in parts])) if part is not None]
 
 
-def seconds(method: Callable[..., Coroutine[Any, Any, Iterable[Buffer]]], parts: list[Buffer]) -> float:
+def seconds(method: Callable[..., Coroutine[Any, Any, Iterable[Buffer | None]]], parts: list[Buffer]) -> float:
     started = time.perf_counter()
     each(method, parts)
     return time.perf_counter() - started

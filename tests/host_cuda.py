@@ -28,7 +28,7 @@ INDEXING = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default)
 class DeviceTensor(Tensor):
     """A tensor on the device. torch's engine believes it to be on "meta", where a backward pass needs no driver."""
 
-    inner: Tensor
+    inner: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> DeviceTensor:
@@ -40,7 +40,7 @@ class DeviceTensor(Tensor):
     def __init__(self, inner: Tensor) -> None:
         self.inner = inner
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
 
     @property
     def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -58,7 +58,7 @@ def write_media(
         if sound is not None:
             audio = container.add_stream(codec, rate=RATE)
             audio.layout = "mono"
-        if video is not None:
+        if video is not None and frames is not None:
             gap = round(1 / fps / time_base)
             for number, (pixels, tick) in enumerate(zip(frames, ticks or range(0, 10**9, gap), strict=False)):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")

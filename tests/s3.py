@@ -24,7 +24,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 @contextlib.contextmanager
 def s3_server() -> Iterator[int]:
     """Runs the server; gives its port."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
@@ -149,7 +149,7 @@ class _Ranges(SimpleHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
-        return self.wfile.write(part) and None
+        self.wfile.write(part)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass

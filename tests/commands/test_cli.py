@@ -185,8 +185,37 @@ def test_without_the_extraction_packages_one_line_says_what_to_install(place: Pa
         "import sys; sys.modules.update(dict.fromkeys(['av', 'cv2', 'timm', 'transformers', 'soxr', 'librosa']));"
         "from sage_va.cli import main; main()"
     )
-    command = ["extract", str(place), "--out", str(place / "x.zarr"), "--visual", "resnet18"]
+    (place / "clip.mp4").write_bytes(b"")
+    command = ["extract", str(place / "clip.mp4"), "--out", str(place / "x.zarr"), "--visual", "resnet18"]
     done = subprocess.run([sys.executable, "-c", blocker, *command], capture_output=True, text=True)
     assert done.returncode == 1
-    assert 'expected the extraction packages, got none. Install it with: pip install "sage-va[extract]".' in done.stderr
+    assert 'the extraction packages are not installed. Run: pip install "sage-va[extract]".' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(28, "No space left on device", "c.zarr"),
+            "c.zarr: cannot be read or written: No space left on device.",
+        ),
+        (MemoryError(), "out of memory: no more can be allocated. Lower the batch size, or use --device cpu."),
+        (RuntimeError("CUDA out of memory.\nTried"), "out of memory: CUDA out of memory. Lower the batch size"),
+    ],
+)
+def test_errors_of_the_machine_are_one_line(error: Exception, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("sage_va.data.store.base.open_store", fail)
+    monkeypatch.setattr("sage_va.data.open_store", fail)
+    result = run("cache", "info", "c.zarr")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {line}")
+    assert run("--debug", "cache", "info", "c.zarr").exception is error
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sage_va.data.open_store", lambda *_: 1 / 0)
+    assert isinstance(run("cache", "info", "c.zarr").exception, ZeroDivisionError)

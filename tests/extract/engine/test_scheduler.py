@@ -41,7 +41,7 @@ class Mortal(TimmEncoder):
         self.flag, self.count = flag, 0
         super().__init__(TINY_VIT, weights="random", device=device)
 
-    def encode(self, pixels):
+    def encode(self, items):
         self.count += 1
         if self.flag and self.count == 4:  # the first is the encoder's own trial
             try:
@@ -49,9 +49,9 @@ class Mortal(TimmEncoder):
                 os.kill(os.getpid(), signal.SIGKILL)
             except FileExistsError:
                 pass
-        if (np.median(pixels, axis=(1, 2, 3)) > 240).any():
+        if (np.median(items, axis=(1, 2, 3)) > 240).any():
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().encode(pixels)
+        return super().encode(items)
 
 
 def mortal(device, flag=None):
@@ -416,6 +416,7 @@ def test_workers_do_not_outlive_the_run(media, whole, tmp_path):
     script.write_text(textwrap.dedent(ABANDONED).replace("NAME", TINY_VIT))
     command = [sys.executable, str(script), str(media), str(tmp_path / "a.zarr")]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    pids: list[str] = []
     for line in run.stdout:
         done, *pids = line.split()
         if int(done) >= 1:

@@ -22,7 +22,7 @@ def rows(folder):
 
 def seen(path):
     """Number of images, samples and the ending."""
-    num_images, samples = 0, [np.zeros(0, np.float32)]
+    num_images, samples, ending = 0, [np.zeros(0, np.float32)], None
     for part in decode(Source(path.name, path=path), Wanted(Shrinker((64, 64), (0, 0, 0)), 16_000)):
         if isinstance(part, Frames):
             num_images += len(part.pixels)

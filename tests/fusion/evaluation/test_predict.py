@@ -42,9 +42,10 @@ CORPUS = random_corpus(STREAMS, [37, 120, 64, 1, 90])
 
 def make(**settings: Any) -> FusionModel:
     torch.manual_seed(0)
-    return build_model(
-        STREAMS, ModelConfig.model_validate({"dim": 8, "heads": 2, "tcn_blocks": 1, "layers": 1, **settings})
-    )
+    config = ModelConfig.model_validate({"dim": 8, "heads": 2, "tcn_blocks": 1, "layers": 1, **settings})
+    model = build_model(STREAMS, config)
+    assert isinstance(model, FusionModel)
+    return model
 
 
 WHOLE, POINTWISE = make(), make(tcn_blocks=0, layers=0)
