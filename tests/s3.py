@@ -136,7 +136,8 @@ class _Ranges(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
         if not path.is_file():
-            return self.send_error(404)
+            self.send_error(404)
+            return
         content, wanted = path.read_bytes(), self.headers.get("Range")
         if wanted and self.server.ranges:  # type: ignore[attr-defined]
             start, end = wanted.removeprefix("bytes=").split("-")
