@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import data
-from .console import Bar, failures, show
+from .console import Bar, show
 from .options import jobs_option, json_option, store_options
 from .verb import verb
+
+if TYPE_CHECKING:
+    from ..data.maintenance import Garbage, Repaired, Verified
+    from ..data.store.info import CacheInfo, ClipList
+    from ..data.transfer.copy import Copied
+    from ..data.transfer.exporter import Exported
+    from ..data.transfer.importer import Imported
 
 
 @click.group("cache")
@@ -55,7 +61,7 @@ def verify(cache: str, subset: str | None, jobs: int, as_json: bool) -> None:
     with Bar("entries") as bar:
         result = check(data.open_store(cache), bar.tick, subset=subset, jobs=jobs)
     show(result, as_json, describe_verified)
-    sys.exit(1 if result["problems"] else 0)
+    sys.exit(1 if result.problems else 0)
 
 
 @verb("sage-va cache repair cache.zarr", "repair", cache_group)
@@ -143,7 +149,7 @@ def copy(source: str, destination: str, as_json: bool, **options: Any) -> None:
 
     with Bar("entries") as bar:
         result = copy_all(source, destination, progress=bar.tick, **options)
-    show(asdict(result), as_json, describe_copied)
+    show(result, as_json, describe_copied)
     sys.exit(1 if result.failures else 0)
 
 
@@ -190,11 +196,10 @@ def import_(
 
     check_import(source, **{name: options[name] for name in ("stream", "hz", "key", "time_column", "columns")})
     store = data.open_store(cache, "a", licence=licence, restricted=restricted)
-    name, done, failed = import_features(store, source, **options)
+    result = import_features(store, source, **options)
     store.finish()
-    rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in failed]
-    show({"stream": name, "clips": done, "failures": rows}, as_json, describe_import)
-    sys.exit(1 if failed else 0)
+    show(result, as_json, describe_import)
+    sys.exit(1 if result.failures else 0)
 
 
 @verb("sage-va cache export cache.zarr --stream visual --out features/ --format csv", "export", cache_group)
@@ -222,76 +227,76 @@ def export(cache: str, as_json: bool, **options: Any) -> None:
     from ..data.transfer.exporter import export as write_all
 
     result = write_all(data.open_store(cache), **options)
-    show(asdict(result), as_json, describe_exported)
+    show(result, as_json, describe_exported)
     sys.exit(1 if result.failures else 0)
 
 
-def describe_import(result: dict[str, Any]) -> str:
+def describe_import(result: Imported) -> str:
     """Returns the result of `import` as text."""
-    first = f"{len(result['clips'])} clips in {result['stream']} (alias {data.stream_alias(result['stream'])})"
-    return "\n".join([first, *failures(result["failures"])])
+    first = f"{len(result.clips)} clips in {result.stream} (alias {data.stream_alias(result.stream)})"
+    return "\n".join([first, *(f"failed: {row.clip_id}: {row.reason}" for row in result.failures)])
 
 
-def describe_info(result: dict[str, Any]) -> str:
+def describe_info(result: CacheInfo) -> str:
     """Returns the result of `info` as text."""
     lines = [
-        f"{result['url']}: {result['clips']} clips, {result['hours']:.2f} h, schema {result['schema_version']}, "
-        f"licence {result['licence'] or 'not stated'}{', RESTRICTED' if result['restricted'] else ''}",
-        f"content {result['content_sha256'][:16]}, made by {result['created_by']}",
+        f"{result.url}: {result.clips} clips, {result.hours:.2f} h, schema {result.schema_version}, "
+        f"licence {result.licence or 'not stated'}{', RESTRICTED' if result.restricted else ''}",
+        f"content {result.content_sha256[:16]}, made by {result.created_by}",
     ]
-    for name, row in result["streams"].items():
-        encoder = row["fingerprint"].get("encoder", {})
+    for name, row in result.streams.items():
+        encoder = row.fingerprint.get("encoder", {})
         note = "  RANDOM WEIGHTS" if encoder.get("weights") == "random" else ""
-        valid = 100 * row["valid"] / row["frames"]
-        called = f"  <- {', '.join(row['aliases'])}" if row["aliases"] else "  (no alias)"
-        size = f"{row['frames']} frames x {row['dim']} {row['dtype']}"
-        lines.append(f"  {name}: {row['clips']} clips, {size}, {valid:.1f} % valid{note}{called}")
+        valid = 100 * row.valid / row.frames
+        called = f"  <- {', '.join(row.aliases)}" if row.aliases else "  (no alias)"
+        size = f"{row.frames} frames x {row.dim} {row.dtype}"
+        lines.append(f"  {name}: {row.clips} clips, {size}, {valid:.1f} % valid{note}{called}")
     return "\n".join(lines)
 
 
-def describe_clips(result: dict[str, Any]) -> str:
+def describe_clips(result: ClipList) -> str:
     """Returns the result of `list_clips` as text."""
-    width = max((len(row["clip_id"]) for row in result["clips"]), default=0)
+    width = max((len(row.clip_id) for row in result.clips), default=0)
     lines = []
-    for row in result["clips"]:
-        streams = ", ".join(f"{name} ({frames})" for name, frames in row["streams"].items())
-        seconds = "       ?" if row["duration_s"] is None else f"{row['duration_s']:8.2f}"
-        lines.append(f"{row['clip_id']:<{width}} {seconds} s  {row['subject_id'] or '-'}  {streams}")
+    for row in result.clips:
+        streams = ", ".join(f"{name} ({frames})" for name, frames in row.streams.items())
+        seconds = "       ?" if row.duration_s is None else f"{row.duration_s:8.2f}"
+        lines.append(f"{row.clip_id:<{width}} {seconds} s  {row.subject_id or '-'}  {streams}")
     return "\n".join(lines)
 
 
-def describe_verified(result: dict[str, Any]) -> str:
+def describe_verified(result: Verified) -> str:
     """Returns the result of `verify` as text."""
-    lines = [f"{p['clip_id']} {p['stream']}: {p['what']}".removeprefix(" : ") for p in result["problems"]]
+    lines = [f"{p.clip_id} {p.stream}: {p.what}".removeprefix(" : ") for p in result.problems]
     lines += [
-        f"{place}: left by an interrupted writer; harmless, the next writer removes it" for place in result["leftovers"]
+        f"{place}: left by an interrupted writer; harmless, the next writer removes it" for place in result.leftovers
     ]
-    verdict = f"{(num := len(result['problems']))} problem{'s' * (num > 1)}" if result["problems"] else "whole"
-    todo = ". Run `sage-va cache repair`, then extract again" if result["problems"] else ""
-    return "\n".join([*lines, f"{result['url']}: {result['streams_checked']} streams checked, {verdict}{todo}"])
+    verdict = f"{(num := len(result.problems))} problem{'s' * (num > 1)}" if result.problems else "whole"
+    todo = ". Run `sage-va cache repair`, then extract again" if result.problems else ""
+    return "\n".join([*lines, f"{result.url}: {result.streams_checked} streams checked, {verdict}{todo}"])
 
 
-def describe_repaired(result: dict[str, Any]) -> str:
+def describe_repaired(result: Repaired) -> str:
     """Returns the result of `repair` as text."""
-    lines = [*result["done"]]
-    lines += [f"removed: {row['clip_id']} {row['stream']}: {row['what']}" for row in result["requeued"]]
-    if result["requeued"]:
-        verdict = f"{len(result['requeued'])} damaged streams removed; run the same `extract` to make them again"
+    lines = [*result.done]
+    lines += [f"removed: {row.clip_id} {row.stream}: {row.what}" for row in result.requeued]
+    if result.requeued:
+        verdict = f"{len(result.requeued)} damaged streams removed; run the same `extract` to make them again"
     else:
         verdict = "no damaged streams"
-    return "\n".join([*lines, f"{result['url']}: {verdict}"])
+    return "\n".join([*lines, f"{result.url}: {verdict}"])
 
 
-def describe_garbage(result: dict[str, Any]) -> str:
+def describe_garbage(result: Garbage) -> str:
     """Returns the result of `collect_garbage` as text."""
-    verb = "would remove" if result["dry_run"] else "removed"
+    verb = "would remove" if result.dry_run else "removed"
     lines = [
-        f"{verb} {row['stream']}: {row['clips']} clips, {row['bytes'] / 1e6:.1f} MB, replaced by a newer stream"
-        for row in result["streams"]
+        f"{verb} {row.stream}: {row.clips} clips, {row.bytes / 1e6:.1f} MB, replaced by a newer stream"
+        for row in result.streams
     ]
-    lines += [f"{verb} {place}, left by an interrupted writer" for place in result["leftovers"]]
-    lines += result["done"]
-    lines += [f"{verb} a memory-mapped cache of {form['bytes'] / 1e6:.1f} MB" for form in result["forms"]]
+    lines += [f"{verb} {place}, left by an interrupted writer" for place in result.leftovers]
+    lines += result.done
+    lines += [f"{verb} a memory-mapped cache of {form.bytes / 1e6:.1f} MB" for form in result.forms]
     return "\n".join(lines or ["nothing to remove"])
 
 
@@ -300,19 +305,19 @@ def describe_history(result: dict[str, Any]) -> str:
     return "\n".join(f"{row['snapshot']}  {row['time']}  {row['message']}" for row in result["history"])
 
 
-def describe_copied(result: dict[str, Any]) -> str:
-    """Returns a `Copied`, as plain values, as text."""
-    objects = f" in {result['objects']} objects" if result["objects"] else ""
+def describe_copied(result: Copied) -> str:
+    """Returns the result of `copy` as text."""
+    objects = f" in {result.objects} objects" if result.objects else ""
     lines = [
-        f"{result['copied']} entries copied ({result['bytes'] / 1e6:.1f} MB{objects}), "
-        f"{result['skipped']} there already, {len(result['failures'])} failed"
+        f"{result.copied} entries copied ({result.bytes / 1e6:.1f} MB{objects}), "
+        f"{result.skipped} there already, {len(result.failures)} failed"
     ]
-    if result["content_sha256"]:
-        lines.append(f"content {result['content_sha256'][:16]}")
-    return "\n".join([*lines, *(f"failed: {clip} {stream}: {reason}" for clip, stream, reason in result["failures"])])
+    if result.content_sha256:
+        lines.append(f"content {result.content_sha256[:16]}")
+    return "\n".join([*lines, *(f"failed: {clip} {stream}: {reason}" for clip, stream, reason in result.failures)])
 
 
-def describe_exported(result: dict[str, Any]) -> str:
-    """Returns an `Exported`, as plain values, as text."""
-    lines = [f"{len(result['clips'])} clips of {result['stream']}"]
-    return "\n".join([*lines, *(f"failed: {clip_id}: {reason}" for clip_id, reason in result["failures"])])
+def describe_exported(result: Exported) -> str:
+    """Returns the result of `export` as text."""
+    lines = [f"{len(result.clips)} clips of {result.stream}"]
+    return "\n".join([*lines, *(f"failed: {clip_id}: {reason}" for clip_id, reason in result.failures)])

@@ -29,6 +29,14 @@ class Problem:
     what: str
 
 
+@dataclass(frozen=True)
+class FailedClip:
+    """A clip that was not made or imported, and the reason."""
+
+    clip_id: str
+    reason: str
+
+
 class Store(ABC):
     """A feature cache. Streams of clips go in whole, once, and come out checked.
 

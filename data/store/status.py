@@ -1,23 +1,49 @@
-"""`sage-va status`: how far an extraction is, read from the cache while others write it."""
+"""Progress of an extraction, read from the cache while others write it."""
 
 from __future__ import annotations
 
 import calendar
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from .base import Store, failures_in
+from .base import FailedClip, Store, failures_in
 
 _RECENT_S = 600
 
 
-def status(store: Store) -> dict[str, Any]:
-    """Clips done and failed, the rate of the last ten minutes, and what is left by the last run's own count.
+@dataclass(frozen=True)
+class Status:
+    """Progress of an extraction.
 
-    Returns:
-        clips wanted (None where no run has said), done by stream, failures, clips_per_hour, left_s (None = unknown),
-        quiet_s since the last event, writing = temporary places of writers that work or were killed.
+    Args:
+        url: of the cache.
+        clips: clips that are to be done; None where no run has noted how many.
+        done: clips that are done, by stream.
+        failures: clips that failed and have not been made since.
+        clips_per_hour: over the last ten minutes.
+        left_s: seconds until all is done at that rate; None = unknown.
+        quiet_s: seconds since the last event; None = there was none.
+        writing: temporary places of writers that work or were killed.
     """
+
+    url: str
+    clips: int | None
+    done: Mapping[str, int]
+    failures: list[FailedClip]
+    clips_per_hour: float
+    left_s: float | None
+    quiet_s: float | None
+    writing: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all fields as plain values."""
+        return asdict(self)
+
+
+def status(store: Store) -> Status:
+    """Reads the progress of the last run from the journal and the entries."""
     lines = list(store.journal())
     starts = [line for line in lines if line["event"] == "start"]
     last = starts[-1] if starts else None
@@ -27,22 +53,26 @@ def status(store: Store) -> dict[str, Any]:
     recent = {line["clip_id"] for line in lines if line["event"] == "commit" and _age_s(line) < _RECENT_S}
     span_s = min(_RECENT_S, max(1.0, _age_s(last))) if last else _RECENT_S
     per_hour = 3600 * len(recent) / span_s
-    listed = [line["clips"] for line in lines if line["event"] == "list"]
-    wanted = (
-        listed[-1] if listed else max((line["clips"] for line in starts if line["streams"] == streams), default=None)
-    )
+    wanted = _num_wanted(lines, streams)
     left = max(0, wanted - min(done.values(), default=0) - len(failures)) if wanted is not None else None
-    return {
-        "url": store.url,
-        "clips": wanted,
-        "done": done,
-        "failures": [{"clip_id": clip_id, "reason": line["reason"]} for clip_id, line in failures.items()],
-        "clips_per_hour": per_hour,
-        "left_s": 3600 * left / per_hour if left is not None and per_hour else 0.0 if left == 0 else None,
-        "quiet_s": _age_s(lines[-1]) if lines else None,
-        "writing": store.leftovers(),
-    }
+    return Status(
+        url=store.url,
+        clips=wanted,
+        done=done,
+        failures=[FailedClip(clip_id, line["reason"]) for clip_id, line in failures.items()],
+        clips_per_hour=per_hour,
+        left_s=3600 * left / per_hour if left is not None and per_hour else 0.0 if left == 0 else None,
+        quiet_s=_age_s(lines[-1]) if lines else None,
+        writing=store.leftovers(),
+    )
 
 
-def _age_s(line: dict[str, Any]) -> float:
+def _num_wanted(lines: list[dict[str, Any]], streams: list[str]) -> int | None:
+    """Returns the clips of the last list, or of the largest run of these streams where there is no list."""
+    listed = [line["clips"] for line in lines if line["event"] == "list"]
+    begun = [line["clips"] for line in lines if line["event"] == "start" and line["streams"] == streams]
+    return listed[-1] if listed else max(begun, default=None)
+
+
+def _age_s(line: Mapping[str, Any]) -> float:
     return time.time() - calendar.timegm(time.strptime(line["time"], "%Y-%m-%dT%H:%M:%SZ"))

@@ -6,10 +6,11 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ..errors import DamagedError, InputError
 from ..hashing import json_sha256, unsealed
@@ -25,9 +26,9 @@ SINGLE_FILES = {".zip": "pack_store", ".h5": "hdf5_store", ".hdf5": "hdf5_store"
 Pair = tuple[str, str]  # clip_id, stream
 
 
-@dataclass
+@dataclass(frozen=True)
 class Copied:
-    """What `copy` did.
+    """The outcome of `copy`.
 
     Args:
         copied: entries that the destination lacked and has now.
@@ -44,6 +45,10 @@ class Copied:
     objects: int = 0
     failures: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
     content_sha256: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all fields as plain values."""
+        return asdict(self)
 
 
 def copy(
@@ -88,12 +93,12 @@ def copy(
     else:
         job.into_store()
     with contextlib.suppress(DamagedError):
-        job.done.content_sha256 = open_store(destination).content_sha256()
-    return job.done
+        return replace(job.result(), content_sha256=open_store(destination).content_sha256())
+    return job.result()
 
 
 class _Job:
-    """One copy: what is wanted, how it is read, and what came of it."""
+    """One copy: the wanted entries, how they are read, and the counts of what was done."""
 
     def __init__(
         self,
@@ -104,12 +109,18 @@ class _Job:
         progress: Callable[[str], None] | None,
     ) -> None:
         self.source, self.destination, self.chosen, self.jobs = source, destination, chosen, jobs
-        self.progress, self.done = progress or (lambda clip_id: None), Copied()
+        self.progress = progress or (lambda clip_id: None)
+        self.num_copied = self.num_skipped = self.num_bytes = self.num_objects = 0
+        self.failures: list[tuple[str, str, str]] = []
         self.terms = {name: source.root()[name] for name in ("licence", "restricted")}
         self.new_root = unsealed(new_root(**self.terms)) or {}
         self.aliases = self._aliases()
         if isinstance(source, PackStore):
-            self.done.failures += [("", "", f"{name}: {what}") for name, what in sorted(source.broken.items())]
+            self.failures += [("", "", f"{name}: {what}") for name, what in sorted(source.broken.items())]
+
+    def result(self) -> Copied:
+        """Returns the counts so far."""
+        return Copied(self.num_copied, self.num_skipped, self.num_bytes, self.num_objects, self.failures)
 
     def into_store(self) -> None:
         """Into a Zarr folder, a folder of HDF5 files or Icechunk: durable entry by entry."""
@@ -144,7 +155,7 @@ class _Job:
                 self._count(entry)
         for what in open_store(path)._form_problems():  # the file's seal proves what was written
             raise DamagedError(path, expected="the bytes that were written", got=what, todo="Copy again.")
-        self.done.objects = 1
+        self.num_objects = 1
 
     def into_packs(self) -> None:
         """Into packs: an interrupted push goes on with the next pack."""
@@ -154,11 +165,11 @@ class _Job:
         missing = self._missing(old)
         push = Push(place, old.root() if old is not None else self.new_root, self.aliases)
         for entries, nbytes in push.add(self._proven(missing), new=old is None):
-            self.done.copied += entries
-            self.done.bytes += nbytes
+            self.num_copied += entries
+            self.num_bytes += nbytes
         if place.scheme == "hf":
             push.write_card(card(open_store(self.destination), self.destination))
-        self.done.objects = push.objects
+        self.num_objects = push.objects
 
     def _check_terms(self, target: Store) -> None:
         """Both have the same terms, "not stated" being one of them."""
@@ -180,11 +191,11 @@ class _Job:
             if known is None:
                 missing.append(pair)
             elif json_sha256(known) == json_sha256(record):
-                self.done.skipped += 1
+                self.num_skipped += 1
             else:
                 same = known["source_sha256"] == record["source_sha256"]
                 reason = f"{self.destination} has other values" if same else "made from another medium than the one"
-                self.done.failures.append((*pair, f"{reason} there under this name; it stays as it is"))
+                self.failures.append((*pair, f"{reason} there under this name; it stays as it is"))
         return missing
 
     def _proven(self, pairs: Sequence[Pair]) -> Iterator[Entry]:
@@ -210,11 +221,11 @@ class _Job:
     def _fail(self, pair: Pair, error: InputError) -> None:
         if isinstance(error, OutageError):
             raise error
-        self.done.failures.append((*pair, error.about(" ".join(pair))))
+        self.failures.append((*pair, error.about(" ".join(pair))))
 
     def _count(self, entry: Entry) -> None:
-        self.done.copied += 1
-        self.done.bytes += entry.nbytes
+        self.num_copied += 1
+        self.num_bytes += entry.nbytes
 
     def _aliases(self) -> dict[str, str]:
         """The aliases of the chosen streams; a stream without any gets the one in its name, if that is free."""

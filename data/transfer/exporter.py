@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,7 @@ _MAX_NAME_BYTES = 200
 
 @dataclass(frozen=True)
 class Exported:
-    """What was exported.
+    """The outcome of `export`.
 
     Args:
         stream: its full name.
@@ -38,6 +38,10 @@ class Exported:
     stream: str
     clips: dict[str, str]
     failures: list[tuple[str, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all fields as plain values."""
+        return asdict(self)
 
 
 def export(

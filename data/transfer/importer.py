@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..clip import MODALITIES, VALUE_DTYPES, Clip, FrameClock, Track
 from ..errors import DamagedError, InputError, printable
 from ..hashing import json_sha256
 from ..labels import LabelFile, LabelFolder, Labels, label_names
-from ..store.base import Store, check_terms
+from ..store.base import FailedClip, Store, check_terms
 from ..store.fingerprint import SCHEMA_VERSION, stream_name
 from ..timebase import usual_gap_s
 from .read_csv import Features, Rules
@@ -25,6 +25,25 @@ from .read_files import Found, OpenFiles, exported_facts, find_features
 
 TOLERANCE_S = 0.5
 TOLERANCE = 0.02  # of the length
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The outcome of `import_features`.
+
+    Args:
+        stream: its full name.
+        clips: ids of the imported clips; those that were there already included.
+        failures: unreadable files, and lengths that do not fit the recording that the cache knows.
+    """
+
+    stream: str
+    clips: list[str]
+    failures: list[FailedClip]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all fields as plain values."""
+        return asdict(self)
 
 
 def import_features(
@@ -38,7 +57,7 @@ def import_features(
     columns: Sequence[str] = (),
     labels: Path | None = None,
     overwrite: bool = False,
-) -> tuple[str, list[str], list[tuple[str, str]]]:
+) -> Imported:
     """Adds one stream to a cache from arrays of shape (T, D), one per clip.
 
     Times are those in the files, else row k stands at k / hz seconds. Rows that hold NaN or infinity are masked.
@@ -59,10 +78,6 @@ def import_features(
         labels: a folder of label files; a clip whose length does not fit its labels fails.
         overwrite: replace entries that were made from other files.
 
-    Returns:
-        The full stream name, the imported clip ids (those that were there already included), and (clip_id, reason)
-        of each failure: unreadable files, and lengths that do not fit the recording that the cache knows.
-
     Raises:
         InputError: if an option is wrong, nothing is found, or the cache is not under the terms of an export.
     """
@@ -73,7 +88,7 @@ def import_features(
     fingerprint = _fingerprint(modality, alias, hz, rules)
     full = stream_name(modality, alias, fingerprint)
     joined = LabelFolder(labels).join([one.clip_id for one in found]).files if labels else {}
-    return full, *_Import(store, full, fingerprint, hz, rules, joined, overwrite).run(found)
+    return _Import(store, full, fingerprint, hz, rules, joined, overwrite).run(found)
 
 
 def check_import(
@@ -131,9 +146,9 @@ class _Import:
     labels: Mapping[str, LabelFile]
     overwrite: bool
 
-    def run(self, found: list[Found]) -> tuple[list[str], list[tuple[str, str]]]:
-        """Imported clip ids and failures."""
-        done, failures = [], []
+    def run(self, found: list[Found]) -> Imported:
+        """Imports clip by clip; a bad file never stops the rest."""
+        done, failures = list[str](), list[FailedClip]()
         with OpenFiles() as files:
             for one in found:
                 clip_id = one.clip_id
@@ -143,9 +158,9 @@ class _Import:
                     done.append(clip_id)
                 except InputError as error:
                     clip_id = printable(clip_id)
-                    failures.append((clip_id, error.about(clip_id)))
+                    failures.append(FailedClip(clip_id, error.about(clip_id)))
                     self.store.log_failure(clip_id, error.about(clip_id), streams=[self.stream])
-        return done, failures
+        return Imported(self.stream, done, failures)
 
     @cached_property
     def _clips(self) -> dict[str, list[str]]:

@@ -28,20 +28,20 @@ def flip(path: Path, at: int = 3) -> None:
 def test_verify_counts_problems_but_not_leftovers(store: Store) -> None:
     (Path(store.url) / ".sage-va/staging/elsewhere-1").mkdir()
     found = verify(store)
-    assert (found["streams_checked"], found["problems"]) == (6, [])
-    assert found["leftovers"] == [".sage-va/staging/elsewhere-1"]
+    assert (found.streams_checked, found.problems) == (6, [])
+    assert found.leftovers == [".sage-va/staging/elsewhere-1"]
     assert "elsewhere-1: left by an interrupted writer; harmless" in describe_verified(found)
     assert describe_verified(found).endswith("6 streams checked, whole")
     flip(Path(store.url) / VISUAL_NAME / "a/values/c/0/0")
     ticks: list[str] = []
     found = verify(store, ticks.append)
-    assert [(p["clip_id"], p["stream"]) for p in found["problems"]] == [("a", VISUAL_NAME)]
+    assert [(p.clip_id, p.stream) for p in found.problems] == [("a", VISUAL_NAME)]
     assert sorted(set(ticks)) == store.clip_ids()
     assert "1 problem. Run `sage-va cache repair`" in describe_verified(found)
 
 
 def test_verify_a_part(store: Store) -> None:
-    counts = [verify(store, subset=f"{k}/4")["streams_checked"] for k in (1, 2, 3, 4)]
+    counts = [verify(store, subset=f"{k}/4").streams_checked for k in (1, 2, 3, 4)]
     assert sum(counts) == 6
     for text in ("0/4", "5/4", "7", "0%", "101%", "x%", "1/x"):
         with pytest.raises(InputError, match=r"--subset: expected a part like 1/7 or 5%, got"):
@@ -54,7 +54,7 @@ def test_repair_takes_out_exactly_the_damaged_streams(store: Store, name: str, c
     (place,) = (Path(store.url) / VISUAL_NAME).glob(f"{clip}*")
     flip(place / name)
     found = repair(store.url)
-    assert [row["stream"] for row in found["requeued"]] == [VISUAL_NAME]
+    assert [row.stream for row in found.requeued] == [VISUAL_NAME]
     assert "1 damaged streams removed; run the same `extract`" in describe_repaired(found)
     assert problems(store) == []
     clip_id = "a" if clip == "a" else "x" * 300
@@ -74,8 +74,8 @@ def test_repair_restores_what_can_be_derived(store: Store, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"expected the attributes that were written, got others\. Run .* repair"):
         open_store(cache)
     found = repair(str(cache))
-    assert found["requeued"] == []
-    assert any("restored zarr.json" in line for line in found["done"])
+    assert found.requeued == []
+    assert any("restored zarr.json" in line for line in found.done)
     assert {path: path.read_bytes() for path in cache.rglob("zarr.json")} == before
     assert open_store(cache).root()["licence"] == "EULA"
     assert problems(open_store(cache)) == []
@@ -87,11 +87,11 @@ def test_gc_removes_what_no_alias_names(store: Store) -> None:
     other = stream_name("visual", "toy", {**VISUAL, "layer": 3})
     put(store, "a", seed=2, fingerprint={**VISUAL, "layer": 3})
     told = collect_garbage(store.url, dry_run=True)
-    assert [(row["stream"], row["clips"]) for row in told["streams"]] == [(VISUAL_NAME, 3)]
+    assert [(row.stream, row.clips) for row in told.streams] == [(VISUAL_NAME, 3)]
     assert "would remove visual/toy-" in describe_garbage(told)
     assert len(store.streams()) == 3
     done = collect_garbage(store.url)
-    assert done["streams"] == told["streams"]
+    assert done.streams == told.streams
     assert store.streams() == [AUDIO_NAME, other]
     assert not (Path(store.url) / VISUAL_NAME).exists()
     assert problems(store) == []
@@ -101,14 +101,14 @@ def test_gc_removes_what_no_alias_names(store: Store) -> None:
 def test_gc_keeps_what_any_alias_names(store: Store) -> None:
     put(store, "a", seed=2, fingerprint={**VISUAL, "layer": 3})
     store.point(VISUAL_NAME, "visual/paper")
-    assert collect_garbage(store.url)["streams"] == []
+    assert collect_garbage(store.url).streams == []
     assert len(store.streams()) == 3
 
 
 def test_a_lost_alias_condemns_nothing(store: Store) -> None:
     flip(Path(store.url) / ".sage-va/aliases/visual/toy.json", 20)
-    assert collect_garbage(store.url, dry_run=True)["streams"] == []
-    assert f"pointed visual/toy to {VISUAL_NAME}" in repair(store.url)["done"]
+    assert collect_garbage(store.url, dry_run=True).streams == []
+    assert f"pointed visual/toy to {VISUAL_NAME}" in repair(store.url).done
     assert store.aliases()["visual/toy"] == VISUAL_NAME
     assert len(store.clip_ids(VISUAL_NAME)) == 3
 
@@ -124,8 +124,8 @@ def test_repair_goes_on_behind_a_damaged_journal(store: Store) -> None:
     flip(Path(store.url) / ".sage-va/journal.jsonl", 200)
     flip(Path(store.url) / VISUAL_NAME / "a/values/c/0/0")
     found = repair(store.url)
-    assert any("removed damaged lines from" in line for line in found["done"])
-    assert [row["clip_id"] for row in found["requeued"]] == ["a"]
+    assert any("removed damaged lines from" in line for line in found.done)
+    assert [row.clip_id for row in found.requeued] == ["a"]
     assert problems(store) == []
 
 

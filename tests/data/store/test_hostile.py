@@ -289,18 +289,18 @@ class TestImport:
         else:
             with h5py.File(path, "w") as file:
                 file.create_dataset(name, data=values)
-        _, imported, failures = import_features(store, path, stream="visual/toy", hz=10)
-        assert len(imported) + len(failures) == 1
+        result = import_features(store, path, stream="visual/toy", hz=10)
+        assert len(result.clips) + len(result.failures) == 1
         if kind != "h5" or name == "a\nb":  # HDF5 makes groups of slashes, and has no way up
-            assert failures
+            assert result.failures
 
     def test_an_index_of_exported_files_stays_inside(self, store: Store) -> None:
         Path("source").mkdir()
         np.save("sub/secret.npy", np.ones((3, 2), np.float32))
         facts = {"stream": "x", "clips": {"a": "../sub/secret.npy"}, "licence": None, "restricted": False}
         Path("source/cache.json").write_text(json.dumps(facts))
-        _, imported, failures = import_features(store, Path("source"), stream="visual/toy", hz=10)
-        assert (imported, [clip_id for clip_id, _ in failures]) == ([], ["a"])
+        result = import_features(store, Path("source"), stream="visual/toy", hz=10)
+        assert (result.clips, [row.clip_id for row in result.failures]) == ([], ["a"])
 
     @pytest.mark.parametrize("clips", [{"a": ["x"]}, {"a": 3}, ["a"]])
     def test_an_index_of_another_kind_is_refused(self, clips: Any, store: Store) -> None:

@@ -10,19 +10,19 @@ from sage_va.tests.stores import AUDIO_NAME, SHA, VISUAL_NAME, put
 
 def test_how_far_it_is(tmp_path: Path) -> None:
     store = open_store(tmp_path / "c.zarr", "a")
-    assert status(store)["left_s"] is None
+    assert status(store).left_s is None
     store.log("start", clips=4, streams=[AUDIO_NAME, VISUAL_NAME])
     for clip_id in ("a", "b"):
         put(store, clip_id)
         put(store, clip_id, "audio")
     store.log_failure("c", "no face", source_sha256=SHA, streams=[VISUAL_NAME])
     found = status(open_store(tmp_path / "c.zarr"))
-    assert found["clips"] == 4
-    assert found["done"] == {AUDIO_NAME: 2, VISUAL_NAME: 2}
-    assert found["failures"] == [{"clip_id": "c", "reason": "no face"}]
-    assert found["clips_per_hour"] > 0
-    assert found["left_s"] > 0
-    assert found["quiet_s"] < 60
+    assert found.clips == 4
+    assert found.done == {AUDIO_NAME: 2, VISUAL_NAME: 2}
+    assert found.to_json()["failures"] == [{"clip_id": "c", "reason": "no face"}]
+    assert found.clips_per_hour > 0
+    assert found.left_s > 0
+    assert found.quiet_s < 60
     text = describe_status(found)
     assert f"{VISUAL_NAME}: 2 of 4 clips" in text
     assert "failed: c: no face" in text
@@ -30,4 +30,4 @@ def test_how_far_it_is(tmp_path: Path) -> None:
         put(store, clip_id)
         put(store, clip_id, "audio")
     found = status(store)
-    assert (found["failures"], found["left_s"]) == ([], 0.0)
+    assert (found.failures, found.left_s) == ([], 0.0)

@@ -42,9 +42,9 @@ def run(store: Store, out: Path, form: Any = "npy", clips: Sequence[str] = (), *
 def again(place: Path, source: Path, **terms: Any) -> dict[str, Track]:
     """The tracks that an import of the exported folder gives."""
     store = open_store(place, "a", **terms)
-    stream, done, failures = import_features(store, source, stream="visual/again")
-    assert failures == []
-    return {clip_id: store.read(clip_id, stream) for clip_id in done}
+    result = import_features(store, source, stream="visual/again")
+    assert result.failures == []
+    return {clip_id: store.read(clip_id, result.stream) for clip_id in result.clips}
 
 
 def widened(track: Track, *kinds: Any) -> Track:
@@ -218,10 +218,10 @@ def test_a_damaged_clip_is_listed_and_the_others_done(store: Store, tmp_path: Pa
     assert sorted(clip_id for clip_id, _ in done.failures) == ["a", "c"]
     assert all("Run `sage-va cache repair`" in reason for _, reason in done.failures)
     other = open_store(tmp_path / "again.zarr", "a")
-    _, imported, failures = import_features(other, tmp_path / "out", stream="visual/again")
-    assert imported == ["b"]
-    assert failures[0][0] == "a"
-    assert failures[0][1].endswith("a.npy: expected a file that the export names, got none. Export again.")
+    result = import_features(other, tmp_path / "out", stream="visual/again")
+    assert result.clips == ["b"]
+    assert result.failures[0].clip_id == "a"
+    assert result.failures[0].reason.endswith("a.npy: expected a file that the export names, got none. Export again.")
 
 
 def test_what_is_not_there_is_refused(store: Store, tmp_path: Path) -> None:
@@ -240,8 +240,8 @@ def test_frames_that_do_not_fit_are_refused(store: Store, tmp_path: Path) -> Non
     for wrong in (frames[:-1], frames["time_s"]):
         np.save(tmp_path / "out/a.frames.npy", wrong)
         other = open_store(tmp_path / "again.zarr", "a")
-        _, _, failures = import_features(other, tmp_path / "out", stream="visual/again")
-        assert "a.frames.npy: expected time_s and mask of each row, got " in failures[0][1]
+        failures = import_features(other, tmp_path / "out", stream="visual/again").failures
+        assert "a.frames.npy: expected time_s and mask of each row, got " in failures[0].reason
     (tmp_path / "out/cache.json").write_text("{")
     with pytest.raises(InputError, match=r"cache\.json: expected the facts of an export, got .*\. Export again, or"):
         import_features(other, tmp_path / "out", stream="visual/again")
@@ -252,7 +252,7 @@ def test_a_cache_json_of_somebody_else_says_nothing(store: Store, tmp_path: Path
     np.save(tmp_path / "in/a.npy", np.ones((3, 2), np.float32))
     for text in ('{"stream": 1}', "[]"):
         (tmp_path / "in/cache.json").write_text(text)
-        assert import_features(store, tmp_path / "in", stream="visual/x", hz=25)[1] == ["a"]
+        assert import_features(store, tmp_path / "in", stream="visual/x", hz=25).clips == ["a"]
 
 
 def test_changed_times_are_another_source(store: Store, tmp_path: Path) -> None:
@@ -263,5 +263,5 @@ def test_changed_times_are_another_source(store: Store, tmp_path: Path) -> None:
     frames = np.load(tmp_path / "out/a.frames.npy")
     frames["time_s"] += 1
     np.save(tmp_path / "out/a.frames.npy", frames)
-    _, _, failures = import_features(other, tmp_path / "out", stream="visual/again")
-    assert "got a file with other bytes" in failures[0][1]
+    failures = import_features(other, tmp_path / "out", stream="visual/again").failures
+    assert "got a file with other bytes" in failures[0].reason

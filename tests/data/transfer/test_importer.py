@@ -60,7 +60,8 @@ def source(tmp_path: Path) -> Path:
 
 
 def run(store: Store, source: Path, **options: Any) -> tuple[str, list[str], list[tuple[str, str]]]:
-    return import_features(store, source, **{"stream": "visual/openface", "hz": 25, **options})
+    result = import_features(store, source, **{"stream": "visual/openface", "hz": 25, **options})
+    return result.stream, result.clips, [(row.clip_id, row.reason) for row in result.failures]
 
 
 def timed(store: Store, source: Path, **options: Any) -> tuple[str, list[str], list[tuple[str, str]]]:
