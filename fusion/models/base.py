@@ -75,6 +75,8 @@ class VAModel(nn.Module, ABC):
         config: sizes and switches.
     """
 
+    rate_factor = 1.0  # times `train.learning_rate`, for a variant that needs another one than the rest
+
     def __init__(self, streams: Sequence[Stream], config: ModelConfig) -> None:
         super().__init__()
         self.streams, self.config = list(streams), config

@@ -139,7 +139,8 @@ class Trainer:
         own = [self._share(rows) for rows in batches[course.batch :]]
         within = (np.arange(len(batches)) + 0.5) / len(batches)
         progress = (course.epoch + within) / self.config.train.epochs
-        rates = [learning_rate(self.config.train, place, course.num_cuts) for place in progress.tolist()]
+        factor = self.model.rate_factor
+        rates = [factor * learning_rate(self.config.train, place, course.num_cuts) for place in progress.tolist()]
         self.forward.train()
         for windows in each_cut(self.corpus, own, self.config.data.window_steps):
             terms = self.step(windows, rates[course.batch])

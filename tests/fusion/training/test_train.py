@@ -14,7 +14,8 @@ import torch
 
 from sage_va.api import predict_to_csv
 from sage_va.data import DamagedError, InputError, open_store
-from sage_va.fusion.config import Config, TrainConfig, check_config
+from sage_va.fusion.ccc import ccc
+from sage_va.fusion.config import Config, TrainConfig, check_config, configure
 from sage_va.fusion.evaluation.predict import predict
 from sage_va.fusion.evaluation.score import score_run
 from sage_va.fusion.models.variants import build_model
@@ -369,3 +370,25 @@ def test_a_score_needs_labels_for_every_clip_of_its_part(learnt: tuple[Path, Any
         (tmp_path / f"{clip_id}.csv").write_text("time_s,valence,arousal\n900,0,0\n", encoding="utf-8")
     with pytest.raises(InputError, match="expected labels that fall on the test clips, got none"):
         score_run(learnt[0], labels=tmp_path)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "base"])
+def test_linear_converges_at_the_presets_learning_rate(preset: str) -> None:
+    """Least squares on the same clips is the bound; a random start at a deep network's rate ends far below it."""
+    streams, rng = streams_of((48, 16), (0, 0)), np.random.default_rng(0)
+    corpus = random_corpus(streams, [300] * 30)
+    mixing = [rng.standard_normal((stream.dim, 2)) / 20 for stream in streams]
+    clean = sum(x.numpy() @ m for x, m in zip(corpus.values, mixing, strict=True))
+    va = torch.from_numpy((clean + 0.3 * rng.standard_normal(clean.shape)).clip(-1, 1).astype(np.float32))
+    corpus = dataclasses.replace(corpus, va=va, mask=torch.ones_like(corpus.mask))
+    config = configure({"model": {"variant": "linear"}, "data": {"window_steps": 60, "hop_steps": 40}}, preset, "test")
+    torch.manual_seed(0)
+    model = build_model(streams, config.model)
+    fit(model, corpus, range(24), [], config)
+    x, rows = np.concatenate([values.numpy() for values in corpus.values], axis=1), slice(0, 24 * 300)
+    weights = np.linalg.lstsq(x[rows], va.numpy()[rows], rcond=None)[0]
+    expected = x[24 * 300 :] @ weights
+    va_of = np.concatenate([p.va for p in predict(model, corpus, range(24, 30), config.data)])
+    truth, mask = va[24 * 300 :].T, torch.ones(2, 6 * 300, dtype=torch.bool)
+    reached, bound = (ccc(torch.from_numpy(y).float().T, truth, mask).mean().item() for y in (va_of, expected))
+    assert reached > bound - 0.02
