@@ -1,4 +1,4 @@
-"""Where a corpus lies while models read it: on their device if it fits, else in main memory, read one batch ahead."""
+"""Placement of a corpus while models read it: on their device if it fits, else in main memory, read one batch ahead."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from .batches import Batch
 from .corpus import Corpus, Windows, cut
 
 SHARE = 0.6  # of the free memory of a device that a corpus may take; models and their gradients need the rest
 
 
 def num_bytes(corpus: Corpus) -> int:
-    """What the tensors of a corpus take."""
+    """Returns the bytes of a corpus's tensors."""
     tensors = [*corpus.values, *corpus.quality, corpus.mask, corpus.va, corpus.va_mask]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory of a device that nobody uses; None where it is the machine's own, which the system shares out."""
+    """Returns the free memory of a device; None where it is the machine's own, which the system shares out."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def place(corpus: Corpus, device: torch.device) -> tuple[Corpus, str]:
-    """A corpus for models on a device, and where it lies, in words.
+    """Returns a corpus for models on a device, and its place as text.
 
-    On a CPU it stays as it is: features are mapped from their training form, and the system keeps in memory what fits.
+    On a CPU it stays as it is: features are mapped from the memory-mapped cache, and the system keeps in memory what
+    fits.
     """
     device = torch.empty(0, device=device).device  # with its index, as tensors have it
     size, free = num_bytes(corpus), free_bytes(device)
@@ -41,17 +41,17 @@ def place(corpus: Corpus, device: torch.device) -> tuple[Corpus, str]:
     return replace(corpus, device=device), f"{size / 1e9:.2f} GB in main memory ({why}), copied a batch ahead"
 
 
-def each_cut(corpus: Corpus, plans: Sequence[NDArray[np.int64]], window_steps: int) -> Iterator[Windows]:
-    """The windows of one plan after the other, on the corpus's device.
+def each_cut(corpus: Corpus, batches: Sequence[Batch]) -> Iterator[Windows]:
+    """Yields the windows of one batch after the other, on the corpus's device.
 
-    Where the corpus lies elsewhere, those of the next plan are cut and sent while these are in use.
+    Where the corpus lies elsewhere, those of the next batch are cut and sent while these are in use.
     """
     if corpus.mask.device == corpus.device:
-        yield from (cut(corpus, plan, window_steps) for plan in plans)
+        yield from (cut(corpus, batch.rows, batch.length) for batch in batches)
         return
     with ThreadPoolExecutor(1) as thread:
-        coming = [thread.submit(cut, corpus, plan, window_steps) for plan in plans[:1]]
-        for plan in plans[1:]:
-            coming.append(thread.submit(cut, corpus, plan, window_steps))
-            yield coming.pop(0).result()
-        yield from (last.result() for last in coming)
+        ahead = [thread.submit(cut, corpus, batch.rows, batch.length) for batch in batches[:1]]
+        for batch in batches[1:]:
+            ahead.append(thread.submit(cut, corpus, batch.rows, batch.length))
+            yield ahead.pop(0).result()
+        yield from (last.result() for last in ahead)

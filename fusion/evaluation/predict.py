@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...data.windows.batches import in_batches
 from ...data.windows.corpus import Corpus, cut, plan_windows
 from ..config import DataConfig
 from ..models.base import Output, VAModel
@@ -133,8 +134,8 @@ class _Pass:
 
 def _window_passes(corpus: Corpus, clips: Sequence[int], data: DataConfig, batch_size: int) -> Iterator[_Pass]:
     plan = plan_windows(corpus, clips, data.window_steps, data.hop_steps)
-    for first in range(0, len(plan), batch_size):
-        yield _Pass(plan[first : first + batch_size], data.window_steps)
+    for batch in in_batches(plan, data.window_steps, batch_size, even=False):
+        yield _Pass(batch.rows, batch.length)
 
 
 def _chunk_passes(corpus: Corpus, clips: Sequence[int], batch_size: int) -> Iterator[_Pass]:

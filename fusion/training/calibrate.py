@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...data.errors import InputError
 from ...data.store.base import open_store
+from ...data.windows.batches import in_batches
 from ...data.windows.corpus import Corpus, Windows, cut, plan_windows
 from ..evaluation.predict import predict
 from ..evaluation.reliability import trust_report
@@ -106,9 +107,9 @@ def _batches(run: Run, corpus: Corpus) -> Iterator[tuple[Encoded, Tensor, Window
     """What the gate sees of every clip, and the error (B, L, M) of each stream, NaN where unlabelled."""
     assert isinstance(run.model, FusionModel)
     length = run.config.data.window_steps
-    plan = torch.from_numpy(plan_windows(corpus, range(len(corpus.clips)), length, length))
-    for rows in plan.split(BATCH_SIZE):
-        windows = cut(corpus, rows, length)
+    plan = plan_windows(corpus, range(len(corpus.clips)), length, length)
+    for batch in in_batches(plan, length, BATCH_SIZE, even=False):
+        windows = cut(corpus, batch.rows, batch.length)
         encoded = run.model.encode(windows)
         error = (run.model.alone(encoded) - windows.va[..., None, :]).abs().sum(-1)
         yield encoded, torch.where(windows.va_mask[..., None], error, torch.nan), windows

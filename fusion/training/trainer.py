@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ...data.errors import InputError
+from ...data.windows.batches import in_batches
 from ...data.windows.corpus import Corpus, Windows, plan_windows
 from ...data.windows.placement import each_cut
 from ..config import Config
@@ -135,14 +136,14 @@ class Trainer:
         """
         started, course, size = time.perf_counter(), self.course, self.config.train.batch_size
         plan = self._begin() if self.plan is None else self.plan
-        batches = np.array_split(plan, -(-len(plan) // size))
-        own = [self._share(rows) for rows in batches[course.batch :]]
+        batches = in_batches(plan, self.config.data.window_steps, size)
+        own = [replace(batch, rows=self._share(batch.rows)) for batch in batches[course.batch :]]
         within = (np.arange(len(batches)) + 0.5) / len(batches)
         progress = (course.epoch + within) / self.config.train.epochs
         factor = self.model.rate_factor
         rates = [factor * learning_rate(self.config.train, place, course.num_cuts) for place in progress.tolist()]
         self.forward.train()
-        for windows in each_cut(self.corpus, own, self.config.data.window_steps):
+        for windows in each_cut(self.corpus, own):
             terms = self.step(windows, rates[course.batch])
             for name, value in terms.items():
                 self.sums[name] = self.sums.get(name, 0) + value / len(batches)
@@ -152,7 +153,7 @@ class Trainer:
         if not math.isfinite(losses["loss"]):
             todo = "Lower train.learning_rate."
             raise InputError("training", expected="a finite loss", got=str(losses["loss"]), todo=todo)
-        done = sum(len(rows) for rows in own) * num_processes()
+        done = sum(len(batch.rows) for batch in own) * num_processes()
         self.plan, self.sums, course.batch = None, {}, 0
         speed = round(done / (time.perf_counter() - started), 1)
         return {"lr": rates[-1], "loss": losses, "windows_per_s": speed}
@@ -162,7 +163,8 @@ class Trainer:
         data = self.config.data
         plan = plan_windows(self.corpus, self.training, data.window_steps, data.hop_steps, self.rng)
         self.rng.shuffle(plan)
-        if len(plan) // -(-len(plan) // self.config.train.batch_size) < num_processes():
+        batches = in_batches(plan, data.window_steps, self.config.train.batch_size)
+        if min(len(batch.rows) for batch in batches) < num_processes():
             todo = "Raise train.batch_size, or start fewer processes."
             got = f"{len(plan)} windows in batches of {self.config.train.batch_size}"
             raise InputError("training", expected=f"windows for {num_processes()} processes", got=got, todo=todo)

@@ -1,10 +1,10 @@
 """A corpus on a GPU, pretended: windows are cut where it lies, nothing mixes devices, and only plans travel."""
 
-import numpy as np
 import pytest
 import torch
 
 from sage_va.data.windows import placement
+from sage_va.data.windows.batches import in_batches
 from sage_va.data.windows.corpus import Corpus, Windows, cut, plan_windows
 from sage_va.data.windows.placement import each_cut, num_bytes, place
 from sage_va.tests.fake_cuda import on_cuda
@@ -44,8 +44,8 @@ def test_a_corpus_that_fits_is_placed_on_the_device(device: torch.device) -> Non
         corpus, where = place(corpus_of(), device)
         assert corpus.mask.device == corpus.device
         assert where.endswith("on cuda:0")
-        plans = np.array_split(plan_windows(corpus, range(3), 16, 8), 3)
-        assert {t.device for windows in each_cut(corpus, plans, 16) for t in tensors(windows)} == {corpus.device}
+        batches = in_batches(plan_windows(corpus, range(3), 16, 8), 16, 3)
+        assert {t.device for windows in each_cut(corpus, batches) for t in tensors(windows)} == {corpus.device}
 
 
 @pytest.mark.parametrize("device", CUDA, ids=str)
@@ -56,14 +56,14 @@ def test_a_corpus_that_does_not_fit_is_sent_a_batch_ahead_from_pinned_memory(dev
         assert corpus.mask.device.type == "cpu"
         assert corpus.device == torch.device("cuda:0")
         assert "in main memory" in where
-        plans = np.array_split(plan_windows(corpus, range(3), 16, 8), 3)
+        batches = in_batches(plan_windows(corpus, range(3), 16, 8), 16, 3)
         with cuda.count() as launches:
-            batches = list(each_cut(corpus, plans, 16))
-        assert [windows.va.shape[:2] for windows in batches] == [(len(plan), 16) for plan in plans]
-        assert {t.device for windows in batches for t in tensors(windows)} == {corpus.device}
-        assert len(launches.copies) == 3 * len(tensors(batches[0]))
+            cuts = list(each_cut(corpus, batches))
+        assert [windows.va.shape[:2] for windows in cuts] == [(len(batch.rows), 16) for batch in batches]
+        assert {t.device for windows in cuts for t in tensors(windows)} == {corpus.device}
+        assert len(launches.copies) == len(cuts) * len(tensors(cuts[0]))
         assert all(copy.to == "cuda" and copy.pinned for copy in launches.copies)
-        assert cut(corpus, plans[0], 16).steps.device == corpus.device  # without a thread, too
+        assert cut(corpus, batches[0].rows, 16).steps.device == corpus.device  # without a thread, too
 
 
 def test_the_share_of_the_device_that_a_corpus_may_take(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ import torch
 
 from sage_va.api import predict_to_csv
 from sage_va.data import DamagedError, InputError, open_store
+from sage_va.data.windows import batches
+from sage_va.data.windows.corpus import Windows
 from sage_va.fusion.ccc import ccc
 from sage_va.fusion.config import Config, TrainConfig, check_config, configure
 from sage_va.fusion.evaluation.predict import predict
@@ -392,3 +394,26 @@ def test_linear_converges_at_the_presets_learning_rate(preset: str) -> None:
     truth, mask = va[24 * 300 :].T, torch.ones(2, 6 * 300, dtype=torch.bool)
     reached, bound = (ccc(torch.from_numpy(y).float().T, truth, mask).mean().item() for y in (va_of, expected))
     assert reached > bound - 0.02
+
+
+@pytest.mark.parametrize("variant", ["sage", "concat", "tagf"])
+def test_very_short_clips_train_and_predict_as_in_whole_windows(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padding counts for nothing, so a shorter window gives the same estimate; an epoch has as many steps a batch."""
+    corpus = random_corpus(streams_of(), [1] * 70 + [12] * 40 + [300] * 3)
+    config = config_of(model={"variant": variant}, data={"window_steps": 300, "hop_steps": 200})
+    model = build_model(corpus.streams, config.model)
+    trainer = Trainer(model, corpus, range(len(corpus.clips)), config, None)
+    lengths: list[int] = []
+    step = trainer.step
+
+    def counted(windows: Windows, rate: float) -> dict[str, torch.Tensor]:
+        lengths.append(windows.steps.shape[1])
+        return step(windows, rate)
+
+    monkeypatch.setattr(trainer, "step", counted)
+    assert np.isfinite(trainer.epoch()["loss"]["loss"])
+    assert sorted(lengths) == [8, 16, 300]
+    short = predict(model, corpus, range(113), config.data, batch_size=8)
+    monkeypatch.setattr(batches, "SHORTEST_STEPS", 300)
+    whole = predict(model, corpus, range(113), config.data, batch_size=8)
+    assert all(np.allclose(a.va, b.va, atol=1e-5) for a, b in zip(short, whole, strict=True))
