@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 HOME = tempfile.mkdtemp(prefix="sage-va-tests-")  # nothing of a test stays with its user
 os.environ["SAGE_VA_CACHE"] = HOME
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+pytest.register_assert_rewrite("sage_va.testing")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 settings.register_profile(

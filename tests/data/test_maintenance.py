@@ -8,7 +8,7 @@ import pytest
 from sage_va.commands.cache import describe_garbage, describe_repaired, describe_verified
 from sage_va.data import InputError, Store, open_store, stream_name
 from sage_va.data.maintenance import collect_garbage, repair, verify
-from sage_va.tests.stores import AUDIO_NAME, SHA, VISUAL, VISUAL_NAME, make_track, problems, put, same
+from sage_va.testing import AUDIO_NAME, SHA, VISUAL, VISUAL_NAME, make_track, problems, put, same
 
 
 @pytest.fixture

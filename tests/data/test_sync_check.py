@@ -12,7 +12,7 @@ from sage_va.cli import main
 from sage_va.commands.sync_check import describe_sync
 from sage_va.data import Clip, FrameClock, InputError, open_store
 from sage_va.data.sync_check import check_sync
-from sage_va.tests.stores import put
+from sage_va.testing import put
 
 FPS = 25
 

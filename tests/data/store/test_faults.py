@@ -22,7 +22,8 @@ from sage_va.data.atomic import HOST
 from sage_va.data.store.entry import Entry
 from sage_va.data.store.folder_store import FolderStore
 from sage_va.data.store.zarr_layout import encode
-from sage_va.tests.stores import SHA, VISUAL, VISUAL_NAME, make_track, problems, put, same, tree
+from sage_va.testing import SHA, VISUAL, VISUAL_NAME, make_track, problems, put, same
+from sage_va.tests.stores import tree
 
 FORMS = ["zarr", "h5"]
 

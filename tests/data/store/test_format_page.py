@@ -10,7 +10,7 @@ import pytest
 
 from sage_va.data import Store, open_store
 from sage_va.data.transfer.copy import copy
-from sage_va.tests.stores import SHA, VISUAL_NAME, make_track, put
+from sage_va.testing import SHA, VISUAL_NAME, make_track, put
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docs/cache-format.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 from sage_va.data import InputError, open_store
 from sage_va.data.hashing import sealed
 from sage_va.data.store.zarr_layout import group_attrs, group_file
-from sage_va.tests.stores import problems, same
+from sage_va.testing import problems, same
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 CONTENT = "a06f1bb08e9068380989c93f641a8242102e937cb848c84ba7d68d64a7321580"

@@ -21,7 +21,7 @@ from sage_va.data.atomic import part_of
 from sage_va.data.store.entry import Entry
 from sage_va.data.store.hdf5_layout import SEAL_BYTES, put_entry, sealed_bytes
 from sage_va.data.store.hdf5_store import restore, write_single
-from sage_va.tests.stores import AUDIO_NAME, SHA, VISUAL_NAME, StoreContract, make_track, problems, put, same
+from sage_va.testing import AUDIO_NAME, SHA, VISUAL_NAME, StoreContract, make_track, problems, put, same
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from sage_va.data.store.zarr_layout import META, encode, group_file
 from sage_va.data.transfer.copy import copy
 from sage_va.data.transfer.exporter import export
 from sage_va.data.transfer.importer import import_features
-from sage_va.tests.stores import SHA, VISUAL, VISUAL_NAME, make_track, put
+from sage_va.testing import SHA, VISUAL, VISUAL_NAME, make_track, put
 
 HASH = json_sha256(VISUAL)[:8]
 DESTINATIONS = (

@@ -21,8 +21,8 @@ import zarr
 
 from sage_va.data import DamagedError, InputError, Store, Track, open_store
 from sage_va.data.atomic import locked
+from sage_va.testing import AUDIO_NAME, VISUAL_NAME, StoreContract, make_track, problems, put, same
 from sage_va.tests.s3 import BUCKET, empty_bucket, needs_s3, s3_server, use_s3
-from sage_va.tests.stores import AUDIO_NAME, VISUAL_NAME, StoreContract, make_track, problems, put, same
 
 icechunk = pytest.importorskip("icechunk")
 store_icechunk = importlib.import_module("sage_va.data.store.icechunk_store")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from sage_va.data import Clip, InputError, Store, open_store, stream_name
-from sage_va.tests.stores import SHA, make_track, problems, same
+from sage_va.testing import SHA, make_track, problems, same
 
 FINGERPRINTS = {
     stream_name(f["modality"], "toy", f): f

@@ -24,8 +24,8 @@ from sage_va.data.store.pack_store import PackStore, write_single
 from sage_va.data.store.remote import OutageError, Remote
 from sage_va.data.transfer import push_packs as push
 from sage_va.data.transfer.copy import copy
+from sage_va.testing import AUDIO_NAME, VISUAL_NAME, make_track, problems, put, same
 from sage_va.tests.s3 import Proxy, web_server
-from sage_va.tests.stores import AUDIO_NAME, VISUAL_NAME, make_track, problems, put, same
 
 FORMS = ("c.zarr.zip", "c.packs")
 

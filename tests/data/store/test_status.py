@@ -5,7 +5,7 @@ from pathlib import Path
 from sage_va.commands.status import describe_status
 from sage_va.data import open_store
 from sage_va.data.store.status import status
-from sage_va.tests.stores import AUDIO_NAME, SHA, VISUAL_NAME, put
+from sage_va.testing import AUDIO_NAME, SHA, VISUAL_NAME, put
 
 
 def test_how_far_it_is(tmp_path: Path) -> None:

@@ -22,19 +22,8 @@ from sage_va.data.store.fingerprint import clip_key
 from sage_va.data.store.folder_store import FolderStore
 from sage_va.data.store.zarr_layout import encode, group_attrs, group_file
 from sage_va.data.store.zarr_store import restore
-from sage_va.tests.stores import (
-    AUDIO_NAME,
-    SHA,
-    VISUAL,
-    VISUAL_NAME,
-    StoreContract,
-    flips,
-    make_track,
-    problems,
-    put,
-    same,
-    tree,
-)
+from sage_va.testing import AUDIO_NAME, SHA, VISUAL, VISUAL_NAME, StoreContract, make_track, problems, put, same
+from sage_va.tests.stores import flips, tree
 
 LONG = "long/" + "x" * 300
 SAMPLED = pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.exhaustive)], ids=["some", "all"])

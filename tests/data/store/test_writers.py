@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sage_va.data import open_store
-from sage_va.tests.stores import problems, tree
+from sage_va.testing import problems
+from sage_va.tests.stores import tree
 
 WRITER = textwrap.dedent("""
     import os, random, signal, sys, time

@@ -31,6 +31,7 @@ from sage_va.data.transfer import copy as copy_module
 from sage_va.data.transfer import push_packs as push
 from sage_va.data.transfer.copy import Copied, copy
 from sage_va.data.transfer.dataset_card import MARK
+from sage_va.testing import AUDIO_NAME, VISUAL, VISUAL_NAME, make_track, problems, put, same
 from sage_va.tests.s3 import (
     BUCKET,
     CREDENTIALS,
@@ -42,7 +43,6 @@ from sage_va.tests.s3 import (
     use_s3,
     web_server,
 )
-from sage_va.tests.stores import AUDIO_NAME, VISUAL, VISUAL_NAME, make_track, problems, put, same
 
 FORMS = ("c.zarr", "c.h5", "folder.h5", "c.zarr.zip", "c.packs", "icechunk")
 

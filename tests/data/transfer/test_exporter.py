@@ -18,7 +18,7 @@ from sage_va.data.store.fingerprint import check_clip_id
 from sage_va.data.transfer.exporter import Exported, _file_name, _files, export
 from sage_va.data.transfer.importer import import_features
 from sage_va.data.transfer.read_csv import Rules, read_csv
-from sage_va.tests.stores import SHA, VISUAL, VISUAL_NAME, make_track, put, same, tracks
+from sage_va.testing import SHA, VISUAL, VISUAL_NAME, make_track, put, same, tracks
 
 NAMES = ["a", "deep/b.mp4", "ü #1", "x" * 300, "a.frames", "a.npy/c", "b//c", ".hidden", "k=2Fl", "~t", "CACHE.json"]
 
