@@ -117,7 +117,7 @@ def _check(model: VAModel, place: str) -> None:
     if not model.config.causal:
         todo = "Train one with --set model.causal=true."
         raise InputError(place, expected="a causal model", got="model.causal=false", todo=todo)
-    if not model.live:
+    if not model.can_stream:
         todo = "See docs/streaming.md for what a variant of your own needs."
         problem = f"the variant {model.config.variant} cannot go step by step, as it takes no memory"
         raise InputError(place, problem, todo=todo)

@@ -161,7 +161,7 @@ def _means(
 ) -> dict[str, Floats]:
     """Passes over the clips of `rows`; returns (R, D) means of the named parts, without those that are None."""
     clips = list(rows)
-    if model.live:
+    if model.can_stream:
         passes = list(_chunk_passes(corpus, clips, batch_size))
     else:
         passes = list(_window_passes(corpus, clips, data, batch_size))
@@ -176,7 +176,7 @@ def _means(
             memory = Memory() if each.begins else memory
             memory.keep(len(each.rows))
             windows = cut(corpus, start, each.length)
-            output = model(windows, memory) if model.live else model(windows)
+            output = model(windows, memory) if model.can_stream else model(windows)
             sums.add(windows.steps - shift[:, None], windows.inside, output)
     finally:
         model.train(was_training)

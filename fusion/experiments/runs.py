@@ -23,7 +23,7 @@ from ..evaluation.metrics import corpus_sums
 from ..evaluation.predict import predict
 from ..models.variants import resolve, variant_streams
 from ..run_folder import CONFIG, OF_A_RUN, RESOLVED, SPLIT, fold_runs, load_run, origin_of, start_run, write_json
-from ..training.crossfit import crossfit_config, unseen_errors
+from ..training.crossfit import crossfit_config, out_of_fold_errors
 from ..training.labelled import assign_roles, labels_sha256, load_labelled
 from ..training.train import train_one
 from ..training.trainer import Log
@@ -100,11 +100,11 @@ class Bench:
         return assign_roles(self.found.corpus.clips, self.found.parts, cell.config.split, cell.seed)
 
     def _unseen(self, corpus: Corpus, training: list[int], config: Config, log: Log) -> Tensor:
-        """`unseen_errors`, remembered, as all variants with a gate learn from the same ones."""
+        """`out_of_fold_errors`, remembered, as all variants with a gate learn from the same ones."""
         probe = crossfit_config(config)
         key = json.dumps([training, [s.name for s in corpus.streams], probe.model_dump(mode="json")])
         if key not in self._errors:
-            self._errors = {key: unseen_errors(corpus, training, config, log)}
+            self._errors = {key: out_of_fold_errors(corpus, training, config, log)}
         return self._errors[key]
 
     def streams(self, cell: Cell) -> list[int]:

@@ -89,12 +89,12 @@ class VAModel(nn.Module, ABC):
         return 1
 
     @property
-    def learns_trust(self) -> bool:
+    def learns_reliability(self) -> bool:
         """Whether it has a gate, which must be taught by errors that streams make on unseen clips."""
         return False
 
     @property
-    def live(self) -> bool:
+    def can_stream(self) -> bool:
         """Whether a clip can be given to it in chunks, as it comes: it is causal, and its `forward` takes a memory."""
         return self.config.causal and "memory" in signature(self.forward).parameters
 
@@ -203,7 +203,7 @@ class EncodedModel(VAModel):
                 active[..., m] &= ~(windows.quality[m][..., stream.quality_names.index(VOICE)] < 0.5)
         return active
 
-    def alone(self, encoded: Encoded) -> Tensor:
+    def unimodal_estimates(self, encoded: Encoded) -> Tensor:
         """(B, L, M, 2): the estimate of each stream by itself."""
         return torch.stack([head(x) for head, x in zip(self.unimodal, encoded.h, strict=True)], dim=-2)
 
@@ -233,8 +233,8 @@ class FusionModel(EncodedModel):
     Args:
         streams: the M inputs.
         config: sizes and switches.
-        fusion: a module from `Encoded` to `Fused`. One that has a gate says so by `learns_trust = True`; one that looks
-            at no other step, or asks `Encoded.memory` for those before, by `live = True`.
+        fusion: a module from `Encoded` to `Fused`. One with a gate sets `learns_reliability = True`; one that looks at no
+            other step, or takes earlier ones from `Encoded.memory`, sets `can_stream = True`.
     """
 
     def __init__(self, streams: Sequence[Stream], config: ModelConfig, fusion: nn.Module) -> None:
@@ -252,17 +252,17 @@ class FusionModel(EncodedModel):
             z = causal_transformer(self.transformer, z, self.config.memory_steps, memory)
         elif self.transformer is not None:
             z = self.transformer(z, src_key_padding_mask=~windows.inside)
-        return Output(self.head(z), self.alone(encoded), fused)
+        return Output(self.head(z), self.unimodal_estimates(encoded), fused)
 
     @property
-    def learns_trust(self) -> bool:
+    def learns_reliability(self) -> bool:
         """Whether it has a gate, which must be taught by errors that streams make on unseen clips."""
-        return getattr(self.fusion, "learns_trust", False)
+        return getattr(self.fusion, "learns_reliability", False)
 
     @property
-    def live(self) -> bool:
+    def can_stream(self) -> bool:
         """Whether a clip can be given to it in chunks, as it comes: it is causal, and so is its fusion, and says so."""
-        return super().live and getattr(self.fusion, "live", False)
+        return super().can_stream and getattr(self.fusion, "can_stream", False)
 
 
 def _transformer(config: ModelConfig) -> nn.TransformerEncoder | None:

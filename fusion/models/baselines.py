@@ -37,7 +37,7 @@ def leader_of(streams: Sequence[Stream]) -> int:
 class Concat(nn.Module):
     """Streams side by side through one linear layer: the usual baseline."""
 
-    live = True
+    can_stream = True
 
     def __init__(self, num_streams: int, dim: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class GMU(nn.Module):
     Softmax over streams; for two this is the paper's z and 1 - z. Weights are the shares averaged over dimensions.
     """
 
-    live = True
+    can_stream = True
 
     def __init__(self, num_streams: int, dim: int) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class LFAN(nn.Module):
     At each step, streams attend to each other in a narrow space; the leader's own features go on unweighted.
     """
 
-    live = True
+    can_stream = True
 
     def __init__(self, num_streams: int, dim: int, leader: int) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class RAAV(nn.Module):
         reach_steps: how many steps the latents hold, the present one and those before; None for all of the window.
     """
 
-    live = True
+    can_stream = True
 
     def __init__(self, num_streams: int, dim: int, leader: int, reach_steps: int | None) -> None:
         super().__init__()
@@ -240,7 +240,7 @@ class LateModel(EncodedModel):
 
     def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
         """Windows -> Output."""
-        alone = self.alone(self.encode(windows, memory))
+        alone = self.unimodal_estimates(self.encode(windows, memory))
         each = windows.mask[..., None] / windows.mask.sum(-1)[..., None, None].clamp(min=1)
         va = torch.where(windows.mask.any(-1, keepdim=True), (alone * each).sum(-2), self.null.tanh())
         return Output(va, alone, Fused(va))

@@ -134,8 +134,8 @@ class ReliabilityFusion(nn.Module):
             active ("given"), or how often streams have attended to each other ("depth").
     """
 
-    learns_trust = True
-    live = True
+    learns_reliability = True
+    can_stream = True
 
     def __init__(self, num_quality: list[int], config: ModelConfig) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class ReliabilityFusion(nn.Module):
     def forward(self, encoded: Encoded) -> Fused:
         """Encoded -> Fused, with reliability, weights and stages."""
         mask = encoded.mask
-        each, stage, reliability = self.trust(encoded)
+        each, stage, reliability = self.estimate(encoded)
         if self.interact is None:
             weights = floored_weights(reliability, mask, self.floor)  # (8)
             mixed = self._mix(encoded.h, weights)
@@ -169,7 +169,7 @@ class ReliabilityFusion(nn.Module):
         mixed = torch.where(mask.any(-1, keepdim=True), mixed, self.null.to(mixed.dtype))
         return Fused(self.norm(mixed), weights, reliability, stage)  # (9)
 
-    def trust(self, encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
+    def estimate(self, encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
         """Encoded -> reliability at each stage (B, L, M, K), stage (B, L, K), and reliability (B, L, M)."""
         each, stage = self.gate(encoded)
         if self.kind == "given":

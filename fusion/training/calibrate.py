@@ -96,7 +96,7 @@ def refit(run: Run, corpus: Corpus) -> None:
     for _ in range(NUM_STEPS):
         optimiser.zero_grad()
         for count, (encoded, error, windows) in zip(counts, batches, strict=True):
-            loss = calibration_loss(fusion.trust(encoded)[-1], error, sigma, windows)
+            loss = calibration_loss(fusion.estimate(encoded)[-1], error, sigma, windows)
             (loss * (count / sum(counts))).backward()
         optimiser.step()
     run.model.requires_grad_(False)
@@ -111,5 +111,5 @@ def _batches(run: Run, corpus: Corpus) -> Iterator[tuple[Encoded, Tensor, Window
     for batch in in_batches(plan, length, BATCH_SIZE, even=False):
         windows = cut(corpus, batch.rows, batch.length)
         encoded = run.model.encode(windows)
-        error = (run.model.alone(encoded) - windows.va[..., None, :]).abs().sum(-1)
+        error = (run.model.unimodal_estimates(encoded) - windows.va[..., None, :]).abs().sum(-1)
         yield encoded, torch.where(windows.va_mask[..., None], error, torch.nan), windows

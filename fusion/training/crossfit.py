@@ -17,7 +17,7 @@ from .labelled import groups_of
 from .trainer import Log, fit
 
 
-def unseen_errors(corpus: Corpus, training: Sequence[int], config: Config, log: Log) -> Tensor:
+def out_of_fold_errors(corpus: Corpus, training: Sequence[int], config: Config, log: Log) -> Tensor:
     """(N, M) absolute error (valence + arousal) of each stream, NaN where it is not valid or not labelled.
 
     The training clips are parted into folds, along the same groups as the split; for each stream a TCN with a head is
@@ -29,7 +29,8 @@ def unseen_errors(corpus: Corpus, training: Sequence[int], config: Config, log: 
     """
     folds = crossfit_folds(corpus, training, config)
     errors = torch.full_like(corpus.mask, torch.nan, dtype=torch.float32)
-    with torch.random.fork_rng():  # the same errors for every variant, and no trace in its own random numbers
+    devices = [corpus.device] if corpus.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):  # errors are equal for all variants, and leave their random numbers alone
         torch.manual_seed(config.seed)
         for m, stream in enumerate(corpus.streams):
             for fold, unseen in enumerate(folds):

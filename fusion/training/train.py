@@ -29,7 +29,7 @@ from ..models.base import VAModel
 from ..models.variants import build_model, resolve
 from ..provenance import described, provenance
 from ..run_folder import CONFIG, ERRORS, LAST, SPLIT, begun, check_new, finish_run, origin_of, start_run
-from .crossfit import crossfit_folds, unseen_errors
+from .crossfit import crossfit_folds, out_of_fold_errors
 from .labelled import Labelled, assign_roles, labels_sha256, load_labelled, settle_split, summarise_split
 from .losses import typical_error
 from .metrics_log import open_metrics_log
@@ -132,7 +132,7 @@ def train_one(
     out: Path,
     origin: Mapping[str, Any],
     log: Log,
-    unseen: Callable[[Corpus, list[int], Config, Log], Tensor] = unseen_errors,
+    unseen: Callable[[Corpus, list[int], Config, Log], Tensor] = out_of_fold_errors,
     stop: Callable[[], bool] = lambda: False,
     track: Sequence[str] = (),
 ) -> VAModel:
@@ -165,7 +165,7 @@ def train_one(
                 raise KeyboardInterrupt
 
         errors = None
-        if _learns_trust(model, config):
+        if _learns_reliability(model, config):
             errors = _errors(corpus, training, config, out, heard, unseen, json_sha256(learnt_of))
         fit(model, corpus, training, validation, config, errors=errors, log=record, file=file)
         if is_main():
@@ -221,7 +221,7 @@ def _check(corpus: Corpus, roles: Mapping[str, Role], config: Config) -> None:
     training, _ = (_counted(corpus, roles, role) for role in ("train", "val"))
     model = build_model(corpus.streams, config.model).to(corpus.device)
     _check_gate(model, corpus)
-    if _learns_trust(model, config):
+    if _learns_reliability(model, config):
         crossfit_folds(corpus, training, config)
 
 
@@ -229,13 +229,13 @@ def _check_gate(model: VAModel, corpus: Corpus) -> None:
     """Refuses a fusion that says it has a gate and returns no reliability."""
     with torch.inference_mode():
         made = model.eval()(cut(corpus, plan_windows(corpus, [0], 8, 8)[:1], 8))
-    if model.learns_trust and made.fused.reliability is None:
-        todo = "Return it in Fused, or leave learns_trust out."
+    if model.learns_reliability and made.fused.reliability is None:
+        todo = "Return it in Fused, or leave learns_reliability out."
         raise InputError(f"variant {model.config.variant}", expected="a reliability", got="none", todo=todo)
 
 
-def _learns_trust(model: VAModel, config: Config) -> bool:
-    return model.learns_trust and bool(config.loss.calibration or config.loss.ordinal)
+def _learns_reliability(model: VAModel, config: Config) -> bool:
+    return model.learns_reliability and bool(config.loss.calibration or config.loss.ordinal)
 
 
 def _counted(corpus: Corpus, roles: Mapping[str, Role], role: Role) -> list[int]:

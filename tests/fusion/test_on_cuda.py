@@ -15,10 +15,10 @@ from sage_va.fusion.evaluation.robustness import robustness
 from sage_va.fusion.evaluation.score import score_run
 from sage_va.fusion.models.variants import VARIANTS, build_model, resolve, variant_streams
 from sage_va.fusion.run_folder import load_run
-from sage_va.fusion.streaming import LiveModel
+from sage_va.fusion.streaming import StreamingModel
 from sage_va.fusion.training import calibrate as calibrate_module
 from sage_va.fusion.training.calibrate import calibrate
-from sage_va.fusion.training.crossfit import unseen_errors
+from sage_va.fusion.training.crossfit import out_of_fold_errors
 from sage_va.fusion.training.losses import total_loss
 from sage_va.fusion.training.train import train
 from sage_va.fusion.training.trainer import Trainer
@@ -128,9 +128,9 @@ def test_a_run_on_a_gpu_resumes(
 
 def test_errors_of_cross_fitting_are_the_host_s() -> None:
     corpus, config = random_corpus(streams_of(), [50, 40, 40]), config_of({})
-    expected = unseen_errors(corpus, range(3), config, lambda event: None)
+    expected = out_of_fold_errors(corpus, range(3), config, lambda event: None)
     with on_host_cuda() as device:
-        errors = unseen_errors(corpus.to(device), range(3), config, lambda event: None)
+        errors = out_of_fold_errors(corpus.to(device), range(3), config, lambda event: None)
         assert errors.device == CUDA
         torch.testing.assert_close(errors.cpu(), expected, equal_nan=True)
 
@@ -169,10 +169,10 @@ def test_a_model_streams_on_a_gpu_as_on_the_host() -> None:
         [rng.standard_normal(8), None if rng.random() < 0.3 else rng.standard_normal(6)]
         for rng in map(np.random.default_rng, range(5))
     ]
-    live = LiveModel(model)
-    expected = [live.step(step).va for step in steps]
+    streaming = StreamingModel(model)
+    expected = [streaming.step(step).va for step in steps]
     with on_host_cuda() as device:
-        there = LiveModel(model.to(device))
+        there = StreamingModel(model.to(device))
         np.testing.assert_allclose([there.step(step).va for step in steps], expected, atol=1e-5)
 
 

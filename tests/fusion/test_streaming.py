@@ -360,7 +360,7 @@ class Whole(VAModel):
 def test_who_takes_no_memory_is_refused_live_and_predicts_in_windows(kind: type) -> None:
     config = ModelConfig(dim=8, heads=2, tcn_blocks=1, layers=0, causal=True)
     model = Whole(STREAMS, config) if kind is Whole else FusionModel(STREAMS, config, Change())
-    assert not model.live
+    assert not model.can_stream
     corpus = corpus_of(model)
     (a,), (b,) = (predict(model, corpus, [1], DataConfig(window_steps=w, hop_steps=w)) for w in (30, 90))
     assert a.va.shape == (90, 2)
@@ -412,5 +412,5 @@ def test_the_documented_fusion_remembers() -> None:
     config = ModelConfig(dim=8, heads=2, tcn_blocks=1, layers=1, causal=True, memory_steps=MEMORY_STEPS)
     model = FusionModel(streams, config, found["Rising"]()).eval()
     windows = clip_of(model)
-    assert model.live
+    assert model.can_stream
     assert_together(list(in_chunks(model, windows, sizes("random"))), model(windows))

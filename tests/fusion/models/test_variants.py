@@ -314,12 +314,12 @@ def test_an_ablation_is_sage_less_one_thing(name: str, key: str, value: object) 
     assert found.model_dump()["model"] == expected
     taught = name != "sage-no-calibration"
     assert bool(found.loss.calibration) is bool(found.loss.ordinal) is taught
-    assert build_model(streams_of(), found.model).learns_trust
+    assert build_model(streams_of(), found.model).learns_reliability
 
 
-def test_only_sage_learns_trust() -> None:
+def test_only_sage_learns_reliability() -> None:
     for name in VARIANTS:
-        assert make(name).learns_trust == name.startswith("sage")
+        assert make(name).learns_reliability == name.startswith("sage")
 
 
 @pytest.mark.parametrize(("variant", "stage"), [("xattn", "none"), ("dca", "none"), ("sage", "depth")])
@@ -337,7 +337,7 @@ def test_demands_of_keys_that_do_not_exist_are_refused(key: str, monkeypatch: py
 
 
 def test_a_gate_that_returns_no_reliability_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Loudest, "learns_trust", True, raising=False)
+    monkeypatch.setattr(Loudest, "learns_reliability", True, raising=False)
     monkeypatch.setitem(VARIANTS, "loudest", LOUDEST)
     cache, labels = make_cache(tmp_path, seconds=3)
     config = check_config(tiny(model={"variant": "loudest"}), "test")

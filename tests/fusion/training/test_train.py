@@ -23,7 +23,7 @@ from sage_va.fusion.evaluation.score import score_run
 from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.augment import corrupt
-from sage_va.fusion.training.crossfit import unseen_errors
+from sage_va.fusion.training.crossfit import out_of_fold_errors
 from sage_va.fusion.training.labelled import load_labelled
 from sage_va.fusion.training.schedule import learning_rate
 from sage_va.fusion.training.train import train
@@ -147,7 +147,7 @@ def test_a_stream_that_only_memorises_gets_little_weight(
         for seed in seeds:
             torch.manual_seed(seed)
             seeded = config.model_copy(update={"seed": seed})
-            errors = unseen_errors(corpus, training, seeded, lambda event: None)
+            errors = out_of_fold_errors(corpus, training, seeded, lambda event: None)
             model = build_model(corpus.streams, config.model)
             fit(model, corpus, training, [], seeded, errors=errors)
             weights += [p.weights for p in predict(model, corpus, held_out, config.data) if p.weights is not None]
@@ -165,7 +165,7 @@ def test_a_stream_that_only_memorises_gets_little_weight(
     assert familiar < 0.5 * memorised
 
 
-def test_unseen_errors_are_made_without_the_clip_and_lie_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_fold_errors_are_made_without_the_clip_and_lie_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = streams_of()
     corpus = random_corpus(streams, [60] * 5)
     corpus = dataclasses.replace(
@@ -175,7 +175,7 @@ def test_unseen_errors_are_made_without_the_clip_and_lie_where_they_can(monkeypa
     monkeypatch.setattr(
         "sage_va.fusion.training.crossfit.fit", lambda model, corpus, clips, *_: seen.append(set(clips))
     )
-    errors = unseen_errors(corpus, [0, 1, 2, 3], config_of(train={"crossfit_folds": 3}), lambda event: None)
+    errors = out_of_fold_errors(corpus, [0, 1, 2, 3], config_of(train={"crossfit_folds": 3}), lambda event: None)
     assert sorted(map(sorted, seen)) == [[0, 1], [0, 1], [2, 3], [2, 3]]
     known = corpus.mask & corpus.va_mask[:, None]
     known[corpus.steps(4)] = False
@@ -185,7 +185,7 @@ def test_unseen_errors_are_made_without_the_clip_and_lie_where_they_can(monkeypa
 def test_trust_cannot_be_learnt_from_one_recording() -> None:
     corpus = random_corpus(streams_of(), [60])
     with pytest.raises(InputError, match="expected at least 2 subjects or recordings to estimate reliability, got 1"):
-        unseen_errors(corpus, [0], config_of(), lambda event: None)
+        out_of_fold_errors(corpus, [0], config_of(), lambda event: None)
 
 
 def test_clips_without_labels_and_labels_without_clips_are_reported(tmp_path: Path) -> None:
