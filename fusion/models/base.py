@@ -233,8 +233,8 @@ class FusionModel(EncodedModel):
     Args:
         streams: the M inputs.
         config: sizes and switches.
-        fusion: a module from `Encoded` to `Fused`. One with a gate sets `learns_reliability = True`; one that looks at no
-            other step, or takes earlier ones from `Encoded.memory`, sets `can_stream = True`.
+        fusion: a module from `Encoded` to `Fused`. One with a gate sets `learns_reliability = True`; one that looks at
+            no other step, or takes earlier ones from `Encoded.memory`, sets `can_stream = True`.
     """
 
     def __init__(self, streams: Sequence[Stream], config: ModelConfig, fusion: nn.Module) -> None:
