@@ -36,6 +36,9 @@ def test_snippets_run(snippet: str, places: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(places)
     names: dict[str, Any] = {}
     exec(snippet.replace("visual/resnet18-1a2b3c4d", VISUAL_NAME), names)
+    if "StoreContract" in names:
+        assert issubclass(names["TestMyStore"], names["StoreContract"])
+        return
     if "frames" not in names:
         assert names["values"][0] == 1.5
         assert np.isnan(names["values"][1])
