@@ -13,7 +13,7 @@ ROUNDING = 1e-12
 
 
 def moments(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
-    """Sums that decide a CCC, so that clips can be pooled: (..., 6) of n, Σx, Σy, Σx², Σy², Σxy.
+    """Returns the sums that determine a CCC, and that add over clips: (..., 6) of n, Σx, Σy, Σx², Σy², Σxy.
 
     Args:
         prediction: (..., T) in any floating dtype.
@@ -28,7 +28,7 @@ def moments(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
 def ccc_of_moments(sums: Tensor) -> Tensor:
     """(..., 6) sums -> (...) CCC with population moments (Lin 1989); NaN for no steps or equal constant series.
 
-    Equal and constant means: less apart, relative to their squares, than what rounding leaves of a constant.
+    Series count as equal and constant if their spread, relative to their squares, is within rounding.
     """
     joint, spread = _joint_and_spread(sums)
     squares = (sums[..., 3] + sums[..., 4]) / sums[..., 0].clamp(min=1)
@@ -44,7 +44,7 @@ def _joint_and_spread(sums: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ccc(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
-    """CCC over all counted steps of (..., T) series.
+    """Returns the CCC over all counted steps of (..., T) series: (...).
 
     2 cov(x, y) / (var x + var y + (mean x - mean y)²), population moments, in the dtype of `prediction`. The series
     are centred on the truth's mean first, which changes nothing but the rounding.

@@ -1,4 +1,7 @@
-"""What changes the numbers of a run: validated, written beside it, unknown keys refused with the nearest name."""
+"""Configuration: everything that changes the numbers of a run, validated, and written beside it.
+
+An unknown key is refused with the nearest known one. What only changes where or how fast a run computes is a flag.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +37,16 @@ class Part(BaseModel):
         return self
 
     def demands(self) -> Iterable[Demand]:
-        """What keys of the section ask of each other: (key, whether met, expected, got, what to do)."""
+        """Yields constraints between keys of the section: (key, True if met, expected, got, what to do)."""
         return ()
 
 
 class DataConfig(Part):
-    """Which streams, on which grid, in windows of which length."""
+    """Streams, the grid that they are put on, and windows cut from it.
+
+    streams: names, aliases or modalities; empty = one stream per modality of the cache. grid_hz: steps per second.
+    window_steps, hop_steps: length of a training window, and steps between the starts of two.
+    """
 
     streams: tuple[str, ...] = ()
     grid_hz: Annotated[float, Field(gt=0, le=1000)] = 25.0
@@ -48,7 +55,7 @@ class DataConfig(Part):
 
     def demands(self) -> Iterable[Demand]:
         hop, window = self.hop_steps, self.window_steps
-        todo = "Lower it: steps between windows would never be seen."
+        todo = "Lower it: steps between windows would never be used."
         yield "data.hop_steps", hop <= window, f"at most window_steps = {window}", str(hop), todo
 
 
@@ -86,7 +93,14 @@ class SplitConfig(Part):
 
 
 class ModelConfig(Part):
-    """Sizes and switches of the network; names as in docs/model.md."""
+    """Sizes and switches of the network; the equations are those of docs/model.md.
+
+    dim: width d. tcn_blocks, tcn_kernel: of (2); 0 blocks = no TCN. causal: no step depends on a later one.
+    memory_steps: how far attention looks back in a causal model. layers, heads: of the transformer (10).
+    dropout, input_dropout: inside the network, and of the features. quality_input: quality signals are features too.
+    stage, num_stages: (4). separate_heads: one head (11) per target. separate: the gate sends no gradient into the
+    features. calibrated: offset and temperature of (6) are learnt. floor: least weight of a valid stream in (8).
+    """
 
     variant: str = "sage"
     dim: Count = 256
@@ -125,12 +139,14 @@ class LossConfig(Part):
 
 
 class TrainConfig(Part):
-    """How the weights are found.
+    """Optimisation: AdamW with warm-up, early stopping, and augmentation of the windows.
 
     schedule: of the learning rate after the warm-up; "plateau" halves it after `plateau_epochs` epochs without a better
-    validation score. ema: how much of the average of weights, which then is the model, a step keeps; 0 = no
-    average. precision: of the network; losses, scores and weights are float32. deterministic: only operations that
-    give the same bits each time, on a GPU too.
+    validation score. warmup: share of all epochs. ema: decay of a moving average of the weights, which then is the
+    model; 0 = none. precision: of the network; losses, scores and weights are float32. deterministic: only operations
+    that give the same bits each time, on a GPU too. patience: epochs without a better validation score before training
+    stops. modality_dropout, span_dropout: probability that a window loses a stream, or a span of one. noise: standard
+    deviation of noise on the features, in units of theirs. crossfit_folds, crossfit_epochs: of out-of-fold errors.
     """
 
     epochs: Count = 60
@@ -163,11 +179,13 @@ class Config(Part):
     train: TrainConfig = TrainConfig()
 
     def flat(self) -> dict[str, Any]:
-        """`{"seed": 0, "train.epochs": 60, …}`."""
-        found: dict[str, Any] = {}
+        """Returns `{"seed": 0, "train.epochs": 60, …}`."""
+        values: dict[str, Any] = {}
         for name, part in self.model_dump(mode="json").items():
-            found |= {f"{name}.{key}": value for key, value in part.items()} if isinstance(part, dict) else {name: part}
-        return found
+            values |= (
+                {f"{name}.{key}": value for key, value in part.items()} if isinstance(part, dict) else {name: part}
+            )
+        return values
 
     def to_yaml(self) -> str:
         """Returns the configuration as YAML that `load_config` reads back; descriptions of keys are comments."""
@@ -204,12 +222,12 @@ TINY_BELOW_H = 5.0
 
 
 def suited_preset(hours: float) -> str:
-    """The preset for so many hours of labelled recordings: a large model on little data learns it by heart."""
+    """Returns the preset for so many hours of labelled recordings: a large model memorises a small data set."""
     return "tiny" if hours < TINY_BELOW_H else "base"
 
 
 def load_config(path: Path | None, assignments: Iterable[str] = (), preset: str = "base") -> Config:
-    """A configuration: a preset, what YAML says on top of it, and `a.b=c` assignments on top of that.
+    """Returns a configuration: a preset, overlaid with a YAML file, overlaid with assignments `a.b=c`.
 
     Raises:
         InputError: for a key that does not exist (naming the nearest one) or a value out of range.
@@ -251,7 +269,7 @@ def configure(raw: Mapping[str, Any], preset: str, place: str) -> Config:
 
 
 def check_config(raw: Mapping[str, Any], place: str) -> Config:
-    """A validated Config from plain values; see `load_config`."""
+    """Returns a validated Config of plain values; errors as in `load_config`."""
     try:
         return Config.model_validate(raw)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The processes that train one model together, as `accelerate launch` starts them; usually there is just one."""
+"""Processes that train one model together, as `accelerate launch` starts them; usually there is one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..data.errors import InputError
 
 
 def join(device: str) -> str:
-    """Takes part in a training of several processes, if this one was started for that; returns its own device.
+    """Joins the other processes if this one was started as one of several; returns the device of this process.
 
     Raises:
-        InputError: if it was, and accelerate is not installed.
+        InputError: if there are several, and accelerate is not installed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return device
@@ -30,42 +30,42 @@ def join(device: str) -> str:
 
 
 def num_processes() -> int:
-    """How many train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def process_index() -> int:
-    """Which of them this is."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if num_processes() > 1 else 0
 
 
 def is_main() -> bool:
-    """Whether this is the one that writes."""
+    """True on rank 0, the only process that writes files."""
     return process_index() == 0
 
 
 def gathered(mine: Any) -> list[Any]:
-    """What each process has, in their order; all wait for each other."""
+    """Returns the values of all processes by rank; every process waits for all others."""
     if num_processes() == 1:
         return [mine]
-    found: list[Any] = [None] * num_processes()
-    dist.all_gather_object(found, mine)
-    return found
+    values: list[Any] = [None] * num_processes()
+    dist.all_gather_object(values, mine)
+    return values
 
 
 def pooled(sums: Tensor) -> Tensor:
-    """The sum of a tensor over the processes, so that a loss of sums is the loss of the whole batch."""
+    """Returns the sum of a tensor over all processes, so that a loss of sums is the loss of the whole batch."""
     return sums if num_processes() == 1 else _Pooled.apply(sums)  # pyright: ignore[reportReturnType]
 
 
 class _Pooled(torch.autograd.Function):
-    """Sum over processes. Each computes the same loss; averaging gradients afterwards divides by their number."""
+    """Sum over processes. Each computes the same loss; DDP then divides gradients by their number."""
 
     @staticmethod
     def forward(ctx: Any, sums: Tensor) -> Tensor:
-        found = sums.clone()
-        dist.all_reduce(found)
-        return found
+        total = sums.clone()
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> Tensor:

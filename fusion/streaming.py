@@ -61,7 +61,7 @@ class StreamingModel:
         self._model = copy.deepcopy(model).eval().requires_grad_(False)
         for module in self._model.modules():
             if isinstance(module, TCNBlock):
-                module.settle()
+                module.fix_weights()
         self._device = next(self._model.parameters()).device
         self.reset()
 

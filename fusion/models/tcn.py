@@ -10,10 +10,10 @@ from torch.nn.utils.parametrizations import weight_norm
 from .causal_cache import Memory
 
 
-class SettledConv(nn.Module):
-    """A convolution with fixed weights, as one product for each step.
+class FixedConv(nn.Module):
+    """A convolution with fixed weights, as one matrix product per step.
 
-    For single steps several times faster than torch's dilated convolution, and no weights are normalised anew.
+    For single steps this is several times faster than torch's dilated convolution, and weight norm is applied once.
     """
 
     def __init__(self, conv: nn.Conv1d) -> None:
@@ -26,15 +26,15 @@ class SettledConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, d, L + span) -> (B, d, L)."""
-        seen = x.unfold(2, self.span + 1, 1)[..., :: self.dilation].transpose(1, 2).flatten(2)  # (B, L, d taps)
-        return self.linear(seen).transpose(1, 2)
+        taps = x.unfold(2, self.span + 1, 1)[..., :: self.dilation].transpose(1, 2).flatten(2)  # (B, L, d taps)
+        return self.linear(taps).transpose(1, 2)
 
 
 class TCNBlock(nn.Module):
     """Equation (2), one block: two weight-normed dilated convolutions, LayerNorm, channel dropout, residual.
 
-    Steps outside the clip are zero before and after, exactly like the convolution's own padding, so a window's
-    padding never changes its valid steps.
+    Steps outside the clip are zero before and after, like the convolution's own padding, so that the padding of a
+    window never changes its valid steps.
     """
 
     def __init__(self, dim: int, kernel: int, dilation: int, causal: bool, dropout: float) -> None:
@@ -58,17 +58,17 @@ class TCNBlock(nn.Module):
         return x + h
 
     def _padded(self, h: Tensor, memory: Memory | None) -> Tensor:
-        """(B, L, d) -> (B, d, L and what the convolution sees around it, zero outside the clip)."""
+        """(B, L, d) -> (B, d, L + span), with the steps that the convolution reads around, zero outside the clip."""
         if memory is None:
             return F.pad(h.transpose(1, 2), self.padding)
-        seen, span = memory.extend(h, self.padding[0]), self.padding[0]
-        return F.pad(seen.transpose(1, 2), (span + h.shape[1] - seen.shape[1], 0))
+        extended, span = memory.extend(h, self.padding[0]), self.padding[0]
+        return F.pad(extended.transpose(1, 2), (span + h.shape[1] - extended.shape[1], 0))
 
-    def settle(self) -> None:
-        """Fixes the weights as they are, for inference a few steps at a time."""
+    def fix_weights(self) -> None:
+        """Replaces the convolutions by `FixedConv`, for inference a few steps at a time."""
         for place, conv in enumerate(self.convs):
             assert isinstance(conv, nn.Conv1d)
-            self.convs[place] = SettledConv(conv)
+            self.convs[place] = FixedConv(conv)
 
 
 class TCN(nn.Module):
@@ -78,8 +78,8 @@ class TCN(nn.Module):
         dim: channels d.
         num_blocks: residual blocks.
         kernel: taps of each convolution.
-        causal: whether a step sees only itself and the past; otherwise both sides alike.
-        dropout: share of channels dropped.
+        causal: a step reads only itself and the past; otherwise both sides alike.
+        dropout: probability that a channel is dropped.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ REFUSED = {
     "model=3": "configuration: model: expected a valid dictionary or instance of ModelConfig, got 3.",
     "model.dim=30": "configuration: model.dim: expected a multiple of model.heads = 4, got 30. Change one of them.",
     "data.hop_steps=301": "configuration: data.hop_steps: expected at most window_steps = 300, got 301. Lower it: "
-    "steps between windows would never be seen.",
+    "steps between windows would never be used.",
     "split.file=x.csv": "configuration: split.file: expected a file exactly if split.by=file, got x.csv with "
     "split.by=auto. Set both split.by=file and split.file, or neither.",
     "split.by=file": "split.file: expected a file exactly if split.by=file, got None with split.by=file.",
