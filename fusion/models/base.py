@@ -1,4 +1,4 @@
-"""The network: normalise → TCN per stream → fusion → temporal transformer → valence and arousal."""
+"""Shared network: standardised features → TCN per stream → fusion → temporal transformer → valence and arousal."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from .tcn import TCN
 
 Build = Callable[[Sequence[Stream], ModelConfig], nn.Module]  # a fusion, or a whole model
 
-VOICE = "voice"  # the quality signal of a voice detector: how likely a step holds speech
+VOICE = "voice"  # quality signal of a voice detector: probability that a step holds speech
 
 
 @dataclass(frozen=True)
 class Output:
-    """va (B, L, 2) in [-1, 1]; unimodal (B, L, M, 2), each stream's own estimate; fused: weights and reliability."""
+    """Estimates for B windows of L steps and M streams.
+
+    va (B, L, 2): valence and arousal in [-1, 1]. unimodal (B, L, M, 2): estimates of each stream by itself. fused: the
+    weights and reliabilities behind `va`.
+    """
 
     va: Tensor
     unimodal: Tensor
@@ -32,7 +36,7 @@ class Output:
 
 
 class Standardise(nn.Module):
-    """Features by the mean and standard deviation of the training clips."""
+    """Standardises features by mean and standard deviation of the training clips."""
 
     def __init__(self, num_columns: int) -> None:
         super().__init__()
@@ -47,7 +51,7 @@ class Standardise(nn.Module):
 
     @torch.no_grad()
     def fit(self, values: Tensor, steps: Tensor) -> None:
-        """Learns from what is not NaN at the chosen steps of (N, D), in blocks so that memory stays small."""
+        """Sets mean and scale from the finite values at the given steps of (N, D), in blocks that bound memory."""
         if not len(steps) or not values.shape[1]:
             return
         wide = torch.float32 if values.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
@@ -60,15 +64,15 @@ class Standardise(nn.Module):
 
 
 class QualityNorm(Standardise):
-    """A stream's quality signals by the training clips, bounded."""
+    """Standardises quality signals by the training clips, within ±5."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """(..., Q), NaN = not measured -> (..., Q) within ±5, the average 0 where not measured."""
+        """(..., Q), NaN = not measured -> (..., Q) within ±5, and 0, the average, where not measured."""
         return super().forward(values).clamp(-5, 5).nan_to_num(0.0)
 
 
 class VAModel(nn.Module, ABC):
-    """What the trainer trains: M streams of cached features -> frame-level valence-arousal.
+    """A network from M streams of cached features to frame-level valence and arousal; base class of all variants.
 
     Args:
         streams: the M inputs.
@@ -85,22 +89,22 @@ class VAModel(nn.Module, ABC):
 
     @property
     def receptive_steps(self) -> int:
-        """How many steps the TCN sees around each."""
+        """Number of steps that the TCN reads for one output step."""
         return 1
 
     @property
     def learns_reliability(self) -> bool:
-        """Whether it has a gate, which must be taught by errors that streams make on unseen clips."""
+        """True if it has a gate, which is trained on out-of-fold errors of the streams, equation (15)."""
         return False
 
     @property
     def can_stream(self) -> bool:
-        """Whether a clip can be given to it in chunks, as it comes: it is causal, and its `forward` takes a memory."""
+        """True if it can process a clip in chunks, as it comes: it is causal, and its `forward` takes a memory."""
         return self.config.causal and "memory" in signature(self.forward).parameters
 
     @property
     def feature_scales(self) -> list[Tensor]:
-        """For each stream (D,) the standard deviation of its features over the training clips."""
+        """Standard deviations of the features over the training clips: M × (D,)."""
         return [norm.scale for norm in self.norms if isinstance(norm, Standardise)]
 
     def fit_normalisation(self, corpus: Corpus, clips: Sequence[int]) -> None:
@@ -117,21 +121,23 @@ class VAModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
-        """Windows -> Output; steps outside a clip hold values of no meaning.
+        """Windows -> Output; steps outside a clip have no meaning.
 
-        With a memory, for a `live` model: the windows are the next chunk of clips that it has seen the beginning of.
+        Args:
+            windows: B windows; with a memory, the next chunk of B clips.
+            memory: earlier steps of these clips, for a model that `can_stream`.
         """
 
 
 def num_evidence(stream: Stream) -> int:
-    """Q of `Encoded.quality`: the stream's quality signals, and how strong its features are."""
+    """Returns Q of `Encoded.quality`: the stream's quality signals and the strength of its features."""
     return len(stream.quality_names) + 1
 
 
 def strength(values: Tensor, mask: Tensor) -> Tensor:
-    """Log mean square of standardised features (B, L, D), which the LayerNorm of (1) hides: (B, L, 1), 0 where masked.
+    """Returns the log mean square of standardised features (B, L, D): (B, L, 1), 0 where masked.
 
-    Noise that adds to a signal shows in it.
+    The LayerNorm of (1) removes it from the features; additive noise raises it.
     """
     power = values.square().mean(-1).clamp(min=1e-2, max=1e2).log()
     return torch.where(mask, power, 0)[..., None]
@@ -174,13 +180,13 @@ class EncodedModel(VAModel):
 
     @property
     def receptive_steps(self) -> int:
-        """How many steps the TCN sees around each."""
+        """Number of steps that the TCN reads for one output step."""
         return max(encoder.tcn.receptive_steps for encoder in self.encoders if isinstance(encoder, StreamEncoder))
 
     def encode(self, windows: Windows, memory: Memory | None = None) -> Encoded:
-        """What a fusion is given of windows, or of the next chunk of clips."""
+        """Returns the input of a fusion for windows, or for the next chunk of clips."""
         if memory is not None:
-            assert self.config.causal, "who sees ahead cannot go chunk by chunk"
+            assert self.config.causal, "a model that reads ahead cannot process chunks"
             memory.begin()
         values = [norm(x) for norm, x in zip(self.norms, windows.values, strict=True)]
         quality = [
@@ -196,7 +202,7 @@ class EncodedModel(VAModel):
         return Encoded(h, quality, windows.mask, self._active(windows), memory)
 
     def _active(self, windows: Windows) -> Tensor:
-        """(B, L, M) where each stream is valid and, where a voice detector has listened, holds speech."""
+        """Returns (B, L, M), True where a stream is valid and, if it has a voice detector's signal, holds speech."""
         active = windows.mask.clone()
         for m, stream in enumerate(self.streams):
             if VOICE in stream.quality_names:
@@ -204,7 +210,7 @@ class EncodedModel(VAModel):
         return active
 
     def unimodal_estimates(self, encoded: Encoded) -> Tensor:
-        """(B, L, M, 2): the estimate of each stream by itself."""
+        """Equation (12): estimates of each stream by itself, (B, L, M, 2)."""
         return torch.stack([head(x) for head, x in zip(self.unimodal, encoded.h, strict=True)], dim=-2)
 
 
@@ -228,7 +234,7 @@ def _head(dim: int, width: int, dropout: float) -> nn.Sequential:
 
 
 class FusionModel(EncodedModel):
-    """The usual road: streams are encoded, fused, seen in time, and read out.
+    """The usual architecture: streams are encoded, fused, passed through a temporal transformer, and read out.
 
     Args:
         streams: the M inputs.
@@ -244,11 +250,13 @@ class FusionModel(EncodedModel):
         self.head = Head(config)
 
     def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
-        """Windows -> Output; steps outside a clip hold values of no meaning."""
+        """Windows -> Output; see `VAModel.forward`."""
         encoded = self.encode(windows, memory)
         fused: Fused = self.fusion(encoded)
         z = fused.features
-        if self.transformer is not None and self.config.causal:  # (10); padding follows a clip, so nobody sees it
+        if (
+            self.transformer is not None and self.config.causal
+        ):  # (10); padding follows a clip, so no valid step reads it
             z = causal_transformer(self.transformer, z, self.config.memory_steps, memory)
         elif self.transformer is not None:
             z = self.transformer(z, src_key_padding_mask=~windows.inside)
@@ -256,12 +264,12 @@ class FusionModel(EncodedModel):
 
     @property
     def learns_reliability(self) -> bool:
-        """Whether it has a gate, which must be taught by errors that streams make on unseen clips."""
+        """True if the fusion has a gate."""
         return getattr(self.fusion, "learns_reliability", False)
 
     @property
     def can_stream(self) -> bool:
-        """Whether a clip can be given to it in chunks, as it comes: it is causal, and so is its fusion, and says so."""
+        """True if it is causal and its fusion can stream."""
         return super().can_stream and getattr(self.fusion, "can_stream", False)
 
 

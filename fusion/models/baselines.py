@@ -1,4 +1,4 @@
-"""The fusions that SAGE is compared with, each after its paper, for any number of streams and any window length."""
+"""Fusions to compare SAGE with, each after its paper, for any number of streams and any window length."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ ITERATIONS = 3  # of the recursive fusions
 CHOICE_TEMPERATURE = 0.1  # of DCA's gate
 FOLLOWER_DIM = 32  # of LFAN's attention
 NUM_LATENTS = 8  # that RAAV keeps of each stream beside the leader
-LEADER_PRIOR = 0.7  # RAAV's trust in the leader before it has seen anything
+LEADER_PRIOR = 0.7  # RAAV's weight of the leader before training
 
 
 def shares(logits: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last axis among what is valid; all zero where nothing is."""
-    found = torch.where(mask, logits, -torch.inf).softmax(-1)
-    return torch.where(mask.any(-1, keepdim=True), found, 0)
+    """Returns the softmax over the valid entries of the last axis; all zero where none is valid."""
+    weights = torch.where(mask, logits, -torch.inf).softmax(-1)
+    return torch.where(mask.any(-1, keepdim=True), weights, 0)
 
 
 def leader_of(streams: Sequence[Stream]) -> int:
-    """The stream that leads where one does: the first visual one, or else the first."""
+    """Returns the position of the leader: the first visual stream, else the first."""
     return next((m for m, stream in enumerate(streams) if stream.modality == "visual"), 0)
 
 
 class Concat(nn.Module):
-    """Streams side by side through one linear layer: the usual baseline."""
+    """Concatenated streams through one linear layer: the usual baseline."""
 
     can_stream = True
 
@@ -54,7 +54,7 @@ class Concat(nn.Module):
 
 
 class GMU(nn.Module):
-    """Gated multimodal unit (Arevalo et al., arXiv 1702.01992): each dimension is shared out among the streams.
+    """Gated multimodal unit (Arevalo et al., arXiv 1702.01992): shares of streams per dimension.
 
     Softmax over streams; for two this is the paper's z and 1 - z. Weights are the shares averaged over dimensions.
     """
@@ -79,7 +79,7 @@ class GMU(nn.Module):
 
 
 class Attended(Concat):
-    """Streams that attend to each other, some times over with the same weights, then side by side."""
+    """Streams that attend to each other, one or more times with the same weights, then are concatenated."""
 
     def __init__(self, num_streams: int, dim: int, attention: nn.Module, iterations: int = 1) -> None:
         super().__init__(num_streams, dim)
@@ -90,15 +90,15 @@ class Attended(Concat):
         return Fused(self.join(self.depths(encoded)[-1]))
 
     def depths(self, encoded: Encoded) -> list[list[Tensor]]:
-        """The streams before the first iteration and after each."""
-        found = [encoded.h]
+        """Returns the streams before the first iteration and after each."""
+        depths = [encoded.h]
         for _ in range(self.iterations):
-            found.append(self.attention(found[-1], encoded.mask, encoded.memory))
-        return found
+            depths.append(self.attention(depths[-1], encoded.mask, encoded.memory))
+        return depths
 
 
 class DCA(Attended):
-    """Dynamic cross-attention (Praveen and Alam, arXiv 2403.19554): per step, keep the raw or take the attended."""
+    """Dynamic cross-attention (Praveen and Alam, arXiv 2403.19554): a gate per step between raw and attended."""
 
     def __init__(self, num_streams: int, dim: int, attention: nn.Module) -> None:
         super().__init__(num_streams, dim, attention)
@@ -117,7 +117,7 @@ class DCA(Attended):
 class TAGF(Attended):
     """Time-aware gated fusion (Lee et al., arXiv 2507.02080): the depths of recursive attention as a sequence.
 
-    A BiLSTM reads the depths at each step and says how much of each is taken.
+    A BiLSTM reads the depths at each step and weighs them.
     """
 
     def __init__(self, num_streams: int, dim: int, attention: nn.Module) -> None:
@@ -135,9 +135,9 @@ class TAGF(Attended):
 
 
 class LFAN(nn.Module):
-    """Leader-follower attention (Zhang et al., arXiv 2107.01175): the leader's features, and what all streams say.
+    """Leader-follower attention (Zhang et al., arXiv 2107.01175).
 
-    At each step, streams attend to each other in a narrow space; the leader's own features go on unweighted.
+    At each step, streams attend to each other in a narrow space; the leader's own features are appended unweighted.
     """
 
     can_stream = True
@@ -158,21 +158,21 @@ class LFAN(nn.Module):
             for part in (self.query, self.key, self.value)
         )
         attention = shares(q @ k.mT / math.sqrt(FOLLOWER_DIM), encoded.mask[..., None, :])
-        said = (attention @ v).flatten(-2)
-        return Fused(self.norm(self.together(torch.cat([encoded.h[self.leader], said], dim=-1))))
+        read = (attention @ v).flatten(-2)
+        return Fused(self.norm(self.together(torch.cat([encoded.h[self.leader], read], dim=-1))))
 
 
 class RAAV(nn.Module):
-    """Reliability-aware audio-visual fusion (team RAS, arXiv 2603.13056), as we read its summary.
+    """Reliability-aware audio-visual fusion (team RAS, arXiv 2603.13056), built from its summary.
 
-    The leader goes step by step; every other stream is context, kept in a few latents that each step of the leader
-    asks. A masked gate that starts from a prior in favour of the leader shares out the sum.
+    Every stream but the leader is pooled into a few latents, which each step of the leader attends to. A masked gate
+    that starts from a prior in favour of the leader weighs the sum.
 
     Args:
         num_streams: M.
         dim: width d.
-        leader: which stream leads.
-        reach_steps: how many steps the latents hold, the present one and those before; None for all of the window.
+        leader: position of the leader.
+        reach_steps: number of steps that the latents pool, the current one included; None for the whole window.
     """
 
     can_stream = True
@@ -192,28 +192,28 @@ class RAAV(nn.Module):
 
     def forward(self, encoded: Encoded) -> Fused:
         """Encoded -> Fused with weights."""
-        heard = [
+        values = [
             value(x if m == self.leader else self._context(m, encoded))
             for m, (x, value) in enumerate(zip(encoded.h, self.value, strict=True))
         ]
-        present = self._heard_of(encoded).clone()
+        present = self._pooled_any(encoded).clone()
         present[..., self.leader] = encoded.mask[..., self.leader]
-        weights = shares(self.score(torch.cat(heard, dim=-1)) + self.log_prior, present)
-        mixed = (torch.stack(heard, dim=-1) * weights[..., None, :]).sum(-1)
+        weights = shares(self.score(torch.cat(values, dim=-1)) + self.log_prior, present)
+        mixed = (torch.stack(values, dim=-1) * weights[..., None, :]).sum(-1)
         mixed = torch.where(present.any(-1, keepdim=True), mixed, self.null)
         return Fused(self.norm(mixed), weights)
 
-    def _heard_of(self, encoded: Encoded) -> Tensor:
-        """(B, L, M) where a stream is valid at some step that the latents hold."""
+    def _pooled_any(self, encoded: Encoded) -> Tensor:
+        """Returns (B, L, M), True where a stream is valid at some step that the latents pool."""
         mask = encoded.mask
         if self.reach_steps is None:
             return mask.any(1, keepdim=True).expand_as(mask)
-        seen = with_past(mask, self.reach_steps - 1, encoded.memory)
-        near = band(mask.shape[1], seen.shape[1], self.reach_steps, mask.device)
-        return near.float() @ seen.float() > 0
+        extended = with_past(mask, self.reach_steps - 1, encoded.memory)
+        near = band(mask.shape[1], extended.shape[1], self.reach_steps, mask.device)
+        return near.float() @ extended.float() > 0
 
     def _context(self, m: int, encoded: Encoded) -> Tensor:
-        """What the leader learns from the latents of stream m: (B, L, d)."""
+        """Returns the leader's attention to the latents of stream m: (B, L, d)."""
         x, leading = encoded.h[m], encoded.h[self.leader]
         pull = (x @ self.latents[m].mT).clamp(max=30).exp() * encoded.mask[..., m, None]
         total, weight = self._sums(x, pull, encoded.memory)
@@ -222,7 +222,7 @@ class RAAV(nn.Module):
         return (asked.softmax(-1)[..., None] * latents).sum(-2)
 
     def _sums(self, x: Tensor, pull: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor]:
-        """x (B, L, d) times how much each latent takes, summed over steps: (B, L or 1, latents, d); and that alone."""
+        """Returns sums over steps of pull × x, (B, L or 1, latents, d), and of pull, (B, L or 1, latents)."""
         if self.reach_steps is None:
             return (pull[..., None] * x[..., None, :]).sum(1, keepdim=True), pull.sum(1, keepdim=True)
         length, past = x.shape[1], self.reach_steps - 1
@@ -232,7 +232,7 @@ class RAAV(nn.Module):
 
 
 class LateModel(EncodedModel):
-    """The average of the estimates of the streams that are valid."""
+    """Decision-level fusion: the average of the unimodal estimates of valid streams."""
 
     def __init__(self, streams: Sequence[Stream], config: ModelConfig) -> None:
         super().__init__(streams, config)
@@ -240,10 +240,10 @@ class LateModel(EncodedModel):
 
     def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
         """Windows -> Output."""
-        alone = self.unimodal_estimates(self.encode(windows, memory))
+        unimodal = self.unimodal_estimates(self.encode(windows, memory))
         each = windows.mask[..., None] / windows.mask.sum(-1)[..., None, None].clamp(min=1)
-        va = torch.where(windows.mask.any(-1, keepdim=True), (alone * each).sum(-2), self.null.tanh())
-        return Output(va, alone, Fused(va))
+        va = torch.where(windows.mask.any(-1, keepdim=True), (unimodal * each).sum(-2), self.null.tanh())
+        return Output(va, unimodal, Fused(va))
 
 
 class LinearModel(VAModel):
@@ -265,12 +265,12 @@ class LinearModel(VAModel):
             nn.init.zeros_(weight)
 
     def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
-        """Windows -> Output; a step needs no memory of others."""
+        """Windows -> Output; no step depends on another."""
         x = [
             self.dropout(torch.where(windows.mask[..., m, None], norm(values), 0))
             for m, (norm, values) in enumerate(zip(self.norms, windows.values, strict=True))
         ]
         parts = torch.stack([layer(part) for layer, part in zip(self.together, x, strict=True)])
         va = torch.tanh(parts.sum(0) + self.bias)
-        alone = torch.stack([torch.tanh(head(part)) for head, part in zip(self.unimodal, x, strict=True)], dim=-2)
-        return Output(va, alone, Fused(va))
+        unimodal = torch.stack([torch.tanh(head(part)) for head, part in zip(self.unimodal, x, strict=True)], dim=-2)
+        return Output(va, unimodal, Fused(va))

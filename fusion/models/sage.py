@@ -1,4 +1,7 @@
-"""Reliability-guided fusion: how far each modality can be trusted, per step and stage, and what follows from it."""
+"""Reliability-guided fusion: a reliability per stream, step and stage, and the weights that follow from it.
+
+Equations (3) to (9) of docs/model.md, after Lee et al., arXiv 2603.11468.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ MIN_TEMPERATURE = 0.05
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a fusion is given of M streams in B windows of L steps.
+    """Input of a fusion: M streams in B windows of L steps.
 
-    h: M × (B, L, d) features, which at steps where the stream is not valid tell only of what is near. quality:
-    M × (B, L, Q) standardised signals, the last of them how strong the features are. mask (B, L, M) where each stream
-    is valid, which is nowhere outside the clip. active (B, L, M) where it is valid and, if a voice detector has
-    listened, holds speech. memory: where the steps are a chunk of a clip, what came before is asked of it.
+    h: M × (B, L, d) features; where a stream is not valid, they reflect only steps nearby. quality: M × (B, L, Q)
+    standardised signals, the last of them the strength of the features. mask: (B, L, M) True where a stream is valid,
+    False outside the clip. active: (B, L, M) True where it is valid and, if it has a voice detector's signal, holds
+    speech. memory: source of earlier steps where the windows are chunks of clips, else None.
     """
 
     h: list[Tensor]
@@ -36,10 +39,10 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Fused:
-    """What a fusion makes of M streams.
+    """Output of a fusion of M streams.
 
-    features: (B, L, d). weights: (B, L, M) share of each stream, summing to 1 over valid streams; None for a fusion
-    that weighs nothing. reliability: (B, L, M) calibrated trust in 0 … 1; None without a gate. stage: (B, L, K).
+    features: (B, L, d). weights: (B, L, M) shares that sum to 1 over valid streams; None for a fusion without weights.
+    reliability: (B, L, M) calibrated reliability in 0 … 1; None without a gate. stage: (B, L, K) posterior of stages.
     """
 
     features: Tensor
@@ -49,7 +52,7 @@ class Fused:
 
 
 def context(h: list[Tensor]) -> Tensor:
-    """Equation (3): every stream, and for each pair their product and absolute difference, side by side."""
+    """Equation (3): all streams, and for each pair their product and absolute difference, concatenated."""
     pairs = [part for x, y in combinations(h, 2) for part in (x * y, (x - y).abs())]
     return torch.cat([*h, *pairs], dim=-1)
 
@@ -59,16 +62,16 @@ def floored_weights(reliability: Tensor, mask: Tensor, floor: float) -> Tensor:
 
     All zero where no stream is valid.
     """
-    trusted = torch.where(mask, reliability + 1e-6, 0)  # shares still sum to 1 where no valid stream is trusted at all
-    share = trusted / trusted.sum(-1, keepdim=True).clamp(min=1e-9)
+    positive = torch.where(mask, reliability + 1e-6, 0)  # shares sum to 1 even where all reliabilities are 0
+    share = positive / positive.sum(-1, keepdim=True).clamp(min=1e-9)
     num_valid = mask.sum(-1, keepdim=True)
     return torch.where(mask, floor + (1 - floor * num_valid) * share, 0)
 
 
 def given_stage(active: Tensor) -> Tensor:
-    """Stages from the data: (B, L, M) which streams are active -> (B, L, 2^M) one for each set of them.
+    """Stages from the data: (B, L, M) True where a stream is active -> (B, L, 2^M) one-hot, a stage per set of streams.
 
-    With face and voice: neither, face alone (listening), voice alone (speaking, turned away), both.
+    With face and voice: neither, face only (listening), voice only (speaking, turned away), both.
     """
     powers = 2 ** torch.arange(active.shape[-1], device=active.device)
     return F.one_hot((active * powers).sum(-1), 2 ** active.shape[-1])
@@ -80,7 +83,7 @@ class ReliabilityGate(nn.Module):
     Args:
         num_quality: Q of each of the M streams.
         config: width, stages and switches. `separate` stops gradients from the gate into the features, so that
-            estimating trust cannot bend them; `calibrated` learns an offset and temperature per stream.
+            estimating reliability cannot change them; `calibrated` learns an offset and temperature per stream.
         num_stages: K; 1 is the plain gate.
         hidden: width inside.
     """
@@ -102,24 +105,24 @@ class ReliabilityGate(nn.Module):
 
     @torch.no_grad()
     def uncalibrate(self) -> None:
-        """b_m = 0 and tau_m = 1, where nothing is saturated yet."""
+        """Resets (6) to b_m = 0 and tau_m = 1, where no sigmoid is saturated."""
         self.offset.zero_()
         self.raw_temperature.fill_(math.log(math.expm1(1 - MIN_TEMPERATURE)))
 
     @property
     def temperature(self) -> Tensor:
-        """(M,) tau_m, 1 at first."""
+        """Temperatures tau_m of (6): (M,), initially 1."""
         return F.softplus(self.raw_temperature) + MIN_TEMPERATURE
 
     def forward(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """Encoded -> reliability at each stage (B, L, M, K) and stage (B, L, K)."""
-        seen = [x.detach() for x in encoded.h] if self.separate else encoded.h
-        summary = self.summary(context(seen))
+        features = [x.detach() for x in encoded.h] if self.separate else encoded.h
+        summary = self.summary(context(features))
         stage = self.stage(summary).softmax(-1)  # (4)
         present = encoded.mask.to(summary.dtype)
         scores = [  # (5)
             score(torch.cat([x, summary, q.to(x.dtype), present], dim=-1))
-            for score, x, q in zip(self.score, seen, encoded.quality, strict=True)
+            for score, x, q in zip(self.score, features, encoded.quality, strict=True)
         ]
         logits = (torch.stack(scores, dim=-2) - self.offset[:, None]) / self.temperature[:, None]
         return logits.sigmoid(), stage  # (6)
@@ -130,8 +133,8 @@ class ReliabilityFusion(nn.Module):
 
     Args:
         num_quality: Q of each of the M streams.
-        config: `stage` says what stages are: one ("none"), soft phases that are learnt ("latent"), which streams are
-            active ("given"), or how often streams have attended to each other ("depth").
+        config: `stage` selects the stages: a single one ("none"), soft phases that are learnt ("latent"), the set of
+            active streams ("given"), or rounds of attention between streams ("depth").
     """
 
     learns_reliability = True
@@ -170,7 +173,7 @@ class ReliabilityFusion(nn.Module):
         return Fused(self.norm(mixed), weights, reliability, stage)  # (9)
 
     def estimate(self, encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
-        """Encoded -> reliability at each stage (B, L, M, K), stage (B, L, K), and reliability (B, L, M)."""
+        """Equations (4) to (7): reliability at each stage (B, L, M, K), stage (B, L, K), and reliability (B, L, M)."""
         each, stage = self.gate(encoded)
         if self.kind == "given":
             stage = given_stage(encoded.active).to(each.dtype)

@@ -1,4 +1,4 @@
-"""The variants by name: each a few lines on the shared parts. A package adds its own by an entry point."""
+"""Variants by name. A package adds its own by an entry point of the group `sage_va.variants`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ GROUP = "sage_va.variants"
 
 @dataclass(frozen=True)
 class Variant:
-    """What a name stands for.
+    """A variant: how its model is built, and what it requires.
 
     Args:
         build: from streams and sizes to a fusion (a module from `Encoded` to `Fused`), or to a whole `VAModel`.
-        source: where it comes from.
-        modality: the only one whose streams it takes; None for a fusion of at least two streams.
-        demands: what it makes of the configuration, by dotted key.
+        source: paper or authors.
+        modality: of the streams that it takes; None for a fusion of at least two streams.
+        demands: values of the configuration that it sets, by dotted key.
     """
 
     build: Build
@@ -80,15 +80,15 @@ VARIANTS: dict[str, Variant] = {
 
 
 def variant_names() -> list[str]:
-    """All that there are: our own in their order, then those that packages add."""
+    """Returns the names of our own variants in their order, then of those that packages add."""
     return [*VARIANTS, *(name for name in added_names(GROUP) if name not in VARIANTS)]
 
 
 def find_variant(name: str) -> Variant:
-    """What a name stands for.
+    """Returns a variant by name.
 
     Raises:
-        InputError: if nothing, or if what a package adds under it is no `Variant`.
+        InputError: for an unknown name, or if a package's entry point is no `Variant`.
     """
     if name in VARIANTS:
         return VARIANTS[name]
@@ -97,14 +97,14 @@ def find_variant(name: str) -> Variant:
     if point is None:
         todo = did_you_mean(name, variant_names(), f"Known: {', '.join(variant_names())}.")
         raise InputError(place, expected="a known variant", got=repr(name), todo=todo)
-    found = load_added(point, place)
-    if not isinstance(found, Variant):
-        raise InputError(place, f"{point.value} is a {type(found).__name__}, not a Variant", todo=mend(point))
-    return found
+    variant = load_added(point, place)
+    if not isinstance(variant, Variant):
+        raise InputError(place, f"{point.value} is a {type(variant).__name__}, not a Variant", todo=mend(point))
+    return variant
 
 
 def resolve(config: Config) -> Config:
-    """The configuration with what its variant demands, whatever it said before.
+    """Returns the configuration with the values that its variant demands.
 
     Raises:
         InputError: for an unknown variant.
@@ -123,7 +123,7 @@ def resolve(config: Config) -> Config:
 
 
 def variant_streams(variant: str, streams: Sequence[Stream]) -> list[Stream]:
-    """The streams that a variant takes: those of its one modality, or all.
+    """Returns the streams that a variant takes: those of its modality, or all.
 
     Raises:
         InputError: if none is left, or a fusion is left with one.
@@ -140,7 +140,7 @@ def variant_streams(variant: str, streams: Sequence[Stream]) -> list[Stream]:
 
 
 def build_model(streams: Sequence[Stream], config: ModelConfig) -> VAModel:
-    """A fresh model of `config.variant` for exactly these streams."""
+    """Returns a fresh model of `config.variant` for exactly these streams."""
     from .builders import whole_model
 
     return whole_model(find_variant(config.variant).build(streams, config), streams, config)
