@@ -38,7 +38,7 @@ from .verb import verb
 @set_option
 @device_option
 @track_option
-@click.option("--resume", is_flag=True, help="Go on with what --out holds, if anything; the result is the same.")
+@click.option("--resume", is_flag=True, help="Resume the training in --out, if there is one; the result is the same.")
 @click.option("--show-config", is_flag=True, help="Print the resolved configuration and stop.")
 @json_option
 def train(

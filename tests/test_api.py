@@ -25,7 +25,7 @@ QUICK = tiny(model={"variant": "concat"}, train={"epochs": 1})
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     home = tmp_path_factory.mktemp("api")
     cache, labels = make_cache(home, num_clips=6, seconds=3)
     run = sage_va.train(str(cache), str(labels), str(home / "run"), QUICK)
@@ -35,15 +35,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    found: dict[str, Any] = {}
+    names: dict[str, Any] = {}
     for snippet in SNIPPETS:
-        exec(snippet, found)
+        exec(snippet, names)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("9 clips")
     assert "weight of the voice while the face is away: 1.0" in lines
     assert len(SNIPPETS) == 6
-    assert found["score"]["split"] == "test"
-    assert found["found"]["num_clips"] == 9
+    assert names["score"]["split"] == "test"
+    assert names["found"]["num_clips"] == 9
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.zarr", "labels", "model", "runs"]
 
 
@@ -72,15 +72,15 @@ def test_imports_bring_no_more_than_they_need() -> None:
     assert not found & (optional | stage_one)
 
 
-def test_a_configuration_in_each_of_its_forms(made: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configuration_in_each_form(trained: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     from sage_va import api
 
-    given: list[Any] = []
-    monkeypatch.setattr(api, "train_runs", lambda store, labels, out, config, **_: given.append(config))
-    _, cache, labels = made
+    configs: list[Any] = []
+    monkeypatch.setattr(api, "train_runs", lambda store, labels, out, config, **_: configs.append(config))
+    _, cache, labels = trained
     for config in ("auto", "base", {"train": {"epochs": 3}}, check_config(QUICK, "test"), {"seed": 7}):
         sage_va.train(open_store(cache), labels, "unused", config)
-    auto, base, sections, whole, seeded = given
+    auto, base, sections, whole, seeded = configs
     assert (auto.model.dim, auto.train.epochs, base.model.dim) == (32, 30, 256)
     assert (sections.model.dim, sections.train.epochs, sections.train.batch_size) == (32, 3, 8)
     assert whole == check_config(QUICK, "test")
@@ -94,8 +94,8 @@ def test_a_configuration_in_each_of_its_forms(made: tuple[Path, Path, Path], mon
             sage_va.train(cache, labels, "unused", config)
 
 
-def test_evaluate_takes_runs_models_and_their_places(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    run, cache, labels = made
+def test_evaluate_takes_runs_models_and_their_places(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    run, cache, labels = trained
     model = sage_va.SAGE.from_run(run)
     model.save_pretrained(tmp_path / "model")
     assert sage_va.evaluate(run)["split"] == "test"
@@ -109,8 +109,8 @@ def test_evaluate_takes_runs_models_and_their_places(made: tuple[Path, Path, Pat
             sage_va.evaluate(model, **refused)
 
 
-def test_predict_takes_the_same_and_warns_of_what_fails(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    run, cache, _ = made
+def test_predict_takes_the_same_and_warns_of_what_fails(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    run, cache, _ = trained
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = [sage_va.predict(m, cache) for m in (run, str(run), sage_va.SAGE.from_run(run))]
@@ -125,9 +125,9 @@ def test_predict_takes_the_same_and_warns_of_what_fails(made: tuple[Path, Path, 
 
 
 def test_every_clip_is_read_once_for_all_folds(
-    made: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, cache, labels = made
+    _, cache, labels = trained
     folds = sage_va.train(cache, labels, tmp_path / "folds", {**QUICK, "split": {"folds": 3}})
     each = [sage_va.predict(folds / f"fold-{k}", cache) for k in range(3)]
     reads = Counter[tuple[str, str]]()

@@ -56,8 +56,8 @@ def cache(tmp_path: Path) -> Path:
 
 
 def stream_of(cache: Path, modality: str) -> str:
-    found = json.loads(ok("cache", "info", cache, "--json"))["streams"]
-    return next(name for name in found if name.startswith(modality))
+    result = json.loads(ok("cache", "info", cache, "--json"))["streams"]
+    return next(name for name in result if name.startswith(modality))
 
 
 def hurt(cache: Path, clip: str) -> None:
@@ -100,9 +100,9 @@ def test_copy(cache: Path, tmp_path: Path, name: str) -> None:
     assert "2 entries copied" in ok("cache", "copy", cache, place, "--clips", "anna/*", "--streams", "visual")
     assert "4 entries copied" in ok("cache", "copy", cache, place)
     assert "0 entries copied" in ok("cache", "copy", cache, place)
-    found, wanted = (json.loads(ok("cache", "info", url, "--json")) for url in (place, cache))
+    result, wanted = (json.loads(ok("cache", "info", url, "--json")) for url in (place, cache))
     for key in ("content_sha256", "aliases", "licence", "restricted", "streams"):
-        assert found[key] == wanted[key]
+        assert result[key] == wanted[key]
     assert "6 streams checked, whole" in ok("cache", "verify", place)
     ok("cache", "copy", place, tmp_path / "back.zarr")
     assert (
@@ -165,6 +165,6 @@ def test_tags(cache: Path, tmp_path: Path) -> None:
 
 def test_status(cache: Path) -> None:
     assert "audio/voice-" in ok("status", cache)
-    found = json.loads(ok("status", cache, "--json"))
-    assert sorted(found["done"].values()) == [3, 3]
-    assert found["clips"] is None
+    result = json.loads(ok("status", cache, "--json"))
+    assert sorted(result["done"].values()) == [3, 3]
+    assert result["clips"] is None

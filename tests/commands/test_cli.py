@@ -61,9 +61,9 @@ def cache(place: Path) -> Path:
 @pytest.fixture(scope="module")
 def trained(place: Path, cache: Path) -> Path:
     places = ["--labels", place / "labels", "--out", place / "run", "--config", place / "tiny.yaml"]
-    found = json.loads(ok("train", cache, *places, "--json"))
-    assert found["runs"] == [str(place / "run")]
-    assert set(found["val"][0]) == {"valence", "arousal", "mean"}
+    result = json.loads(ok("train", cache, *places, "--json"))
+    assert result["runs"] == [str(place / "run")]
+    assert set(result["val"][0]) == {"valence", "arousal", "mean"}
     return place / "run"
 
 
@@ -77,9 +77,9 @@ def test_cache_verbs(cache: Path) -> None:
 
 
 def test_eval(trained: Path) -> None:
-    found = json.loads(ok("eval", trained, "--json"))
-    assert found["split"] == "test"
-    assert -1 <= found["raw"]["ccc"]["mean"] <= 1
+    result = json.loads(ok("eval", trained, "--json"))
+    assert result["split"] == "test"
+    assert -1 <= result["raw"]["ccc"]["mean"] <= 1
     assert f"{trained} (sage), val: 1 clips, " in ok("eval", trained, "--split", "val")
 
 
@@ -102,9 +102,9 @@ def test_show_config_prints_what_would_be_used_and_stops(place: Path, cache: Pat
     settings = ["--variant", "audio", "--seed", 3, "--set", "seed=4", "--set", "train.noise=0.5", "--show-config"]
     places = ["--labels", place / "labels", "--out", tmp_path / "run", "--config", place / "tiny.yaml"]
     text = ok("train", cache, *places, *settings)
-    found = yaml.safe_load(text)
-    assert (found["model"]["variant"], found["model"]["dim"]) == ("audio", 16)
-    assert (found["seed"], found["train"]["noise"]) == (4, 0.5)
+    result = yaml.safe_load(text)
+    assert (result["model"]["variant"], result["model"]["dim"]) == ("audio", 16)
+    assert (result["seed"], result["train"]["noise"]) == (4, 0.5)
     assert not (tmp_path / "run").exists()
 
 

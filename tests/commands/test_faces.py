@@ -28,8 +28,8 @@ def test_a_face_is_cached_shown_and_aligned(shared: Path, tmp_path: Path) -> Non
     extract = ("extract", clip, "--out", tmp_path / "c.zarr", "--visual", TINY_CONVNET, "--visual-weights", "random")
     done = run(*extract, "--faces", "detect", *RETINAFACE, "--json")
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert (found["num_done"], found["num_frames"], found["without_face"]) == (1, 75, [])
+    result = json.loads(done.stdout)
+    assert (result["num_done"], result["num_frames"], result["without_face"]) == (1, 75, [])
     shown = run("faces", clip, "--out", tmp_path / "crops.mp4", *RETINAFACE, "--json")
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.stdout)["num_images_with_face"] == 75

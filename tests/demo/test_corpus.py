@@ -65,12 +65,12 @@ def test_sound_decodes_in_time(corpus):
     clip = corpus[1][0]
     with av.open(str(clip.path)) as container:
         frames = list(container.decode(audio=0))
-    heard = np.concatenate([frame.to_ndarray()[0] for frame in frames])
+    recorded = np.concatenate([frame.to_ndarray()[0] for frame in frames])
     said = speak(cast(0, seed=3), write_script(np.random.default_rng([3, 0]), seconds=SECONDS, fps=FPS))
     assert len(said) == SECONDS * 16_000
     lags = range(-40, 41)
     start = round(float(frames[0].time) * 16_000)
-    match = [np.dot(heard[2000 + lag - start :][:40_000], said[2000:42_000]) for lag in lags]
+    match = [np.dot(recorded[2000 + lag - start :][:40_000], said[2000:42_000]) for lag in lags]
     assert lags[int(np.argmax(match))] == 0
 
 
