@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .data import InputError, Store, open_store
 from .data.atomic import write_text
 from .data.store.base import is_cache
-from .data.windows.corpus import load_corpus
+from .data.windows.load import load_corpus
 from .extract.engine.progress import Progress
 from .fusion.config import Config, configure, suited_preset
 from .fusion.evaluation.predict import Prediction, averaged

@@ -32,7 +32,8 @@ from sage_va.data.labels import Truth
 from sage_va.data.store.entry import Entry
 from sage_va.data.store.fingerprint import clip_key
 from sage_va.data.store.hdf5_store import write_single
-from sage_va.data.windows.corpus import choose_streams, cut, load_corpus
+from sage_va.data.windows.corpus import cut
+from sage_va.data.windows.load import choose_streams, load_corpus
 
 DIM, WINDOW, BATCH, HZ = 768, 300, 32, 25.0
 MODALITIES = {"visual": {"encoder": {"name": "face"}}, "audio": {"encoder": {"name": "voice"}}}

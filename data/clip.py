@@ -1,4 +1,9 @@
-"""Clip and Track: one recording, and one embedding stream of it with its times, mask and quality."""
+"""Clip and Track: one recording, and one embedding stream of it with its times, mask and quality.
+
+All times of a clip are seconds on the recording's own clock, as its container states them: the first frame need not be
+at 0, and frames need not be evenly spaced. A frame stands at its presentation time, a step of an audio encoder at the
+centre of the samples it covers.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-import ml_dtypes  # noqa: F401 - numpy knows bfloat16 from here on
+import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,10 +24,10 @@ VALUE_DTYPES = ("float16", "bfloat16", "float32")
 
 @dataclass(frozen=True)
 class FrameClock:
-    """When each frame of a recording is shown: integer timestamps in the medium's own time base.
+    """Presentation times of a recording's frames: integer timestamps in the medium's own time base.
 
-    Row k of a frame-indexed label file belongs to frame k, hence to `times_s[k]`, whatever rate the cached
-    features have.
+    Row k of a frame-indexed label file belongs to frame k, hence to `times_s[k]`, whatever the rate of the cached
+    features. Ticks are kept, since 1001/30000 s has no exact float.
 
     Args:
         time_base: seconds per tick.
@@ -34,7 +39,7 @@ class FrameClock:
 
     @classmethod
     def regular(cls, hz: float, num_frames: int) -> FrameClock:
-        """A clock of frames k / hz seconds, k = 0 … num_frames - 1."""
+        """Returns a clock with frame k at k / hz seconds, k = 0 … num_frames - 1."""
         rate = Fraction(hz).limit_denominator(1001)
         return cls(1 / rate, np.arange(num_frames, dtype=np.int64))
 
@@ -44,7 +49,7 @@ class FrameClock:
         return self.pts * self.time_base.numerator / self.time_base.denominator
 
     def to_json(self) -> dict[str, Any]:
-        """`{"time_base": "1/12800", "runs": [[first, gap, count], …]}`: frames at first + i * gap for i < count."""
+        """Returns `{"time_base": "1/12800", "runs": [[first, gap, count], …]}`, one run for equal gaps."""
         gaps = np.diff(self.pts)
         changes = np.flatnonzero(np.diff(gaps)) + 1
         runs: list[list[int]] = []
@@ -109,7 +114,7 @@ class Track:
     Args:
         values: (T, D) float16, bfloat16 (ml_dtypes) or float32; NaN exactly where `mask` is False.
         times_s: (T,) float64, strictly increasing seconds on the clip's own clock. A video frame stands at its
-            presentation time, a step of an audio encoder at the centre of what it hears.
+            presentation time, a step of an audio encoder at the centre of the samples it covers.
         mask: (T,) bool, True = valid.
         quality: (T, Q) float32, measured signals about each frame; NaN where not measured.
         quality_units: name -> unit of each of the Q signals, in order.
@@ -132,7 +137,7 @@ class Track:
         mask: NDArray[np.bool_] | None = None,
         quality: Mapping[str, tuple[str, NDArray[np.floating[Any]]]] | None = None,
     ) -> Track:
-        """A Track from its parts: masks default to all valid, values outside the mask become NaN.
+        """Builds a Track from its parts: the mask defaults to all valid, values outside it become NaN.
 
         `quality` maps a name to its unit and its (T,) values.
         """
@@ -160,15 +165,15 @@ class Track:
             expected = "values of shape (T, D), float16, bfloat16 or float32"
             raise _bad(expected, f"{self.values.shape} {self.values.dtype}")
         num_frames = len(self.values)
-        wanted = {
+        layouts = {
             "times_s": ((num_frames,), np.float64),
             "mask": ((num_frames,), np.bool_),
             "quality": ((num_frames, len(self.quality_units)), np.float32),
         }
-        for name, (shape, dtype) in wanted.items():
-            found = getattr(self, name)
-            if found.shape != shape or found.dtype != dtype:
-                raise _bad(f"{name} of shape {shape}, {np.dtype(dtype)}", f"{found.shape} {found.dtype}")
+        for name, (shape, dtype) in layouts.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != dtype:
+                raise _bad(f"{name} of shape {shape}, {np.dtype(dtype)}", f"{array.shape} {array.dtype}")
         return num_frames
 
     @property

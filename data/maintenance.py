@@ -13,8 +13,8 @@ from .hashing import unsealed
 from .store.base import Problem, Store, in_subset, open_store
 from .store.entry import expected_bytes
 from .store.fingerprint import stream_alias
-from .windows.memmap_cache import Form, address_of, forms, stale_forms
-from .windows.memmap_cache import remove as remove_forms
+from .windows.memmap_cache import MappedCorpus, address_of, mapped_corpora, stale_mapped
+from .windows.memmap_cache import remove as remove_mapped
 
 Tick = Callable[[str], None]
 
@@ -179,7 +179,7 @@ def collect_garbage(url: str, *, dry_run: bool = False) -> Garbage:
     leftovers = store.leftovers()
     store = store if dry_run else open_store(url, "a")
     streams = [_size_of(store, stream) for stream in _replaced_streams(store)]
-    useless = _useless_forms(store, {row.stream for row in streams})
+    useless = _useless_mapped(store, {row.stream for row in streams})
     sizes = [FolderSize(str(form.path), form.num_bytes) for form in useless]
     done = [] if dry_run else _remove(store, streams, useless)
     return Garbage(url, dry_run, streams, leftovers, sizes, done)
@@ -191,21 +191,21 @@ def _replaced_streams(store: Store) -> list[str]:
     return [s for s in store.streams() if s not in aliases.values() and stream_alias(s) in aliases]
 
 
-def _remove(store: Store, streams: list[StreamSize], forms_: list[Form]) -> list[str]:
+def _remove(store: Store, streams: list[StreamSize], useless: list[MappedCorpus]) -> list[str]:
     for row in streams:
         for clip_id in store.clip_ids(row.stream):
             store.discard(clip_id, row.stream)
     done = store.sweep()
-    remove_forms(forms_)
+    remove_mapped(useless)
     store.finish()
     return done
 
 
-def _useless_forms(store: Store, doomed: set[str]) -> list[Form]:
+def _useless_mapped(store: Store, doomed: set[str]) -> list[MappedCorpus]:
     """Returns memory-mapped caches that are stale already, or will be without these streams."""
-    here = [form for form in forms() if form.meta and form.store == address_of(store)]
-    losing = [form for form in here if form.meta and doomed & set(form.meta["streams"])]
-    return list({form.path: form for form in [*stale_forms(store), *losing]}.values())
+    here = [entry for entry in mapped_corpora() if entry.meta and entry.store == address_of(store)]
+    losing = [entry for entry in here if entry.meta and doomed & set(entry.meta["streams"])]
+    return list({entry.path: entry for entry in [*stale_mapped(store), *losing]}.values())
 
 
 def _size_of(store: Store, stream: str) -> StreamSize:

@@ -1,4 +1,4 @@
-"""Where this user's derived files lie: training forms and media hashes, all of which can be thrown away."""
+"""The folder of this user's derived files: the memory-mapped cache and media hashes; all can be deleted."""
 
 from __future__ import annotations
 

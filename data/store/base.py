@@ -314,14 +314,19 @@ class Store(ABC):
         return body
 
     @final
-    def entry(self, clip_id: str, stream: str) -> Entry:
-        """One entry, every byte of its arrays checked against its record.
+    def entry(self, clip_id: str, stream: str, record: dict[str, Any] | None = None) -> Entry:
+        """Reads one entry, every byte of its arrays checked against its record.
+
+        Args:
+            clip_id: the clip.
+            stream: full name.
+            record: as `record` returned it, for a reader that has it already; None = it is read.
 
         Raises:
             InputError: if the stream is not committed for this clip.
             DamagedError: if an array is missing, short or changed.
         """
-        record = self.record(clip_id, stream)
+        record = self.record(clip_id, stream) if record is None else record
         try:
             entry = self._load_entry(stream, clip_key(clip_id), record)
         except Exception as error:  # reading may fail in any way on damaged bytes

@@ -1,4 +1,12 @@
-"""The training form: clips on a grid, end to end in flat files of the user's cache folder, mapped into memory."""
+"""The memory-mapped cache: clips on a grid, end to end in flat files of the user's cache folder, mapped into memory.
+
+An entry is a folder named after everything that decides its content: streams, rate of the grid, and of each clip the
+records and the span of its frames. So an entry never goes stale; a changed cache gets another entry.
+
+    building/NAME.HOST-UUID   a builder writes here, one at a time per lock
+      → NAME                  one rename, after fsync: complete or absent
+      → building/…/old        removed: one rename, then deletion; who has it mapped keeps it
+"""
 
 from __future__ import annotations
 
@@ -25,9 +33,9 @@ from ..hashing import json_sha256, sealed, unsealed
 from ..store.base import Store
 from ..timebase import Grid
 from ..user_cache import user_cache
-from .to_grid import Laid
+from .to_grid import OnGrid
 
-VERSION = 2  # of the files' layout, and of how tracks are put on a grid
+VERSION = 2  # of the layout of files and of the rules by which tracks are put on a grid
 META = "meta.json"
 BUILDING = "building"
 UNUSED_S = 30 * 24 * 3600
@@ -35,15 +43,15 @@ _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" e
 
 
 @dataclass(frozen=True)
-class Form:
-    """A training form on disk.
+class MappedCorpus:
+    """An entry of the memory-mapped cache.
 
     Args:
         path: its folder.
-        num_bytes: what it takes there.
-        used_s: when it was last opened, seconds since 1970.
+        num_bytes: size on disk.
+        used_s: time of the last opening, seconds since 1970.
         meta: `{"store", "streams", "grid_hz", "clips", "arrays"}`, each clip `{"clip_id", "records", "first_step",
-            "num_steps"}`; None where the form is damaged, and will be made again by whoever needs it.
+            "num_steps"}`; None where the entry is damaged, and will be rebuilt when it is needed.
     """
 
     path: Path
@@ -53,74 +61,74 @@ class Form:
 
     @property
     def store(self) -> str | None:
-        """The cache that it was made from."""
+        """The feature cache that it was built from."""
         return self.meta["store"] if self.meta else None
 
 
-def training_folder() -> Path:
-    """Where this user's forms lie."""
+def mapped_folder() -> Path:
+    """Returns the folder of this user's memory-mapped cache."""
     return user_cache() / "training"
 
 
-def open_form(
-    store: Store, streams: Sequence[str], grid_hz: float, clips: Sequence[Mapping[str, Any]], parts: Iterable[Laid]
-) -> Laid:
-    """The training form of these clips, its arrays mapped into memory; writing to them changes no file.
+def open_mapped(
+    store: Store, streams: Sequence[str], grid_hz: float, clips: Sequence[Mapping[str, Any]], parts: Iterable[OnGrid]
+) -> OnGrid:
+    """Maps clips into memory; writing to the arrays changes no file.
 
-    It is made where there is none, or a damaged one. Whoever else needs it meanwhile waits for it; where a disk has
-    no locks, they make it too, and the first rename decides.
+    The entry is built where it is absent or damaged. Other processes that need it wait; where a disk has no locks, they
+    build it too, and the first rename decides.
 
     Args:
-        store: where the clips come from.
+        store: the source of the clips.
         streams: full names.
         grid_hz: steps per second.
-        clips: all that decides the form: of each clip `clip_id`, `records` (SHA-256 of the record of each stream) and
-            `span_s` of its frame clock.
-        parts: the clips themselves, in order; used only where the form is made.
+        clips: identities: of each clip `clip_id`, `records` (SHA-256 of the record of each stream) and `span_s` of its
+            frame clock.
+        parts: the clips, in order; consumed only where the entry is built.
 
     Raises:
-        InputError: if the form cannot be written. Whatever `parts` raises.
+        InputError: if the entry cannot be written. Any error of `parts`.
     """
     source = {"version": VERSION, "streams": list(streams), "grid_hz": float(grid_hz), "clips": list(clips)}
-    place = training_folder() / json_sha256(source)
-    laid = _open(place)
-    if laid is None:
+    place = mapped_folder() / json_sha256(source)
+    on_grid = _open(place)
+    if on_grid is None:
         with _writing():
             for part in ("locks", BUILDING):
                 (place.parent / part).mkdir(parents=True, exist_ok=True)
             clear_leftovers()
         with locked(_lock(place.name), fcntl.LOCK_EX):
-            laid = _open(place) or _make(place, {"store": address_of(store), **source}, parts)
-    return laid
+            on_grid = _open(place) or _build(place, {"store": address_of(store), **source}, parts)
+    return on_grid
 
 
 def address_of(store: Store) -> str:
-    """A store's url, absolute."""
+    """Returns a store's url, absolute."""
     return store.url if "://" in store.url else str(Path(store.url).resolve())
 
 
 def _lock(name: str) -> Path:
-    """The lock of a form; it is never removed, so several forms share one and there are never more than 256."""
-    return training_folder() / "locks" / name[:2]
+    """The lock of an entry; it is never removed, so entries share one of at most 256."""
+    return mapped_folder() / "locks" / name[:2]
 
 
-def _make(place: Path, source: Mapping[str, Any], parts: Iterable[Laid]) -> Laid:
+def _build(place: Path, source: Mapping[str, Any], parts: Iterable[OnGrid]) -> OnGrid:
     with _temporary(place) as temporary:
-        grids, forms = _write_arrays(temporary, parts)
+        grids, layouts = _write_arrays(temporary, parts)
         steps = [{"first_step": grid.first_step, "num_steps": grid.num_steps} for grid in grids]
         clips = [{**clip, **grid} for clip, grid in zip(source["clips"], steps, strict=True)]
         with _writing():
-            write_new(temporary / META, json_file(sealed({**source, "clips": clips, "arrays": forms})))
+            write_new(temporary / META, json_file(sealed({**source, "clips": clips, "arrays": layouts})))
             sync_folders(temporary)
             if _open(place) is None:
                 _set_aside(place)
             move_new(temporary, place)
-    laid = _open(place)
-    assert laid is not None, "a form that was just made"
-    return laid
+    on_grid = _open(place)
+    assert on_grid is not None, "an entry that was just built"
+    return on_grid
 
 
-def _write_arrays(folder: Path, parts: Iterable[Laid]) -> tuple[list[Grid], dict[str, Any]]:
+def _write_arrays(folder: Path, parts: Iterable[OnGrid]) -> tuple[list[Grid], dict[str, Any]]:
     """Writes clip by clip; returns the grids, and dtype and shape of each array by name."""
     grids: list[Grid] = []
     first: dict[str, NDArray[Any]] = {}
@@ -150,13 +158,13 @@ def _append(file: BinaryIO, array: NDArray[Any]) -> None:
 
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
-    """Says in our own words that the disk refused."""
+    """Turns an error of the disk into one line."""
     try:
         yield
     except OSError as error:
         raise InputError(
-            training_folder(),
-            expected="a folder with room for the training form",
+            mapped_folder(),
+            expected="a folder with room for the memory-mapped cache",
             got=error.strerror or repr(error),
             todo="Free some space there, or let SAGE_VA_CACHE name another folder.",
         ) from error
@@ -164,7 +172,7 @@ def _writing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _temporary(place: Path) -> Iterator[Path]:
-    """A new folder beside the forms; gone in the end, unless it was renamed."""
+    """A new folder beside the entries; removed in the end, unless it was renamed."""
     temporary = place.parent / BUILDING / f"{place.name}.{HOST}-{uuid.uuid4().hex}"
     with _writing():
         temporary.mkdir(parents=True)
@@ -175,37 +183,37 @@ def _temporary(place: Path) -> Iterator[Path]:
 
 
 def _set_aside(place: Path) -> None:
-    """Removes a form in one step; who has it open keeps it."""
+    """Removes an entry in one step; a process that has it mapped keeps it."""
     with _temporary(place) as temporary, contextlib.suppress(FileNotFoundError):
         place.rename(temporary / "old")
 
 
 def clear_leftovers() -> None:
-    """Removes what killed builders left. Other hosts may not see our locks, so theirs stay a week."""
-    for name in folders(training_folder() / BUILDING):
-        place = training_folder() / BUILDING / name
+    """Removes folders of killed builders. Other hosts may not see our locks, so theirs stay a week."""
+    for name in folders(mapped_folder() / BUILDING):
+        place = mapped_folder() / BUILDING / name
         with locked(_lock(name), fcntl.LOCK_EX | fcntl.LOCK_NB) as alone, contextlib.suppress(FileNotFoundError):
             if alone and (f".{HOST}-" in name or time.time() - place.stat().st_mtime > WEEK_S):
                 shutil.rmtree(place, ignore_errors=True)
 
 
-def _open(place: Path) -> Laid | None:
-    """A form as it lies there, marked as used now; None where there is none, or a damaged one."""
+def _open(place: Path) -> OnGrid | None:
+    """Opens an entry and marks it as used now; None where it is absent or damaged."""
     meta = _meta(place)
     if meta is None:
         return None
     grids = [Grid(meta["grid_hz"], clip["first_step"], clip["num_steps"]) for clip in meta["clips"]]
     try:
         arrays = {name: _mapped(place / name, dtype, shape) for name, (dtype, shape) in meta["arrays"].items()}
-        with contextlib.suppress(OSError):  # somebody else's form
+        with contextlib.suppress(OSError):  # of another user
             os.utime(place / META)
     except FileNotFoundError:  # removed meanwhile
         return None
-    return Laid(grids, arrays)
+    return OnGrid(grids, arrays)
 
 
 def _meta(place: Path) -> dict[str, Any] | None:
-    """What a form says of itself; None unless that, and the size of each file, is what was written."""
+    """The metadata of an entry; None unless they, and the size of each file, are as written."""
     try:
         meta = unsealed(json.loads((place / META).read_bytes()))
         sound = (
@@ -222,9 +230,9 @@ def _meta(place: Path) -> dict[str, Any] | None:
 
 
 def _mapped(path: Path, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
-    """An array whose bytes are a file's, read as they are needed; a copy is made of pages that are written to.
+    """Maps a file as an array: pages are read when they are needed, and copied when they are written to.
 
-    No memory is set aside for such copies, so that a file may be larger than the machine's memory.
+    No memory is reserved for such copies, so that a file may be larger than the machine's memory.
     """
     if 0 in shape:  # nothing that could be mapped
         return np.empty(tuple(shape), dtype)
@@ -234,35 +242,39 @@ def _mapped(path: Path, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
     return np.frombuffer(pages, dtype).reshape(shape)
 
 
-def forms() -> list[Form]:
-    """All training forms, the one used last at the end."""
-    found = (_describe(training_folder() / name) for name in folders(training_folder()) if len(name) == 64)
-    return sorted((form for form in found if form), key=lambda form: form.used_s)
+def mapped_corpora() -> list[MappedCorpus]:
+    """Returns all entries, the one used last at the end."""
+    entries = (_describe(mapped_folder() / name) for name in folders(mapped_folder()) if len(name) == 64)
+    return sorted((entry for entry in entries if entry), key=lambda entry: entry.used_s)
 
 
-def _describe(place: Path) -> Form | None:
+def _describe(place: Path) -> MappedCorpus | None:
     try:
         files = {file.name: file.stat() for file in os.scandir(place)}
         used_s = (files.get(META) or place.stat()).st_mtime
     except FileNotFoundError:  # removed meanwhile
         return None
-    return Form(place, sum(file.st_size for file in files.values()), used_s, _meta(place))
+    return MappedCorpus(place, sum(file.st_size for file in files.values()), used_s, _meta(place))
 
 
-def stale_forms(store: Store | None, max_age_s: float = UNUSED_S) -> list[Form]:
-    """Forms that nobody opened for `max_age_s`, that are damaged, or that came from `store` as it no longer is."""
+def stale_mapped(store: Store | None, max_age_s: float = UNUSED_S) -> list[MappedCorpus]:
+    """Returns entries unopened for `max_age_s`, damaged, or built from records that `store` no longer has."""
     old_s = time.time() - max_age_s
-    return [form for form in forms() if form.used_s < old_s or form.meta is None or (store and _outdated(form, store))]
+    return [
+        entry
+        for entry in mapped_corpora()
+        if entry.used_s < old_s or entry.meta is None or (store and _outdated(entry, store))
+    ]
 
 
-def _outdated(form: Form, store: Store) -> bool:
-    assert form.meta is not None
-    if form.store != address_of(store):
+def _outdated(entry: MappedCorpus, store: Store) -> bool:
+    assert entry.meta is not None
+    if entry.store != address_of(store):
         return False
     return any(
         _record_sha256(store, clip["clip_id"], stream) != known
-        for clip in form.meta["clips"]
-        for stream, known in zip(form.meta["streams"], clip["records"], strict=True)
+        for clip in entry.meta["clips"]
+        for stream, known in zip(entry.meta["streams"], clip["records"], strict=True)
     )
 
 
@@ -273,17 +285,17 @@ def _record_sha256(store: Store, clip_id: str, stream: str) -> str | None:
         return None
 
 
-def remove(chosen: Iterable[Form]) -> list[Form]:
-    """Removes forms, except those that somebody makes again just now, and what killed builders left.
+def remove(chosen: Iterable[MappedCorpus]) -> list[MappedCorpus]:
+    """Removes entries, except those being rebuilt at this moment, and folders of killed builders.
 
     Returns:
-        The forms that are gone.
+        The removed entries.
     """
-    gone = []
-    for form in chosen:
-        with locked(_lock(form.path.name), fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+    removed = []
+    for entry in chosen:
+        with locked(_lock(entry.path.name), fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
             if alone:
-                _set_aside(form.path)
-                gone.append(form)
+                _set_aside(entry.path)
+                removed.append(entry)
     clear_leftovers()
-    return gone
+    return removed

@@ -1,8 +1,13 @@
-"""One clip on its grid: streams of different rates become arrays of the same steps."""
+"""One clip on its grid: streams of different rates become arrays of the same steps.
+
+Step k of a grid stands at (first_step + k) / hz seconds on the clip's own clock, the same for all streams and labels.
+The grid spans the frames of the recording, so that it does not depend on the choice of streams; audio that goes on
+after the last frame is left out, since no label can belong to it. `timebase.to_grid` moves the samples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,53 +15,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clip import Clip, Track
-from ..errors import InputError
-from ..hashing import json_sha256
+from ..errors import DamagedError, InputError
 from ..store.base import Store
 from ..timebase import Grid, to_grid
 
 
 @dataclass(frozen=True)
-class Laid:
+class CachedClip:
+    """A clip with the commit records of its streams, by full name."""
+
+    clip: Clip
+    records: Mapping[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class OnGrid:
     """One clip or several, end to end: the grid of each, and arrays by name whose first axis is all their steps."""
 
     grids: list[Grid]
     arrays: dict[str, NDArray[Any]]
 
 
-def end_to_end(parts: Iterable[Laid]) -> Laid:
-    """The same clips as one, in memory."""
-    found = list(parts)
-    grids = [grid for part in found for grid in part.grids]
-    return Laid(grids, {name: np.concatenate([part.arrays[name] for part in found]) for name in found[0].arrays})
+def joined(parts: Iterable[OnGrid]) -> OnGrid:
+    """Returns clips end to end, in memory."""
+    clips = list(parts)
+    grids = [grid for clip in clips for grid in clip.grids]
+    return OnGrid(grids, {name: np.concatenate([clip.arrays[name] for clip in clips]) for name in clips[0].arrays})
 
 
 def span_s(clip: Clip) -> list[float]:
-    """The first and last frame of the recording, [] where they are not known."""
+    """Returns the instants of the recording's first and last frame, [] where they are not known."""
     return clip.clock.times_s[[0, -1]].tolist() if clip.clock is not None and len(clip.clock.pts) else []
 
 
-def lay_clip(store: Store, streams: Sequence[str], clip: Clip, records: Sequence[str], hz: float) -> Laid:
-    """One clip on its grid, every byte of it checked."""
-    tracks = [_track(store, clip.clip_id, stream, sha256) for stream, sha256 in zip(streams, records, strict=True)]
-    known = span_s(clip)  # of the tracks only where no frames are known: the choice of streams must not move the grid
-    spans = [known] if known else [track.times_s[[0, -1]] for track in tracks]
+def clip_on_grid(store: Store, streams: Sequence[str], clip: CachedClip, hz: float) -> OnGrid:
+    """Reads one clip and puts it on its grid, every byte checked against its records.
+
+    Raises:
+        InputError: if the cache changed since the records were read. DamagedError: if bytes changed.
+    """
+    tracks = [_track(store, clip, stream) for stream in streams]
+    frames = span_s(clip.clip)  # the tracks only where no frames are known: streams must not move the grid
+    spans = [frames] if frames else [track.times_s[[0, -1]] for track in tracks]
     grid = Grid.over(hz, float(np.min(np.concatenate(spans))), float(np.max(np.concatenate(spans))))
     arrays, masks = {}, []
     for m, track in enumerate(tracks):
-        found, mask = to_grid(track.times_s, track.values, track.mask, grid)
-        arrays[f"values-{m}"] = np.nan_to_num(found, copy=False).astype(track.values.dtype)
+        values, mask = to_grid(track.times_s, track.values, track.mask, grid)
+        arrays[f"values-{m}"] = np.nan_to_num(values, copy=False).astype(track.values.dtype)
         arrays[f"quality-{m}"] = _quality_on_grid(track, grid)
         masks.append(mask)
-    return Laid([grid], {**arrays, "mask": np.stack(masks, axis=1)})
+    return OnGrid([grid], {**arrays, "mask": np.stack(masks, axis=1)})
 
 
-def _track(store: Store, clip_id: str, stream: str, record_sha256: str) -> Track:
-    entry = store.entry(clip_id, stream)
-    if json_sha256(entry.record) != record_sha256:
-        todo = "Start again when nobody writes to the cache any more."
-        raise InputError(f"{clip_id} {stream}", expected="features that stay", got="others meanwhile", todo=todo)
-    return entry.track()
+def _track(store: Store, clip: CachedClip, stream: str) -> Track:
+    record = clip.records[stream]
+    try:
+        return store.entry(clip.clip.clip_id, stream, record).track()
+    except DamagedError:
+        if store.record(clip.clip.clip_id, stream) == record:
+            raise
+    todo = "Run again when no writer is active."
+    raise InputError(f"{clip.clip.clip_id} {stream}", "the cache changed while it was being read", todo=todo)
 
 
 def _quality_on_grid(track: Track, grid: Grid) -> NDArray[np.float32]:

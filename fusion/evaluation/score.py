@@ -12,7 +12,8 @@ import torch
 from ...data.errors import InputError
 from ...data.labels import LabelFolder
 from ...data.store.base import Store, open_store
-from ...data.windows.corpus import Corpus, load_corpus
+from ...data.windows.corpus import Corpus
+from ...data.windows.load import load_corpus, read_clips
 from ..result import plain
 from ..run_folder import Run, fold_runs, load_run
 from .metrics import ClipSums, corpus_sums, summarise
@@ -120,5 +121,6 @@ def load_part(run: Run, store: Store, labels: Path | LabelFolder, split: str) ->
     if joined.unlabelled or not wanted:
         got = f"no labels for {joined.unlabelled[0]}" if joined.unlabelled else "none"
         raise InputError(run.path, expected=f"labelled {split} clips", got=got, todo="Check --labels and --split.")
-    truths = joined.truths(store.clip(clip_id) for clip_id in wanted)
-    return load_corpus(store, run.streams, wanted, grid_hz=run.config.data.grid_hz, truths=truths)
+    clips = read_clips(store, wanted)
+    truths = joined.truths(clip.clip for clip in clips)
+    return load_corpus(store, run.streams, clips, grid_hz=run.config.data.grid_hz, truths=truths)

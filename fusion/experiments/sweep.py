@@ -19,7 +19,7 @@ import torch
 
 from ...data.errors import DamagedError, InputError, first_line
 from ...data.store.base import Store, open_store
-from ...data.windows.corpus import choose_streams
+from ...data.windows.load import choose_streams
 from ...data.windows.memmap_cache import address_of
 from ..config import Config, DataConfig
 from ..models.variants import variant_streams

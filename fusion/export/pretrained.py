@@ -19,7 +19,8 @@ from ...data.clip import Clip
 from ...data.errors import InputError, first_line
 from ...data.labels import LabelFolder
 from ...data.store.base import Store, open_store
-from ...data.windows.corpus import Corpus, Stream, Windows, load_corpus
+from ...data.windows.corpus import Corpus, Stream, Windows
+from ...data.windows.load import load_corpus, read_clips
 from ..config import Config, check_config
 from ..evaluation.metrics import corpus_sums, summarise
 from ..evaluation.predict import Prediction, predict
@@ -126,12 +127,13 @@ class SAGE(nn.Module, ModelHubMixin):
             InputError: if there is no such clip, or its features are not those that the model was trained on.
         """
         store = data if isinstance(data, Store) else open_store(data)
-        files = (joined := LabelFolder(Path(labels)).join(store.clip_ids())).files
-        truths = joined.truths(store.clip(clip_id) for clip_id in files)
+        joined = LabelFolder(Path(labels)).join(store.clip_ids())
+        clips = read_clips(store, sorted(joined.files))
+        truths = joined.truths(clip.clip for clip in clips)
         if not any(truth.mask.any() for truth in truths.values()):
             todo = "Label files are matched by name."
             raise InputError(labels, expected=f"labels for clips of {store.url}", got="none", todo=todo)
-        corpus = load_corpus(store, self.streams, sorted(files), grid_hz=self.config.data.grid_hz, truths=truths)
+        corpus = load_corpus(store, self.streams, clips, grid_hz=self.config.data.grid_hz, truths=truths)
         predictions = self.predict(corpus)
         sums = (corpus_sums(predictions, corpus, width_s) for width_s in (0.0, self.smoothing_s))
         about = {"variant": self.config.model.variant, "split": "all", "random_weights": self.random_weights}

@@ -13,7 +13,8 @@ from ...data.clip import Clip
 from ...data.errors import InputError
 from ...data.labels import LabelFolder
 from ...data.store.base import Store
-from ...data.windows.corpus import Corpus, choose_streams, load_corpus
+from ...data.windows.corpus import Corpus
+from ...data.windows.load import choose_streams, load_corpus, read_clips
 from ...data.windows.splits import ROLES, Role, divided, group_clips, read_split, split_folds, split_groups
 from ..config import Config, SplitConfig
 from ..models.variants import find_variant, variant_streams
@@ -42,15 +43,16 @@ def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> L
     variant = config.model.variant
     only = find_variant(variant).modality
     names = config.data.streams or ((only,) if only else _modalities(store))
-    streams = variant_streams(variant, choose_streams(store, names))
     folder = LabelFolder.of(labels)
     joined = folder.join(store.clip_ids())
     if not joined.files:
         unused, unlabelled = joined.unused[0].stem, joined.unlabelled[0]
         todo = f"Label files are matched by name: {unused!r} has no clip, {unlabelled!r} no labels."
         raise InputError(folder.path, expected=f"labels for clips of {store.url}", got="none that match", todo=todo)
-    truths = joined.truths(store.clip(clip_id) for clip_id in joined.files)
-    corpus = load_corpus(store, streams, sorted(joined.files), grid_hz=config.data.grid_hz, truths=truths)
+    clips = read_clips(store, sorted(joined.files))
+    streams = variant_streams(variant, choose_streams(store, names, clips))
+    truths = joined.truths(clip.clip for clip in clips)
+    corpus = load_corpus(store, streams, clips, grid_hz=config.data.grid_hz, truths=truths)
     return Labelled(corpus, joined.official_parts, joined.unlabelled, [str(path) for path in joined.unused])
 
 

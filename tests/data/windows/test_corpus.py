@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sage_va.data import Clip, DamagedError, FrameClock, InputError, Store, Track, open_store, stream_name
 from sage_va.data.labels import Truth
 from sage_va.data.windows import corpus as module
-from sage_va.data.windows.corpus import Corpus, choose_streams, cut, load_corpus, plan_windows, window_starts
+from sage_va.data.windows.corpus import Corpus, cut, plan_windows, window_starts
+from sage_va.data.windows.load import choose_streams, load_corpus
 from sage_va.tests.synthetic import random_corpus, streams_of
 
 

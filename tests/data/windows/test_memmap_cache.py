@@ -1,4 +1,4 @@
-"""The training form: equals what is read directly, is made once, is trusted only when whole, and can go at any time."""
+"""The memory-mapped cache: equals a direct read, is built once, is used only when whole, and can go at any time."""
 
 import errno
 import os
@@ -21,9 +21,10 @@ import torch
 from sage_va.data import Clip, DamagedError, FrameClock, Grid, InputError, Store, Track, open_store, stream_name
 from sage_va.data.atomic import HOST, locked
 from sage_va.data.windows import memmap_cache as module
-from sage_va.data.windows.corpus import Corpus, choose_streams, load_corpus
-from sage_va.data.windows.memmap_cache import forms, open_form, remove, stale_forms, training_folder
-from sage_va.data.windows.to_grid import Laid
+from sage_va.data.windows.corpus import Corpus
+from sage_va.data.windows.load import choose_streams, load_corpus, read_clips
+from sage_va.data.windows.memmap_cache import mapped_corpora, mapped_folder, open_mapped, remove, stale_mapped
+from sage_va.data.windows.to_grid import OnGrid
 
 FACE = {"modality": "visual", "encoder": {"name": "face"}}
 VOICE = {"modality": "audio", "encoder": {"name": "voice"}}
@@ -73,7 +74,7 @@ def same(one: Corpus, other: Corpus) -> bool:
 
 
 def leftovers() -> list[str]:
-    return os.listdir(training_folder() / "building")
+    return os.listdir(mapped_folder() / "building")
 
 
 class TestForm:
@@ -83,7 +84,7 @@ class TestForm:
         for k in range(3):
             put(store, f"clip{k}", k, dtype)
         direct = load(store, keep=False)
-        assert forms() == []
+        assert mapped_corpora() == []
         assert same(load(store), direct)
         assert same(load(store), direct)
         assert direct.values[0].dtype == getattr(torch, np.dtype(dtype).name)
@@ -95,15 +96,15 @@ class TestForm:
 
     def test_flat_files_that_say_where_they_come_from(self, store: Store) -> None:
         corpus = load(store)
-        (form,) = forms()
-        assert form.meta is not None
-        assert form.store == str(Path(store.url).resolve())
-        assert form.meta["streams"] == [FACES, VOICES]
-        assert [clip["clip_id"] for clip in form.meta["clips"]] == ["clip0", "clip1", "clip2"]
-        assert form.num_bytes == sum(path.stat().st_size for path in form.path.iterdir())
-        values = np.fromfile(form.path / "values-0", np.float16).reshape(-1, 4)
+        (entry,) = mapped_corpora()
+        assert entry.meta is not None
+        assert entry.store == str(Path(store.url).resolve())
+        assert entry.meta["streams"] == [FACES, VOICES]
+        assert [clip["clip_id"] for clip in entry.meta["clips"]] == ["clip0", "clip1", "clip2"]
+        assert entry.num_bytes == sum(path.stat().st_size for path in entry.path.iterdir())
+        values = np.fromfile(entry.path / "values-0", np.float16).reshape(-1, 4)
         assert np.array_equal(values, corpus.values[0].numpy())
-        assert {path.name for path in form.path.iterdir()} == {
+        assert {path.name for path in entry.path.iterdir()} == {
             "meta.json", "mask", "values-0", "values-1", "quality-0", "quality-1",
         }  # fmt: skip
         assert leftovers() == []
@@ -123,15 +124,15 @@ class TestForm:
     def test_whatever_decides_the_values_names_the_form(self, store: Store) -> None:
         load(store)
         load(store)
-        assert len(forms()) == 1
+        assert len(mapped_corpora()) == 1
         load(store, ["clip0", "clip1"])
         load(store, ["clip1", "clip0"])
         load(store, grid_hz=50)
         load_corpus(store, choose_streams(store, ["audio", "visual"]), store.clip_ids(), grid_hz=25)
-        assert len(forms()) == 5
+        assert len(mapped_corpora()) == 5
         put(store, "clip0", 7)
         assert same(load(store), load(store, keep=False))
-        assert len(forms()) == 6
+        assert len(mapped_corpora()) == 6
 
     def test_a_frame_clock_that_another_stream_brings_is_another_grid(self, tmp_path: Path) -> None:
         store = open_store(tmp_path / "k.zarr", "a")
@@ -148,8 +149,8 @@ class TestForm:
     def test_a_damaged_form_is_made_again(self, store: Store, hurt: str) -> None:
         first = load(store, keep=False)
         load(store)
-        (form,) = forms()
-        values, meta = form.path / "values-1", form.path / "meta.json"
+        (entry,) = mapped_corpora()
+        values, meta = entry.path / "values-1", entry.path / "meta.json"
         if hurt in ("short", "long"):
             values.write_bytes(values.read_bytes()[:-1] if hurt == "short" else values.read_bytes() + b"?")
         elif hurt == "gone":
@@ -161,9 +162,9 @@ class TestForm:
                 "version": (f'"version": {module.VERSION}', '"version": 0'),
             }[hurt]
             meta.write_text(meta.read_text().replace(old, new))
-        assert forms()[0].meta is None
+        assert mapped_corpora()[0].meta is None
         assert same(load(store), first)
-        assert forms()[0].meta == form.meta
+        assert mapped_corpora()[0].meta == entry.meta
         assert leftovers() == []
 
     def test_damage_in_the_cache(self, store: Store) -> None:
@@ -172,25 +173,51 @@ class TestForm:
         (path / "values/c/0/0").write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
         with pytest.raises(DamagedError, match=f"clip1 {FACES}: expected the bytes of 'values'"):
             load(store)
-        assert (forms(), leftovers()) == ([], [])
+        assert (mapped_corpora(), leftovers()) == ([], [])
         (path / "values/c/0/0").write_bytes(good)
         load(store)
         (path / "zarr.json").write_text((path / "zarr.json").read_text().replace('"float16"', '"float32"'))
         with pytest.raises(DamagedError, match=f"clip1 {FACES}: expected the record that was committed"):
             load(store)
 
-    def test_a_clip_that_changes_meanwhile(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        whole = type(store)._load_entry
+    def test_a_clip_that_changes_while_it_is_read(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole, record = type(store)._load_entry, store.record("clip0", FACES)
 
-        def replaced_first(self: Store, stream: str, key: str, record: dict[str, Any]) -> Any:
-            found = whole(self, stream, key, record)
-            found.record["report"] = {"frames": 1}
-            return found
+        def replaced_first(self: Store, stream: str, key: str, known: dict[str, Any]) -> Any:
+            track = Track.of(np.full((9, record["shape"][1]), 7, np.float16), np.arange(9.0))
+            facts = {"fingerprint": record["fingerprint"], "source_sha256": "other"}
+            monkeypatch.undo()
+            store.commit(store.clip("clip0"), FACES, track, **facts, overwrite=True)
+            return whole(self, stream, key, known)
 
         monkeypatch.setattr(type(store), "_load_entry", replaced_first)
-        text = f"clip0 {FACES}: expected features that stay, got others meanwhile. Start again when nobody writes"
+        text = f"clip0 {FACES}: the cache changed while it was being read. Run again when no writer is active."
         with pytest.raises(InputError, match=text):
             load(store)
+
+    @pytest.mark.parametrize("keep", [True, False])
+    def test_each_record_and_each_entry_is_read_once(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, keep: bool
+    ) -> None:
+        streams = choose_streams(store, ["visual", "audio"])
+        places = sorted((stream.name, clip_id) for stream in streams for clip_id in store.clip_ids())
+        records, entries = list[tuple[str, ...]](), list[tuple[str, ...]]()
+        load_record, load_entry = type(store)._load_record, type(store)._load_entry
+        monkeypatch.setattr(
+            type(store), "_load_record", lambda self, *place: records.append(place) or load_record(self, *place)
+        )
+        monkeypatch.setattr(
+            type(store),
+            "_load_entry",
+            lambda self, *place: entries.append(place[:2]) or load_entry(self, *place),
+        )
+        load_corpus(store, streams, store.clip_ids(), grid_hz=25, keep=keep)
+        assert sorted(records) == sorted(entries) == places
+        records.clear()
+        clips = read_clips(store, store.clip_ids())
+        load_corpus(store, choose_streams(store, ["visual", "audio"], clips), clips, grid_hz=25, keep=keep)
+        assert sorted(records) == places
+        assert len(entries) == len(places) * (1 if keep else 2)
 
     @pytest.mark.parametrize(
         ("variable", "below"), [("SAGE_VA_CACHE", ""), ("XDG_CACHE_HOME", "sage-va"), ("HOME", ".cache/sage-va")]
@@ -200,7 +227,7 @@ class TestForm:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.setenv(variable, str(tmp_path / "own"))
-        assert training_folder() == tmp_path / "own" / below / "training"
+        assert mapped_folder() == tmp_path / "own" / below / "training"
 
     def test_it_may_be_larger_than_memory(self, tmp_path: Path) -> None:
         steps = 4 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024
@@ -211,21 +238,21 @@ class TestForm:
         assert array[-1, -2:].tolist() == [0, 1]
 
 
-def laid(seed: int = 0, num_steps: int = 5) -> Laid:
+def laid(seed: int = 0, num_steps: int = 5) -> OnGrid:
     values = np.full((num_steps, 2), seed, np.float32)
-    return Laid([Grid(25.0, 0, num_steps)], {"values-0": values, "quality-0": np.zeros((num_steps, 0), np.float32)})
+    return OnGrid([Grid(25.0, 0, num_steps)], {"values-0": values, "quality-0": np.zeros((num_steps, 0), np.float32)})
 
 
 class TestMaking:
-    def open(self, store: Store, parts: Iterator[Laid], num_clips: int = 3) -> Laid:
+    def open(self, store: Store, parts: Iterator[OnGrid], num_clips: int = 3) -> OnGrid:
         clips = [{"clip_id": f"clip{k}", "records": [], "span_s": []} for k in range(num_clips)]
-        return open_form(store, [], 25.0, clips, parts)
+        return open_mapped(store, [], 25.0, clips, parts)
 
     def test_clip_by_clip(self, store: Store) -> None:
         """Only the last clip, and the one being made, are in memory at once."""
         alive: list[weakref.ref[Any]] = []
 
-        def parts() -> Iterator[Laid]:
+        def parts() -> Iterator[OnGrid]:
             for k in range(20):
                 assert sum(ref() is not None for ref in alive) <= 1
                 part = laid(k)
@@ -243,10 +270,12 @@ class TestMaking:
             raise OSError(code, os.strerror(code))
 
         monkeypatch.setattr(module, "_append", refuse)
-        text = f"{training_folder()}: expected a folder with room for the training form, got {os.strerror(code)}. Free"
+        text = (
+            f"{mapped_folder()}: expected a folder with room for the memory-mapped cache, got {os.strerror(code)}. Free"
+        )
         with pytest.raises(InputError, match=text):
             load(store)
-        assert (forms(), leftovers()) == ([], [])
+        assert (mapped_corpora(), leftovers()) == ([], [])
 
     def test_a_place_that_is_no_folder(self, store: Store, user_cache: Path) -> None:
         user_cache.parent.write_text("")
@@ -254,7 +283,7 @@ class TestMaking:
             load(store)
 
     def test_what_the_cache_refuses_is_not_blamed_on_the_disk(self, store: Store) -> None:
-        def parts() -> Iterator[Laid]:
+        def parts() -> Iterator[OnGrid]:
             yield laid()
             raise PermissionError("theirs")
 
@@ -266,12 +295,12 @@ class TestMaking:
         code = f"""
         import sys, time, numpy as np
         from sage_va.data import Grid, open_store
-        from sage_va.data.windows.to_grid import Laid
-        from sage_va.data.windows.memmap_cache import open_form
+        from sage_va.data.windows.to_grid import OnGrid
+        from sage_va.data.windows.memmap_cache import open_mapped
 
         def laid(k):
             values = np.full((5, 2), k, np.float32)
-            return Laid([Grid(25.0, 0, 5)], {{"values-0": values, "quality-0": np.zeros((5, 0), np.float32)}})
+            return OnGrid([Grid(25.0, 0, 5)], {{"values-0": values, "quality-0": np.zeros((5, 0), np.float32)}})
 
         def parts():
             print("making", flush=True)
@@ -280,7 +309,7 @@ class TestMaking:
                 {parts}
 
         clips = [{{"clip_id": f"clip{{k}}", "records": [], "span_s": []}} for k in range(3)]
-        found = open_form(open_store({store.url!r}), [], 25.0, clips, parts())
+        found = open_mapped(open_store({store.url!r}), [], 25.0, clips, parts())
         print(found.arrays["values-0"][::5, 0].tolist())
         """
         command = [sys.executable, "-c", textwrap.dedent(code)]
@@ -290,17 +319,17 @@ class TestMaking:
         builders = [self.start(store, "time.sleep(0.2)") for _ in range(3)]
         said = sorted(builder.communicate(timeout=60)[0].splitlines() for builder in builders)
         assert said == [["[0.0, 1.0, 2.0]"], ["[0.0, 1.0, 2.0]"], ["making", "[0.0, 1.0, 2.0]"]]
-        assert len(forms()) == 1
+        assert len(mapped_corpora()) == 1
         assert leftovers() == []
 
     def test_without_locks_the_first_rename_decides(self, store: Store) -> None:
-        def parts() -> Iterator[Laid]:
+        def parts() -> Iterator[OnGrid]:
             yield laid(0)
-            (place,) = (training_folder() / "building").iterdir()
+            (place,) = (mapped_folder() / "building").iterdir()
             monkeypatch.undo()
-            other = training_folder() / place.name.split(".")[0]
+            other = mapped_folder() / place.name.split(".")[0]
             monkeypatch.setattr(module, "folders", lambda _: [])
-            module._make(other, {"version": module.VERSION, "grid_hz": 25.0, "clips": [{}]}, iter([laid(5)]))
+            module._build(other, {"version": module.VERSION, "grid_hz": 25.0, "clips": [{}]}, iter([laid(5)]))
 
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(module, "folders", lambda _: [])
@@ -319,14 +348,14 @@ class TestMaking:
         assert len(leftovers()) == 1, "a living builder's folder stays"
         builder.send_signal(signal.SIGKILL)
         builder.communicate()
-        assert forms() == []
+        assert mapped_corpora() == []
         found = self.open(store, iter([laid(k) for k in range(3)]))
         assert found.arrays["values-0"][::5, 0].tolist() == [0, 1, 2]
         assert leftovers() == []
 
     def test_folders_of_other_hosts_stay_a_week(self, store: Store) -> None:
         load(store)
-        ours, theirs, old = (training_folder() / "building" / f"{'0' * 64}.{host}-1" for host in (HOST, "else", "old"))
+        ours, theirs, old = (mapped_folder() / "building" / f"{'0' * 64}.{host}-1" for host in (HOST, "else", "old"))
         for place in (ours, theirs, old):
             place.mkdir()
         os.utime(old, (0, time.time() - 8 * DAY_S))
@@ -337,22 +366,22 @@ class TestMaking:
 class TestGoing:
     def test_opening_marks_the_use(self, store: Store) -> None:
         load(store)
-        (form,) = forms()
-        assert time.time() - form.used_s < 60
-        os.utime(form.path / "meta.json", (0, 0))
-        assert forms()[0].used_s == 0
+        (entry,) = mapped_corpora()
+        assert time.time() - entry.used_s < 60
+        os.utime(entry.path / "meta.json", (0, 0))
+        assert mapped_corpora()[0].used_s == 0
         load(store)
-        assert time.time() - forms()[0].used_s < 60
+        assert time.time() - mapped_corpora()[0].used_s < 60
 
     def test_the_unused_and_the_damaged_are_stale(self, store: Store) -> None:
         load(store)
-        assert stale_forms(store, DAY_S) == stale_forms(None, DAY_S) == []
-        (form,) = forms()
-        os.utime(form.path / "meta.json", (0, time.time() - 2 * DAY_S))
-        assert [f.path for f in stale_forms(None, DAY_S)] == [form.path]
-        assert stale_forms(None, 3 * DAY_S) == []
-        (form.path / "mask").unlink()
-        assert [f.path for f in stale_forms(None, 3 * DAY_S)] == [form.path]
+        assert stale_mapped(store, DAY_S) == stale_mapped(None, DAY_S) == []
+        (entry,) = mapped_corpora()
+        os.utime(entry.path / "meta.json", (0, time.time() - 2 * DAY_S))
+        assert [f.path for f in stale_mapped(None, DAY_S)] == [entry.path]
+        assert stale_mapped(None, 3 * DAY_S) == []
+        (entry.path / "mask").unlink()
+        assert [f.path for f in stale_mapped(None, 3 * DAY_S)] == [entry.path]
 
     @pytest.mark.parametrize("change", ["another", "gone", "damaged"])
     def test_a_form_that_its_cache_no_longer_gives_is_stale(self, store: Store, change: str, tmp_path: Path) -> None:
@@ -364,16 +393,16 @@ class TestGoing:
             store.discard("clip1", VOICES)
         else:
             (Path(store.url) / FACES / "clip1/zarr.json").write_text("{}")
-        assert stale_forms(open_store(tmp_path / "other.zarr", "a"), DAY_S) == []
-        assert [len(form.meta["clips"]) for form in stale_forms(store, DAY_S) if form.meta] == [3]
+        assert stale_mapped(open_store(tmp_path / "other.zarr", "a"), DAY_S) == []
+        assert [len(entry.meta["clips"]) for entry in stale_mapped(store, DAY_S) if entry.meta] == [3]
 
     def test_removing(self, store: Store) -> None:
         corpus, kept = load(store), load(store, ["clip0"])
         expected = corpus.values[0].sum()
-        (training_folder() / "building" / f"{'0' * 64}.{HOST}-1").mkdir()
-        small, large = sorted(forms(), key=lambda form: form.num_bytes)
+        (mapped_folder() / "building" / f"{'0' * 64}.{HOST}-1").mkdir()
+        small, large = sorted(mapped_corpora(), key=lambda entry: entry.num_bytes)
         assert remove([large]) == [large]
-        assert [form.path for form in forms()] == [small.path]
+        assert [entry.path for entry in mapped_corpora()] == [small.path]
         assert leftovers() == []
         assert corpus.values[0].sum() == expected, "who has it open keeps it"
         with locked(module._lock(small.path.name), 2):
@@ -381,4 +410,4 @@ class TestGoing:
         assert same(load(store, ["clip0"]), kept)
 
     def test_nothing_made_nothing_listed(self) -> None:
-        assert (forms(), stale_forms(None, 0), remove([])) == ([], [], [])
+        assert (mapped_corpora(), stale_mapped(None, 0), remove([])) == ([], [], [])

@@ -17,7 +17,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from sage_va.api import predict_to_csv
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
-from sage_va.data.windows.corpus import load_corpus
+from sage_va.data.windows.load import load_corpus
 from sage_va.fusion.config import check_config
 from sage_va.fusion.evaluation.predict import Prediction, predict
 from sage_va.fusion.evaluation.score import score_run

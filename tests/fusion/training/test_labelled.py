@@ -9,6 +9,7 @@ import pytest
 
 from sage_va.commands.train import describe_split
 from sage_va.data import Clip, FrameClock, InputError, Store, Track, open_store, stream_name
+from sage_va.data import labels as labels_module
 from sage_va.fusion.config import Config, SplitConfig, check_config
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.labelled import (
@@ -195,3 +196,19 @@ def test_hours_are_counted_without_parsing_a_label_file(tmp_path: Path) -> None:
     cache, labels = make_cache(tmp_path, num_clips=3, seconds=36)
     (labels / "clip00.csv").write_text("not a label file")
     assert labelled_hours(open_store(cache), labels) == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("variant", ["concat", "visual"])
+def test_each_record_and_each_label_file_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    cache, labels = make_cache(tmp_path, num_clips=4, seconds=2)
+    store = open_store(cache)
+    places = sorted((stream, clip_id) for stream in store.streams() for clip_id in store.clip_ids())
+    records, files = list[tuple[str, ...]](), list[str]()
+    load, parse = type(store)._load_record, labels_module.read_label_file
+    monkeypatch.setattr(type(store), "_load_record", lambda self, *place: records.append(place) or load(self, *place))
+    monkeypatch.setattr(labels_module, "read_label_file", lambda path: files.append(path.name) or parse(path))
+    load_labelled(store, labels, config_of(model={"variant": variant}))
+    assert sorted(records) == places
+    assert sorted(files) == [f"clip{k:02}.csv" for k in range(4)]
