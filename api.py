@@ -19,7 +19,7 @@ from .data import InputError, Store, open_store
 from .data.atomic import write_text
 from .data.store.base import is_cache
 from .data.windows.load import load_corpus
-from .extract.engine.progress import Progress
+from .extract.engine.progress import ExtractionProgress
 from .fusion.config import Config, configure, suited_preset
 from .fusion.evaluation.predict import Prediction, averaged
 from .fusion.evaluation.score import score_run
@@ -30,9 +30,9 @@ from .fusion.training.train import train as train_runs
 from .fusion.training.trainer import Log
 
 if TYPE_CHECKING:
-    from .extract.identity import ExtractOptions
+    from .extract.options import ExtractOptions
 
-Report = Callable[[Progress], None]
+Report = Callable[[ExtractionProgress], None]
 Keep = Callable[[Prediction], None]
 
 
@@ -259,7 +259,8 @@ def _passes(
 
     An audio stream joins the pass of a visual stream whose options make it too, so that each recording is decoded once.
     """
-    from .extract.identity import check_same, encoder_from_fingerprint, fingerprint_of, options_of
+    from .extract.encoders.factory import encoder_from_fingerprint
+    from .extract.identity import check_same, fingerprint_of, options_of
 
     passes: list[tuple[dict[str, Any], ExtractOptions]] = []
     for stream in sorted(sage.streams, key=lambda stream: stream.modality == "audio"):
@@ -291,7 +292,8 @@ def _from_store(
             num_failed = len(failures)
             counts = {"num_clips": len(clip_ids), "num_done": number - num_failed, "num_failed": num_failed}
             elapsed_s = perf_counter() - start_s
-            progress(Progress(**counts, num_skipped=0, num_frames=0, audio_s=0.0, elapsed_s=elapsed_s, eta_s=None))
+            nothing_extracted = {"num_skipped": 0, "num_frames": 0, "audio_s": 0.0, "eta_s": None}
+            progress(ExtractionProgress(**counts, **nothing_extracted, elapsed_s=elapsed_s))
     return failures
 
 

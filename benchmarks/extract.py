@@ -40,10 +40,11 @@ from sage_va.data import open_store
 from sage_va.data.machine import num_cores
 from sage_va.data.manifest import Source, find_sources
 from sage_va.extract.decode.frames import Frames
-from sage_va.extract.decode.reader import Wanted, decode
+from sage_va.extract.decode.reader import decode
+from sage_va.extract.decode.request import DecodeOptions
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.engine.pipeline import extract
-from sage_va.extract.identity import ExtractOptions
+from sage_va.extract.options import ExtractOptions
 
 FPS = 25
 SIZES = {"360p": (640, 360), "720p": (1280, 720)}
@@ -116,7 +117,7 @@ def decode_alone(sources: list[Source], encoder: TimmEncoder) -> tuple[int, Spen
     """Images, and what it took to decode and shrink them, with all cores."""
 
     def one(source: Source) -> int:
-        parts = decode(source, Wanted(encoder.shrinker(), num_threads=1))
+        parts = decode(source, DecodeOptions(encoder.letterbox(), num_threads=1))
         return sum(len(part.pixels) for part in parts if isinstance(part, Frames))
 
     with spent() as took, ThreadPoolExecutor(num_cores()) as pool:

@@ -19,10 +19,12 @@ import numpy as np
 
 from sage_va.data import open_store
 from sage_va.data.manifest import find_sources
+from sage_va.extract.encoders.factory import Recipe
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
+from sage_va.extract.engine.local_engine import LocalEngine
+from sage_va.extract.engine.messages import Engine
 from sage_va.extract.engine.scheduler import extract_with
-from sage_va.extract.engine.workers import Engine, LocalEngine, Recipe
-from sage_va.extract.identity import ExtractOptions
+from sage_va.extract.options import ExtractOptions
 from sage_va.tests.encoders import TINY_VIT
 from sage_va.tests.media import grey_frames, write_media
 

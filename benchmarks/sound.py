@@ -15,7 +15,8 @@ import numpy as np
 
 from sage_va.data import InputError
 from sage_va.data.manifest import Source
-from sage_va.extract.decode.reader import Wanted, decode
+from sage_va.extract.decode.reader import decode
+from sage_va.extract.decode.request import DecodeOptions
 from sage_va.extract.encoders.audio_windows import Windower
 from sage_va.extract.encoders.base import AudioEncoder
 from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
@@ -23,7 +24,7 @@ from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
 
 def heard(path: Path, encoder: AudioEncoder, seconds: float) -> np.ndarray:
     """(N,) samples: the recording, repeated to the wanted length."""
-    parts = decode(Source(path.name, path=path), Wanted(sampling_rate=encoder.sampling_rate))
+    parts = decode(Source(path.name, path=path), DecodeOptions(sampling_rate=encoder.sampling_rate))
     samples = np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
     return np.resize(samples, round(seconds * encoder.sampling_rate))
 

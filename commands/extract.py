@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from .. import data
 from .console import Bar, chosen_device, failures, interruptible, show
 from .options import extraction_options, face_options, json_option, store_options
 from .verb import verb
+
+if TYPE_CHECKING:
+    from ..extract.engine.dry_run import SizeEstimate
+    from ..extract.engine.progress import Summary
 
 
 @verb("sage-va extract videos/ --out cache.zarr --visual resnet18.a1_in1k --audio microsoft/wavlm-base-plus")
@@ -80,7 +84,7 @@ from .verb import verb
 @click.option("--shard", metavar="K/N", help="Process the K-th of N equal parts of the clips, as in a SLURM array.")
 @click.option(
     "--workers",
-    "num_processes",
+    "num_workers",
     type=click.IntRange(1),
     help="Processes that share the clips; default: one for each GPU, or one.",
 )
@@ -115,7 +119,7 @@ def extract(
     licence: str | None,
     restricted: bool | None,
     shard: str | None,
-    num_processes: int | None,
+    num_workers: int | None,
     engine: str,
     ray_address: str | None,
     dry_run: bool,
@@ -137,21 +141,22 @@ def extract(
     listed = find_sources(media)  # its errors come before the imports that take seconds
     sources = part_of(listed, shard) if shard else listed
 
-    from ..extract.engine.dry_run import plan
+    from ..extract.encoders.factory import Recipe
+    from ..extract.engine.dry_run import estimate
     from ..extract.engine.pipeline import extract as extract_all
     from ..extract.engine.scheduler import extract_with, find_engine
-    from ..extract.engine.workers import Recipe
-    from ..extract.identity import ExtractOptions
+    from ..extract.options import ExtractOptions
 
     finder = face_finder(options["faces"], face_detector, face_weights, face_margin)
     extract_options = ExtractOptions(**options, finder=finder)
     names = {"visual": visual, "visual_weights": visual_weights, "audio": audio, "audio_weights": audio_weights}
     recipe = Recipe({**names, "layer": layer, "vad": vad, "precision": precision})
     if dry_run:
-        show(asdict(plan(sources, *recipe.make(chosen_device(device)), extract_options)), as_json, describe_plan)
+        size = estimate(sources, *recipe.make(chosen_device(device)), extract_options)
+        show(size, as_json, describe_estimate)
         return
     one = chosen_device(device) if engine == "local" else device
-    workers = find_engine(engine, device=device, num_workers=num_processes, address=ray_address)
+    workers = find_engine(engine, device=device, num_workers=num_workers, address=ray_address)
     eyes, ears = (None, None) if workers else recipe.make(one)
     store = data.open_store(cache, "a", licence=licence, restricted=restricted)
     store.log("list", clips=len(listed))
@@ -162,9 +167,8 @@ def extract(
             summary = extract_all(
                 sources, store, visual=eyes, audio=ears, options=extract_options, progress=bar, stop=stop
             )
-    result = {**asdict(summary), "bottleneck": summary.bottleneck, "interrupted": stop.is_set()}
-    show(result, as_json, describe_extraction)
-    sys.exit(130 if stop.is_set() else 1 if summary.failures else 0)
+    show(summary, as_json, describe_extraction)
+    sys.exit(130 if summary.interrupted else 1 if summary.failures else 0)
 
 
 def face_finder(faces: str, detector: str, weights: str | None, margin: float) -> Any:
@@ -178,29 +182,28 @@ def face_finder(faces: str, detector: str, weights: str | None, margin: float) -
     return FaceFinder.of(detector, weights, margin=margin)
 
 
-def describe_plan(result: dict[str, Any]) -> str:
-    """Returns a `Plan`, as plain values, as text."""
-    unreadable = f", {result['num_unreadable']} of them unreadable" if result["num_unreadable"] else ""
-    minutes = result["estimated_s"] / 60 if result["estimated_s"] is not None else None
+def describe_estimate(size: SizeEstimate) -> str:
+    """Returns the text of an estimate."""
+    unreadable = f", {size.num_unreadable} of them unreadable" if size.num_unreadable else ""
+    duration = "" if size.estimated_s is None else f"; about {size.estimated_s / 60:.1f} min here, by a sample"
     return (
-        f"{result['num_clips']} clips{unreadable}; by their headers about {result['num_frames']} frames, "
-        f"{result['media_s'] / 3600:.2f} h, {result['cache_bytes'] / 1e6:.1f} MB of features"
-        + (f"; about {minutes:.1f} min here, by a sample" if minutes is not None else "")
+        f"{size.num_clips} clips{unreadable}; by their headers about {size.num_frames} frames, "
+        f"{size.media_s / 3600:.2f} h, {size.cache_bytes / 1e6:.1f} MB of features{duration}"
     )
 
 
-def describe_extraction(result: dict[str, Any]) -> str:
-    """Returns a `Summary`, as plain values, as text."""
+def describe_extraction(summary: Summary) -> str:
+    """Returns the text of a summary."""
     lines = [
-        f"{result['num_done']} clips done, {result['num_skipped']} there already, {len(result['failures'])} failed; "
-        f"{result['num_frames']} frames and {result['audio_s']:.0f} s of audio in {result['wall_s']:.1f} s"
+        f"{summary.num_done} clips done, {summary.num_skipped} there already, {len(summary.failures)} failed; "
+        f"{summary.num_frames} frames and {summary.audio_s:.0f} s of audio in {summary.wall_s:.1f} s",
+        f"streams: {', '.join(summary.streams)}",
+        *(f"no face found, all frames masked: {clip_id}" for clip_id in summary.without_face),
     ]
-    lines.append(f"streams: {', '.join(result['streams'])}")
-    lines += [f"no face found, all frames masked: {clip_id}" for clip_id in result["without_face"]]
-    if result["num_done"]:
-        shares = {part: f"{100 * busy / result['wall_s']:.0f} %" for part, busy in result["busy_s"].items()}
-        others = ", ".join(f"{part} {share}" for part, share in shares.items() if part != result["bottleneck"])
-        lines.append(f"bottleneck: {result['bottleneck']}, busy {shares[result['bottleneck']]} of the time ({others})")
-    if result["interrupted"]:
+    if summary.num_done:
+        shares = {part: f"{100 * busy_s / summary.wall_s:.0f} %" for part, busy_s in summary.busy_s.items()}
+        others = ", ".join(f"{part} {share}" for part, share in shares.items() if part != summary.bottleneck)
+        lines.append(f"bottleneck: {summary.bottleneck}, busy {shares[summary.bottleneck]} of the time ({others})")
+    if summary.interrupted:
         lines.append("interrupted after the clips in work; run the same command to resume")
-    return "\n".join([*lines, *failures(result["failures"])])
+    return "\n".join([*lines, *failures([asdict(failure) for failure in summary.failures])])

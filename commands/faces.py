@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +11,9 @@ from .console import show
 from .extract import face_finder
 from .options import face_options, json_option
 from .verb import verb
+
+if TYPE_CHECKING:
+    from ..extract.faces.people import FaceReport
 
 
 @verb("sage-va faces clip.mp4 --out crops.mp4")
@@ -32,15 +35,15 @@ def faces(
     It shows what `extract --faces detect` encodes; frames without a face are grey.
     """
     from ..data.manifest import Source
-    from ..extract.faces.preview import write_crops
+    from ..extract.faces.preview import write_preview
 
     if person == "all":
         raise click.UsageError("Name one person: largest, left or right.")
     source = Source(clip.name, path=clip, person=person)
     finder = face_finder("detect", face_detector, face_weights, face_margin)
-    show(write_crops(source, out, finder), as_json, describe_crops)
+    show(write_preview(source, out, finder), as_json, describe_faces)
 
 
-def describe_crops(result: dict[str, Any]) -> str:
-    """Returns the result of `write_crops` as text."""
-    return "\n".join(f"{name}: {value}" for name, value in result.items())
+def describe_faces(report: FaceReport) -> str:
+    """Returns the text of a report."""
+    return "\n".join(f"{name}: {value}" for name, value in report.to_json().items())

@@ -1,4 +1,4 @@
-"""Frames and windows of many clips, packed into device batches of one fixed shape."""
+"""Images and windows of many clips, packed into device batches of one fixed shape."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ T = TypeVar("T")
 
 
 def mapped(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """An array in pages of its own, which the system has back as soon as it is dropped.
+    """Allocates an array in memory pages of its own, which return to the system as soon as the array is dropped.
 
-    In the common heap, what lives longer settles between such large blocks, and the heap grows with a clip.
+    On the common heap, longer-lived objects settle between such large blocks, so that the heap grows with a clip.
     """
     count = math.prod(shape)
     return np.frombuffer(mmap.mmap(-1, max(1, count * dtype.itemsize)), dtype, count).reshape(shape)
 
 
 class ClosedError(Exception):
-    """The queue has been closed: stop putting."""
+    """The queue is closed: producers stop."""
 
 
 class BytesQueue(Generic[T]):
-    """A queue between threads, bounded by the bytes that it holds; one item always fits.
+    """A queue between threads, bounded by the bytes of its items; a single item always fits.
 
     Args:
         max_bytes: above this, `put` waits.
@@ -46,7 +46,7 @@ class BytesQueue(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T, num_bytes: int = 0) -> float:
-        """Adds an item, when there is room; returns the seconds that it waited.
+        """Adds an item when there is room; returns the seconds waited.
 
         Raises:
             ClosedError: if the queue is closed, also while waiting.
@@ -62,7 +62,7 @@ class BytesQueue(Generic[T]):
         return perf_counter() - start
 
     def get(self) -> T:
-        """The next item, when there is one."""
+        """Waits for the next item and returns it."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._items))
             item, num_bytes = self._items.popleft()
@@ -71,7 +71,7 @@ class BytesQueue(Generic[T]):
             return item
 
     def check_open(self) -> None:
-        """For those who work long between two puts.
+        """Checks that the queue is open, for producers that work long between two puts.
 
         Raises:
             ClosedError: if the queue is closed.
@@ -93,14 +93,14 @@ class BytesQueue(Generic[T]):
 class Packer(Generic[T]):
     """Collects items of equal shape from many owners, and encodes them in batches of one size.
 
-    The last batch is filled up with repeats, so that the encoder sees one shape only: on one machine an item's result
-    is then the same bits at every place and in every company (tested), hence also after a kill and resume.
+    The last batch is filled up with repeats, so that the encoder gets one shape only: on one machine an item's result
+    is then the same bits at every place and in every batch (tested), hence also after a kill and resume.
 
     Args:
         batch_size: items per batch.
         encode: (B, …) -> (B, …) float32; called by the threads of `pool`.
-        pool: threads that encode, or None for the caller's own. Results come in the order of the items all the same.
-        num_at_once: batches that may be under way; one more than there are threads keeps these busy.
+        pool: threads that encode, or None for the caller's own. Results come in the order of the items either way.
+        num_at_once: batches under way at a time; one more than there are threads keeps these busy.
     """
 
     batch_size: int
@@ -118,11 +118,11 @@ class Packer(Generic[T]):
                 yield from self._start()
 
     def push_alone(self, owner: T, item: NDArray[Any]) -> Iterator[tuple[T, Values]]:
-        """Takes an item of a shape of its own, which is a batch; yields what is done."""
+        """Takes an item with a shape of its own, as a batch of one; yields what is done."""
         yield from self._submit([owner], item[None])
 
     def flush(self) -> Iterator[tuple[T, Values]]:
-        """Encodes what waits, however little it is, and yields all that is not yet done."""
+        """Encodes the items that wait, however few, and yields all that is not yet done."""
         yield from self._start()
         yield from self._done(most=0)
 
@@ -141,7 +141,7 @@ class Packer(Generic[T]):
         yield from self._done(most=self.num_at_once)
 
     def _done(self, most: int) -> Iterator[tuple[T, Values]]:
-        """Results from the front, waiting for them while more than `most` batches are under way."""
+        """Yields results from the front, waiting for them while more than `most` batches are under way."""
         while self._under_way and (len(self._under_way) > most or self._under_way[0][1].done()):
             owners, results = self._under_way.popleft()
             yield from zip(owners, results.result(), strict=False)

@@ -17,7 +17,7 @@ pytest.importorskip("transformers")
 from sage_va.cli import main
 from sage_va.data import InputError
 from sage_va.demo.corpus import draw_corpus
-from sage_va.extract.identity import encoder_from_fingerprint
+from sage_va.extract.encoders.factory import encoder_from_fingerprint
 from sage_va.tests.encoders import TINY_CONVNET, write_wav2vec2
 from sage_va.tests.synthetic import tiny
 

@@ -1,1 +1,1 @@
-"""Decoding of recordings and crop folders to images and sound with real timestamps."""
+"""Decoding of recordings and crop folders to images and audio with real timestamps."""

@@ -1,4 +1,4 @@
-"""The sound of a recording as mono samples on the recording's own clock."""
+"""Audio of a recording as mono samples on the recording's own clock."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from numpy.typing import NDArray
 from ...data.errors import InputError
 
 RESAMPLER = f"soxr {soxr.__version__} HQ"
-_TOLERANCE_S = 0.05  # players forgive this much between timestamps and counted samples
+_TOLERANCE_S = 0.05  # players accept this much between timestamps and counted samples
 _MAX_GAP_S = 600.0
 MAX_BACK_S = 1.0
 
 Samples = NDArray[np.float32]
-_NONE = np.zeros(0, np.float32)
+_NO_SAMPLES = np.zeros(0, np.float32)
 
 
-class Sound:
-    """Decoded blocks in, mono float32 samples at one rate out, as a stream.
+class MonoAudio:
+    """Turns decoded blocks into a continuous stream of mono float32 samples at one rate.
 
-    Holes between the blocks' timestamps are filled with digital silence, which the silence mask then marks as missing;
-    samples that overlap are dropped. So sample n stands at `start_s` + n / rate, whatever was lost.
+    Gaps between the blocks' timestamps are filled with digital silence, which the silence mask then marks as missing;
+    overlapping samples are dropped. So sample n stands at `start_s` + n / rate, whatever was lost.
 
     Args:
-        clip_id: for messages.
-        sampling_rate: wanted, samples per second; None to count and time the samples only.
+        clip_id: names the clip in errors.
+        sampling_rate: of the samples returned, in Hz; None = samples are counted and timed, but not returned.
         start_s: samples before this instant are left out.
         end_s: samples at and after this instant are left out.
     """
 
     def __init__(self, clip_id: str, sampling_rate: int | None, start_s: float | None, end_s: float | None) -> None:
-        self._clip_id, self._wanted_rate = clip_id, sampling_rate
+        self._clip_id, self._target_rate = clip_id, sampling_rate
         self._cut_start_s, self._cut_end_s = start_s, end_s
         self._origin_s: float | None = None
-        self._num_seen = 0
+        self._num_read = 0
         self._num_filled = self._num_dropped = 0
         self._resampler: soxr.ResampleStream | None = None
         self.native_rate: int | None = None
@@ -47,27 +47,27 @@ class Sound:
 
     @property
     def end_s(self) -> float | None:
-        """When the last sample has sounded."""
+        """End of the last sample inside the cut, in seconds; None = there is none."""
         if self.start_s is None or self.native_rate is None:
             return None
         return self.start_s + self.num_samples / self.native_rate
 
     @property
     def past_end(self) -> bool:
-        """Whether everything up to the wanted end has been seen."""
+        """True if reading has passed the end of the cut."""
         return self._cut_end_s is not None and self._now_s is not None and self._now_s >= self._cut_end_s
 
     @property
     def _now_s(self) -> float | None:
         if self._origin_s is None or self.native_rate is None:
             return None
-        return self._origin_s + self._num_seen / self.native_rate
+        return self._origin_s + self._num_read / self.native_rate
 
     def push(self, block: AudioFrame) -> Samples:
-        """Takes a decoded block, returns the samples (N,) that it completes.
+        """Takes a decoded block; returns the samples (N,) that it completes.
 
         Raises:
-            InputError: if the rate changes, or timestamps jump too far.
+            InputError: if the sampling rate changes, or timestamps jump too far.
         """
         if self.native_rate is None:
             self.native_rate = block.sample_rate
@@ -76,11 +76,11 @@ class Sound:
         return self._resampled(self._cut(self._aligned(_mono(block), block)), last=False)
 
     def finish(self) -> Samples:
-        """The samples that the resampler still held."""
-        return self._resampled(_NONE, last=True) if self._resampler else _NONE
+        """Returns the samples (N,) that the resampler still held."""
+        return self._resampled(_NO_SAMPLES, last=True) if self._resampler else _NO_SAMPLES
 
     def report(self) -> dict[str, Any]:
-        """What was seen, for people."""
+        """Returns start, length, native rate, and the seconds filled and dropped, for people."""
         rate = self.native_rate or 1
         return {
             "audio_first_s": self.start_s,
@@ -91,67 +91,74 @@ class Sound:
         }
 
     def _aligned(self, samples: Samples, block: AudioFrame) -> Samples:
+        """Fills the gap before a block with silence, or drops the samples that overlap the block before."""
         rate = block.sample_rate
         time_s = None if block.pts is None or block.time_base is None else float(block.pts * block.time_base)
         if self._now_s is None:
             self._origin_s = time_s or 0.0
         late_s = 0.0 if time_s is None or self._now_s is None else time_s - self._now_s
         if late_s > _MAX_GAP_S or late_s < -MAX_BACK_S:
-            raise self._error("sound without jumps in time", f"a jump of {late_s:.1f} s at {self._now_s:.2f} s")
+            raise self._error("audio without jumps in time", f"a jump of {late_s:.1f} s at {self._now_s:.2f} s")
         if late_s > _TOLERANCE_S:
-            hole = np.zeros(round(late_s * rate), np.float32)
-            self._num_filled += len(hole)
-            return np.concatenate([hole, samples])
+            silence = np.zeros(round(late_s * rate), np.float32)
+            self._num_filled += len(silence)
+            return np.concatenate([silence, samples])
         if late_s < -_TOLERANCE_S:
-            num_double = min(round(-late_s * rate), len(samples))
-            self._num_dropped += num_double
-            return samples[num_double:]
+            num_overlapping = min(round(-late_s * rate), len(samples))
+            self._num_dropped += num_overlapping
+            return samples[num_overlapping:]
         return samples
 
     def _cut(self, samples: Samples) -> Samples:
         assert self._origin_s is not None, "aligned before"
         assert self.native_rate is not None, "set by the first block"
-        first = 0 if self._cut_start_s is None else _at(self._cut_start_s - self._origin_s, self.native_rate)
+        first = 0 if self._cut_start_s is None else _first_sample(self._cut_start_s - self._origin_s, self.native_rate)
         first = max(0, first)
-        end = None if self._cut_end_s is None else max(0, _at(self._cut_end_s - self._origin_s, self.native_rate))
-        kept = samples[max(0, first - self._num_seen) : None if end is None else max(0, end - self._num_seen)]
-        self._num_seen += len(samples)
+        kept = samples[max(0, first - self._num_read) : self._cut_end()]
+        self._num_read += len(samples)
         if len(kept) and self.start_s is None:
             self.start_s = self._origin_s + first / self.native_rate
         self.num_samples += len(kept)
         return kept
 
+    def _cut_end(self) -> int | None:
+        """Returns the number of samples of the next block that lie before the end of the cut; None = all."""
+        if self._cut_end_s is None or self._origin_s is None or self.native_rate is None:
+            return None
+        end = max(0, _first_sample(self._cut_end_s - self._origin_s, self.native_rate))
+        return max(0, end - self._num_read)
+
     def _resampled(self, samples: Samples, *, last: bool) -> Samples:
-        if self._wanted_rate is None or self.native_rate is None:
-            return _NONE
-        if self._wanted_rate == self.native_rate:
+        if self._target_rate is None or self.native_rate is None:
+            return _NO_SAMPLES
+        if self._target_rate == self.native_rate:
             return samples
         resampler = self._resampler
         if resampler is None:
             if not len(samples):
-                return _NONE
-            resampler = soxr.ResampleStream(self.native_rate, self._wanted_rate, 1, dtype="float32", quality="HQ")
+                return _NO_SAMPLES
+            resampler = soxr.ResampleStream(self.native_rate, self._target_rate, 1, dtype="float32", quality="HQ")
             self._resampler = resampler
         return resampler.resample_chunk(samples, last=last)
 
     def _error(self, expected: str, got: str) -> InputError:
-        todo = "Write the sound again, e.g. `ffmpeg -i IN -c:v copy -af aresample=async=1 OUT.mp4`."
+        todo = "Write the audio again, e.g. `ffmpeg -i IN -c:v copy -af aresample=async=1 OUT.mp4`."
         return InputError(self._clip_id, expected=expected, got=got, todo=todo)
 
 
-def _at(seconds: float, rate: int) -> int:
-    """The first sample at or after an instant."""
+def _first_sample(seconds: float, rate: int) -> int:
+    """Returns the number of the first sample at or after an instant."""
     return math.ceil(seconds * rate - 1e-6)
 
 
 def _mono(block: AudioFrame) -> Samples:
-    """The mean of a block's channels, (N,) in [-1, 1]."""
-    found = block.to_ndarray()
+    """Returns the mean of a block's channels, (N,) in [-1, 1]."""
+    channels = block.to_ndarray()
     if not block.format.is_planar:
-        found = found.reshape(-1, len(block.layout.channels)).T
-    if found.dtype == np.uint8:
-        return ((found.astype(np.float32) - 128) / 128).mean(axis=0)
-    if found.dtype.kind == "i":
-        full_scale = 2.0 ** (8 * found.dtype.itemsize - 1)
-        return (found.astype(np.float64) / full_scale).mean(axis=0).astype(np.float32)
-    return found.mean(axis=0).astype(np.float32)
+        channels = channels.reshape(-1, len(block.layout.channels)).T
+    if channels.dtype == np.uint8:
+        return ((channels.astype(np.float32) - 128) / 128).mean(axis=0)
+    if channels.dtype.kind == "i":
+        full_scale = 2.0 ** (8 * channels.dtype.itemsize - 1)
+        return (channels.astype(np.float64) / full_scale).mean(axis=0).astype(np.float32)
+    return channels.mean(axis=0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The start of a cut: packets before its key frame are read, but not decoded."""
+"""Start of a cut: packets before its key frame are read, but not decoded."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ HELD_BYTES = 64 << 20
 class KeyFrameSkip:
     """Holds video packets back until the last key frame at or before an instant is known; then passes everything.
 
-    The file is read in order, not sought in, so that sound and clock are those of the whole recording, to the bit.
+    The file is read in order, not sought in, so that audio and clock are those of the whole recording, to the bit.
     Where key frames cannot be relied on, or a group of pictures is larger than `HELD_BYTES`, nothing more is skipped.
 
     Args:
-        start_s: the instant; None = skip nothing.
-        format_name: of the container.
+        start_s: the instant, in seconds; None = skip nothing.
+        format_name: FFmpeg's name of the container's format.
         time_base: of the packets, seconds per tick.
-        key_s: time of the key frame that decoding began at; None = it began where the recording begins.
+
+    Attributes:
+        key_s: time of the key frame at which decoding began, in seconds; None = it began with the recording.
     """
 
     def __init__(self, start_s: float | None, format_name: str, time_base: Fraction) -> None:
@@ -34,7 +36,7 @@ class KeyFrameSkip:
         self.key_s: float | None = None
 
     def push(self, packet: av.Packet) -> Iterator[av.Packet]:
-        """Takes the next video packet; yields those that are to be decoded now."""
+        """Takes the next video packet; yields the packets that are to be decoded now."""
         if self._open:
             yield packet
             return
@@ -49,5 +51,5 @@ class KeyFrameSkip:
             self._held = []
 
     def leads(self, time_s: float | None) -> bool:
-        """Whether a frame is shown before the key frame, so that what it is made from may have been skipped."""
+        """True if a frame is shown before the key frame, so that frames it depends on may have been skipped."""
         return self.key_s is not None and (time_s is None or time_s < self.key_s)

@@ -1,4 +1,27 @@
-"""Times of decoded frames as the container gives them, put right with a count where they cannot be."""
+"""Repair of frame timestamps: missing, repeated and unordered ones, each repair counted.
+
+Containers deliver frames in presentation order, but not always with presentation timestamps that increase: AVI with
+B-frames gives decoding timestamps, some muxers repeat a timestamp or leave it out. The repair keeps the order of the
+frames and never invents time where the container's own timestamps increase.
+
+A frame is *held* until no later timestamp can belong before it. While timestamps increase by about the usual gap, at
+most one frame is held, for the length of one call, and passes untouched. The states of the repair:
+
+                     pts increases, no room before it
+                    +-------------------------------+
+                    |                               v
+    push(pts) --> PASSING  --- release at once ---> out, pts untouched
+                    |
+                    |  pts missing, repeated, earlier than one before,
+                    |  or later than the usual gap allows (room for another)
+                    v
+                  HOLDING  --- room is filled, or HELD_FRAMES are held, or finish() ---> out, repaired
+                    |   ^
+                    +---+  push(pts)
+
+On release, the known timestamps of the held frames are sorted and dealt out in the frames' order. A frame without one
+of its own stands evenly between its neighbours, or one usual gap after the last frame.
+"""
 
 from __future__ import annotations
 
@@ -8,84 +31,85 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 HELD_FRAMES = 16  # no codec shows a frame further than this from its place in the stream
-_USUAL = 1.5  # a step of more usual gaps than this may be a place that a later timestamp belongs to
+_USUAL = 1.5  # a step of more usual gaps than this may leave room for a later timestamp
 
-Timed: TypeAlias = tuple[int, int, Any]  # pts and duration in ticks, frame
+TimedFrame: TypeAlias = tuple[int, int, Any]  # pts and duration in ticks, frame
 
 
 @dataclass
-class Mender:
-    """Takes frames in the order of showing, gives them back in that order with strictly increasing timestamps.
+class TimestampRepair:
+    """Takes frames in presentation order, returns them in that order with strictly increasing timestamps.
 
-    Timestamps that increase pass untouched. Where they do not, the frames keep their order and the timestamps are
-    sorted; a frame whose timestamp is missing, or that of another frame, stands evenly between its neighbours, or one
-    usual gap after the last. Up to `HELD_FRAMES` frames wait while it is not clear whether that is needed.
+    See the text of this module for the protocol.
 
     Args:
         usual_gap: ticks from frame to frame by the container's rate; 0 = unknown.
-        repaired: how many timestamps were "missing", "repeated" or "unordered" (earlier than the frame before).
+        repaired: number of timestamps that were "missing", "repeated" or "unordered" (earlier than the frame before).
     """
 
     usual_gap: int = 0
     repaired: dict[str, int] = field(default_factory=lambda: {"missing": 0, "repeated": 0, "unordered": 0})
     _held: list[tuple[int | None, int, Any]] = field(default_factory=list[tuple[int | None, int, Any]])
-    _last: int | None = None  # given back
-    _seen: int | None = None  # taken
+    _last_out: int | None = None
+    _last_in: int | None = None
 
     @property
     def last(self) -> int | None:
-        """The latest timestamp taken; None = none yet."""
-        return self._seen
+        """The latest timestamp taken, in ticks; None = none yet."""
+        return self._last_in
 
-    def push(self, pts: int | None, duration: int, frame: Any) -> Iterator[Timed]:
+    def push(self, pts: int | None, duration: int, frame: Any) -> Iterator[TimedFrame]:
         """Takes the next frame; yields those whose times are settled."""
         self._count(pts)
-        self._seen = pts if pts is not None else self._seen
-        stale = (
-            pts is None or (self._last is not None and pts <= self._last) or pts in [held for held, *_ in self._held]
-        )
-        self._held.append((None if stale else pts, duration, frame))
+        self._last_in = pts if pts is not None else self._last_in
+        self._held.append((None if self._is_stale(pts) else pts, duration, frame))
         while num_settled := self._num_settled():
             yield from self._release(num_settled)
 
-    def finish(self) -> Iterator[Timed]:
-        """The frames that still wait."""
+    def finish(self) -> Iterator[TimedFrame]:
+        """Yields the frames that are still held."""
         yield from self._release(len(self._held))
 
-    def _release(self, num_frames: int) -> Iterator[Timed]:
+    def _is_stale(self, pts: int | None) -> bool:
+        """True for a timestamp that its frame cannot keep: missing, already used, or earlier than a frame released."""
+        if pts is None or (self._last_out is not None and pts <= self._last_out):
+            return True
+        return pts in [held for held, *_ in self._held]
+
+    def _release(self, num_frames: int) -> Iterator[TimedFrame]:
         known = iter(sorted(pts for pts, *_ in self._held if pts is not None))
         self._held = [(None if pts is None else next(known), ticks, frame) for pts, ticks, frame in self._held]
         times = self._filled([pts for pts, *_ in self._held])
         released, self._held = self._held[:num_frames], self._held[num_frames:]
         for time, (_, duration, frame) in zip(times, released, strict=False):
-            self._last = time
+            self._last_out = time
             yield time, duration, frame
 
     def _count(self, pts: int | None) -> None:
         if pts is None:
             self.repaired["missing"] += 1
-        elif pts == self._last or any(pts == held for held, *_ in self._held):
+        elif pts == self._last_out or any(pts == held for held, *_ in self._held):
             self.repaired["repeated"] += 1
-        elif self._seen is not None and pts < self._seen:
+        elif self._last_in is not None and pts < self._last_in:
             self.repaired["unordered"] += 1
 
     def _num_settled(self) -> int:
-        """How many frames may go: up to the first timestamp before which no more room is than there are frames."""
+        """Returns how many frames may go: those up to the first known timestamp, once they fill the room before it."""
         known = [pts for pts, *_ in self._held if pts is not None]
         if known:
             num_before = next(place for place, (pts, *_) in enumerate(self._held) if pts is not None)
             gap = max(self.usual_gap, self._held[0][1], 1)
-            room = 0 if self._last is None else math.ceil((min(known) - self._last) / gap - (_USUAL - 1)) - 1
+            room = 0 if self._last_out is None else math.ceil((min(known) - self._last_out) / gap - (_USUAL - 1)) - 1
             if room <= num_before:
                 return num_before + 1
         return int(len(self._held) >= HELD_FRAMES)
 
-    def _filled(self, given: list[int | None]) -> list[int]:
-        """Strictly increasing ticks: the given ones, and those that lack set between them."""
+    def _filled(self, timestamps: list[int | None]) -> list[int]:
+        """Returns strictly increasing ticks: the known timestamps, and for the others places between them."""
         times: list[int] = []
-        for place, pts in enumerate(given):
-            before = times[-1] if times else self._last
-            time = self._between(before, given[place:]) if pts is None else pts
+        for place, pts in enumerate(timestamps):
+            before = times[-1] if times else self._last_out
+            time = self._between(before, timestamps[place:]) if pts is None else pts
             times.append(time if before is None else max(time, before + 1))
         return times
 

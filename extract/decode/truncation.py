@@ -1,4 +1,4 @@
-"""How long a recording is by its own header: a file that was cut off often decodes without any error."""
+"""Length of a recording by its own header: a file that was cut off often decodes without any error."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ import av
 from av.container import InputContainer
 
 TOLERANCE_S = 0.5
-_HEADED = ("mp4", "matroska", "flac", "aiff", "au", "caf")  # their headers state the length of the sound
+_HEADED = ("mp4", "matroska", "flac", "aiff", "au", "caf")  # their headers state the length of the audio
 _MP3_START_BYTES = 4096
-_UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what writers of a stream put where they cannot know
+_UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # placeholders of writers that do not know the size in advance
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What a file's header promises.
+class DeclaredLength:
+    """Length of a recording as its header declares it.
 
     Args:
-        num_frames: frames; 0 = it does not say.
-        sound_s: length of the sound; 0 = it does not say.
-        end_s: where the recording ends; None = it does not say.
-        of_frames: whether that is the end of the last frame, not of whatever ends last.
+        num_frames: frames; 0 = not declared.
+        audio_s: length of the audio in seconds; 0 = not declared.
+        end_s: end of the recording in seconds; None = not declared.
+        of_frames: True if `end_s` is the end of the last frame, False if of whatever ends last.
     """
 
     num_frames: int
-    sound_s: float
+    audio_s: float
     end_s: float | None
     of_frames: bool
 
     @classmethod
     def of(
         cls, path: Path, container: InputContainer, video: av.VideoStream | None, audio: av.AudioStream | None
-    ) -> Promise:
-        """Reads it."""
-        sound_s = float((audio.duration or 0) * (audio.time_base or 0)) if audio else 0.0
+    ) -> DeclaredLength:
+        """Reads the length from the container and, where FFmpeg does not give it, from the file."""
+        audio_s = float((audio.duration or 0) * (audio.time_base or 0)) if audio else 0.0
         if video is None:
-            return cls(0, sound_s, _sound_end_s(path, container, audio) if audio else None, False)
+            return cls(0, audio_s, _audio_end_s(path, container, audio) if audio else None, False)
         end_s = _stream_end_s(video) or _container_end_s(container)
-        return cls(video.frames, sound_s, end_s, bool(video.duration))
+        return cls(video.frames, audio_s, end_s, bool(video.duration))
 
-    def breaks(self, end_s: float) -> bool:
-        """Whether a recording that ends there ends too early: by more than half a second and 2 % of its length."""
+    def is_missed_by(self, end_s: float) -> bool:
+        """True if a recording that ends at `end_s` ends too early: by more than 0.5 s and 2 % of its length."""
         return self.end_s is not None and self.end_s - end_s > max(TOLERANCE_S, 0.02 * self.end_s)
 
 
@@ -52,7 +52,7 @@ def _stream_end_s(stream: av.VideoStream | av.AudioStream) -> float | None:
     return float(((stream.start_time or 0) + stream.duration) * (stream.time_base or 0))
 
 
-def _sound_end_s(path: Path, container: InputContainer, audio: av.AudioStream) -> float | None:
+def _audio_end_s(path: Path, container: InputContainer, audio: av.AudioStream) -> float | None:
     names = container.format.name.split(",")
     if names == ["wav"]:
         return _wav_end_s(path)
@@ -70,7 +70,7 @@ def _container_end_s(container: InputContainer) -> float | None:
 
 
 def _wav_end_s(path: Path) -> float | None:
-    """Size of the data by the header, over bytes per second; FFmpeg itself tells what the file really holds."""
+    """Returns the size of the data by the header over bytes per second; FFmpeg itself reports what the file holds."""
     with path.open("rb") as file:
         long = file.read(12)[:4] == b"RF64"
         rate = size = 0
@@ -88,7 +88,7 @@ def _wav_end_s(path: Path) -> float | None:
 
 
 def _counts_frames(path: Path) -> bool:
-    """Whether an MP3 states the number of its frames, in the Xing or Info header of its first frame."""
+    """True if an MP3 declares the number of its frames, in the Xing or Info header of its first frame."""
     with path.open("rb") as file:
         head = file.read(10)
         if head[:3] == b"ID3":

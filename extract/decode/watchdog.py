@@ -1,4 +1,4 @@
-"""Signs of life of decoder threads: a call into FFmpeg that never returns cannot be ended, only given up."""
+"""Watchdog for decoder threads: a call into FFmpeg that never returns cannot be ended, only given up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class GivenUpError(Exception):
-    """The work of this thread was given up: end the thread without a word."""
+    """The work of this thread was given up; the thread ends silently."""
 
 
 class Watchdog(Generic[T]):
@@ -26,14 +26,14 @@ class Watchdog(Generic[T]):
 
     def __init__(self, give_up: Callable[[T], None], stall_s: float = STALL_S) -> None:
         self._give_up, self._stall_s = give_up, stall_s
-        self._heard: dict[int, tuple[T, float]] = {}  # by id: the work, and when it was heard of
+        self._beats: dict[int, tuple[T, float]] = {}  # by id: the work, and the time of its last sign
         self._given_up: dict[int, T] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="sage-va-watchdog", daemon=True)
 
     def beat(self, work: T) -> None:
-        """A sign of life: from now on the work is watched.
+        """Notes a sign of life; from now on the work is watched.
 
         Raises:
             GivenUpError: if it was given up before.
@@ -41,13 +41,17 @@ class Watchdog(Generic[T]):
         with self._lock:
             if id(work) in self._given_up:
                 raise GivenUpError
-            self._heard[id(work)] = (work, monotonic())
+            self._beats[id(work)] = (work, monotonic())
 
     def rest(self, work: T) -> None:
-        """Not watched until the next beat: it waits for others, or is done. Raises GivenUpError like `beat`."""
+        """Stops watching until the next beat: the work waits for others, or is done.
+
+        Raises:
+            GivenUpError: if it was given up before.
+        """
         self.beat(work)
         with self._lock:
-            self._heard.pop(id(work), None)
+            self._beats.pop(id(work), None)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -66,8 +70,8 @@ class Watchdog(Generic[T]):
 
     def _stalled(self) -> list[T]:
         with self._lock:
-            found = [work for work, heard in self._heard.values() if monotonic() - heard > self._stall_s]
-            for work in found:
-                self._given_up[id(work)] = work  # kept, so that its id stays its own
-                del self._heard[id(work)]
-        return found
+            stalled = [work for work, beat_s in self._beats.values() if monotonic() - beat_s > self._stall_s]
+            for work in stalled:
+                self._given_up[id(work)] = work  # kept, so that its id is not reused
+                del self._beats[id(work)]
+        return stalled

@@ -1,1 +1,1 @@
-"""Encoders: images or sound in, embeddings out."""
+"""Encoders of images and audio: built-in ones of timm and transformers, and plug-ins."""

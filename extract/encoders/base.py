@@ -1,4 +1,4 @@
-"""What an encoder is, whoever wrote it: the two classes that built-in and added encoders derive from."""
+"""Base classes of all encoders, built-in and plug-in: batches of images or windows of audio in, embeddings out."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch import Tensor
 from ...data.errors import InputError
 from ...data.store.fingerprint import SCHEMA_VERSION
 from ..decode.audio import RESAMPLER, Samples
-from ..decode.frames import FIT, INTERPOLATION, Pixels, Shrinker
-from ..faces.align import Cropper, FaceOf
-from ..weights import dtype_name, weights_sha256
+from ..decode.frames import FIT, INTERPOLATION, Letterbox, Pixels
+from ..faces.align import FaceCropper, FaceOf
 from .audio_windows import WindowPlan
+from .weights import dtype_name, weights_sha256
 
 NO_WEIGHTS = weights_sha256({})
 Embedded = Tensor | NDArray[np.floating[Any]]
 
 
 class Encoder(ABC):
-    """Embeds batches. Derive from `VisualEncoder` or `AudioEncoder`, set what is below, write `embed`.
+    """Embeds batches. Derive from `VisualEncoder` or `AudioEncoder`, set the attributes below, write `embed`.
 
     Set in the class or in `__init__`:
         dim: length of an embedding.
-        weights: "random" for untrained ones, "none" where there are none, else where they came from.
-        weights_sha256: names the weights, see `weights.weights_sha256`.
-        layer: which of its outputs it gives, in words.
-        device, dtype: where and in what number format it computes.
-        name: what people call it; that of the entry point for an added one.
+        weights: "random" for untrained weights, "none" where there are none, else where they came from.
+        weights_sha256: hash of the weights, see `weights.weights_sha256`.
+        layer: the output that it returns, in words.
+        device, dtype: the device and the number format that it computes in.
+        name: name of the encoder; for a plug-in that of its entry point.
     """
 
     modality: ClassVar[str]
@@ -43,32 +43,32 @@ class Encoder(ABC):
     layer: str = "output"
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
-    origin: dict[str, str] | None = None  # of an added one: its package, and the hash of its code
+    origin: dict[str, str] | None = None  # of a plug-in: its package, and the hash of its code
 
     @abstractmethod
     def embed(self, items: Any) -> Embedded:
-        """A batch as a float tensor, on any device, or array: what `encode` promises, unchecked.
+        """Embeds a batch: a float tensor on any device, or an array, unchecked; `encode` checks it.
 
-        An item's embedding must not depend on the others in the batch. May be called by several threads at once.
+        An item's embedding must not depend on the others in the batch. Several threads may call this at once.
         """
 
     @abstractmethod
     def expected_shape(self, items: Any) -> tuple[int, ...]:
-        """Of the embeddings of a batch."""
+        """Returns the shape of the embeddings of a batch."""
 
     @property
     @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
-        """What is done to images or sound before `embed`, as far as it decides the features; plain JSON."""
+        """Preprocessing before `embed`, as far as it decides the features; plain JSON."""
 
     @property
     def alias(self) -> str:
-        """What people call the stream; random weights say so."""
+        """Alias of the stream; that of random weights ends in "-random"."""
         return f"{self.name}-random" if self.weights == "random" else self.name
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the features, as far as the encoder knows; the pipeline adds its part."""
+        """The encoder's part of the stream's fingerprint; the options of the extraction add theirs."""
         encoder: dict[str, Any] = {
             "kind": self.kind,
             "name": self.name,
@@ -86,45 +86,45 @@ class Encoder(ABC):
 
     @torch.inference_mode()
     def encode(self, items: Any) -> NDArray[np.float32]:
-        """(B, …) items -> (B, …, D) float32.
+        """Embeds a batch and checks the result: (B, …) items -> (B, …, D) float32.
 
         Raises:
-            InputError: if `embed` gives another shape, or no floats.
+            InputError: if `embed` returns another shape, or no floats.
         """
-        found = self.embed(items)
-        floats = found.is_floating_point() if isinstance(found, Tensor) else np.issubdtype(found.dtype, np.floating)
+        output = self.embed(items)
+        floats = output.is_floating_point() if isinstance(output, Tensor) else np.issubdtype(output.dtype, np.floating)
         expected = self.expected_shape(items)
-        if not floats or tuple(found.shape) != expected:
-            got = f"{str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}"
+        if not floats or tuple(output.shape) != expected:
+            got = f"{str(output.dtype).removeprefix('torch.')} of shape {tuple(output.shape)}"
             todo = "Mend its `embed`." if self.kind == "plug-in" else "Choose a model whose features are pooled."
             raise InputError(f"encoder {self.name}", expected=f"floats of shape {expected}", got=got, todo=todo)
-        return self._fetched(found) if isinstance(found, Tensor) else np.asarray(found, np.float32)
+        return self._fetched(output) if isinstance(output, Tensor) else np.asarray(output, np.float32)
 
     def sent(self, array: NDArray[Any]) -> Tensor:
-        """An array on this encoder's device; the copy to a GPU does not wait for what runs there."""
+        """Copies an array to the encoder's device; the copy to a GPU does not wait for work that runs there."""
         tensor = torch.from_numpy(array)
         if self.device.type != "cuda":
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
-    def _fetched(self, found: Tensor) -> NDArray[np.float32]:
-        if found.device.type != "cuda":
-            return found.float().cpu().numpy()
-        with torch.cuda.device(found.device):
-            host = found.float().to("cpu", non_blocking=True)  # pinned
+    def _fetched(self, output: Tensor) -> NDArray[np.float32]:
+        if output.device.type != "cuda":
+            return output.float().cpu().numpy()
+        with torch.cuda.device(output.device):
+            host = output.float().to("cpu", non_blocking=True)  # pinned
             done = torch.cuda.Event()
             done.record()
-            done.synchronize()  # with this batch, and not with those that other threads have queued behind it
+            done.synchronize()  # waits for this batch, not for those that other threads have queued behind it
         return host.numpy()
 
 
 class VisualEncoder(Encoder):
-    """Frames in, one embedding per frame out.
+    """Embeds images: frames in, one embedding per frame out.
 
-    Set besides:
-        size: (height, width) of the images it wants.
-        mean, std: per colour, 0 to 1: `embed` gets plain uint8 and is to normalise by them; what an image leaves free
-            of the input is filled with `mean`.
+    Set besides the attributes of `Encoder`:
+        size: (height, width) of the images that it takes.
+        mean, std: per colour, 0 to 1: `embed` takes plain uint8 and normalises by them; the part of the input that an
+            image leaves free is filled with `mean`.
     """
 
     modality = "visual"
@@ -134,23 +134,23 @@ class VisualEncoder(Encoder):
 
     @abstractmethod
     def embed(self, items: Pixels) -> Embedded:
-        """(B, H, W, 3) uint8 RGB of this encoder's size -> (B, D)."""
+        """Embeds (B, H, W, 3) uint8 RGB images of this encoder's size -> (B, D)."""
 
     def expected_shape(self, items: Pixels) -> tuple[int, ...]:
-        """(B, D)."""
+        """Returns (B, D)."""
         return len(items), self.dim
 
-    def shrinker(self) -> Shrinker:
-        """What lays images into this encoder's input; one for each thread."""
-        return Shrinker(self.size, self._pad)
+    def letterbox(self) -> Letterbox:
+        """Returns a transform of whole frames to this encoder's input; use one per thread."""
+        return Letterbox(self.size, self._pad)
 
-    def cropper(self, margin: float, face_of: FaceOf) -> Cropper:
-        """What lays aligned faces into this encoder's input; one for each clip."""
-        return Cropper(self.size, self._pad, margin, face_of)
+    def face_cropper(self, margin: float, face_of: FaceOf) -> FaceCropper:
+        """Returns a transform of frames to aligned faces of this encoder's size; use one per clip."""
+        return FaceCropper(self.size, self._pad, margin, face_of)
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """How images are laid into the input; what is found of faces comes on top."""
+        """Size, fit, interpolation and normalisation; with detected faces, their part of the fingerprint is added."""
         return {
             "size": list(self.size),
             "fit": FIT,
@@ -166,10 +166,10 @@ class VisualEncoder(Encoder):
 
 
 class AudioEncoder(Encoder):
-    """Windows of sound in, one embedding per step out.
+    """Embeds audio: windows of samples in, one embedding per step out.
 
-    Set besides:
-        plan: how sound is cut for it and which step stands when, see `WindowPlan` and `plan_of`.
+    Set besides the attributes of `Encoder`:
+        plan: how audio is cut into windows and at which instants the steps stand, see `WindowPlan` and `plan_of`.
     """
 
     modality = "audio"
@@ -177,38 +177,44 @@ class AudioEncoder(Encoder):
 
     @abstractmethod
     def embed(self, items: Samples) -> Embedded:
-        """(B, N) float32 samples in [-1, 1], all of one length -> (B, T, D)."""
+        """Embeds (B, N) float32 samples in [-1, 1], all of one length -> (B, T, D)."""
 
     def expected_shape(self, items: Samples) -> tuple[int, ...]:
-        """(B, T, D)."""
+        """Returns (B, T, D)."""
         plan = self.plan
         return len(items), plan.window_steps if plan.padded else plan.num_steps(items.shape[1]), self.dim
 
     @property
     def sampling_rate(self) -> int:
-        """Of the sound that it wants."""
+        """Sampling rate of the input in Hz."""
         return self.plan.sampling_rate
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """How sound is mixed, resampled and cut."""
+        """Mixing, resampling and windows."""
         return {**self.plan.to_json(), "resampler": RESAMPLER, "mix": "mean of channels"}
 
 
-def plan_of(sampling_rate: int, *, step: int, hears: int, window_s: float = 20.0, context_s: float = 1.0) -> WindowPlan:
-    """The plan of an encoder whose step t depends directly on the samples from t * `step` to t * `step` + `hears`.
+def plan_of(
+    sampling_rate: int, *, step: int, receptive_field: int, window_s: float = 20.0, context_s: float = 1.0
+) -> WindowPlan:
+    """Returns the plan of an encoder whose step t depends on the samples t * `step` to
+    t * `step` + `receptive_field`.
 
     Args:
-        window_s: length of a window, about.
-        context_s: what is thrown away at an inner end of a window; 0 for one that looks no further than `hears`.
+        sampling_rate: in Hz.
+        step: samples from one step to the next.
+        receptive_field: samples that a step depends on directly, through the encoder's convolutions.
+        window_s: approximate length of a window.
+        context_s: discarded at each inner end of a window; 0 if a step depends on `receptive_field` alone.
     """
     window_steps = round(window_s * sampling_rate / step)
     return WindowPlan(
         sampling_rate=sampling_rate,
-        window=step * window_steps + hears - step,
+        window=step * window_steps + receptive_field - step,
         step=step,
-        hears=hears,
-        first_centre=hears // 2,
+        receptive_field=receptive_field,
+        first_centre=receptive_field // 2,
         window_steps=window_steps,
         context_steps=round(context_s * sampling_rate / step),
         padded=False,

@@ -1,4 +1,4 @@
-"""Image encoders of timm: frames in, one embedding per frame out."""
+"""Visual encoders of timm: frames in, one embedding per frame out."""
 
 from __future__ import annotations
 
@@ -15,20 +15,14 @@ from torch import Tensor, nn
 from ...data.errors import InputError, did_you_mean
 from ...data.machine import find_device
 from ..decode.frames import Pixels
-from ..weights import (
-    compute_dtype,
-    fixed_seed,
-    load_into,
-    load_state,
-    no_hub,
-    weights_sha256,
-)
+from ..hub import hub_error
 from .base import VisualEncoder
 from .plugins import plugin_names
+from .weights import compute_dtype, fixed_seed, load_into, load_state, weights_sha256
 
 
 class TimmEncoder(VisualEncoder):
-    """A timm model without its classifier: pooled features before the logits.
+    """Embeds images with a timm model without its classifier: pooled features before the logits.
 
     Args:
         name: timm's name of the model, e.g. "vit_small_patch14_dinov2.lvd142m".
@@ -37,7 +31,7 @@ class TimmEncoder(VisualEncoder):
         precision: "auto", "float32", "bfloat16" or "float16".
 
     Raises:
-        InputError: if the model, device or precision is unknown, or the weights cannot be had or do not fit.
+        InputError: if the model, device or precision is unknown, or the weights are not available or do not fit.
     """
 
     kind = "timm"
@@ -60,7 +54,7 @@ class TimmEncoder(VisualEncoder):
         self.dim = self._width()
 
     def embed(self, items: Pixels) -> Tensor:
-        """(B, H, W, 3) uint8 RGB of this size -> (B, D). It travels as uint8; channels_last costs nothing then."""
+        """Embeds (B, H, W, 3) uint8 RGB -> (B, D); the copy to the device is uint8 and channels_last."""
         normal = self.sent(items).float().div_(255).sub_(self._mean).div_(self._std).permute(0, 3, 1, 2)  # one copy
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return cast(Tensor, self._model(normal))
@@ -73,7 +67,7 @@ class TimmEncoder(VisualEncoder):
 def _create(name: str, weights: str) -> nn.Module:
     if not name.startswith(("hf-hub:", "hf_hub:")) and not timm.is_model(name.partition(".")[0]):
         todo = did_you_mean(name, [*plugin_names(), *timm.list_models()], "See timm.list_models().", num=3)
-        raise InputError("--visual", expected="the name of a timm model", got=repr(name), todo=todo)
+        raise InputError("visual", expected="the name of a timm model", got=repr(name), todo=todo)
     if weights == "hub":
         return _from_hub(name)
     with fixed_seed():
@@ -90,7 +84,7 @@ def _from_hub(name: str) -> nn.Module:
     except InputError:
         raise
     except Exception as error:  # hub clients raise whatever their transport raised
-        raise no_hub(name, "--visual-weights", error) from error
+        raise hub_error(name, "--visual-weights", error) from error
 
 
 def _built(name: str, *, pretrained: bool) -> nn.Module:
@@ -100,7 +94,7 @@ def _built(name: str, *, pretrained: bool) -> nn.Module:
         if "Invalid pretrained tag" not in str(error):
             raise
         todo = "See timm.list_pretrained()."
-        raise InputError("--visual", expected="a timm model and its tag", got=repr(name), todo=todo) from error
+        raise InputError("visual", expected="a timm model and its tag", got=repr(name), todo=todo) from error
 
 
 def _without_classifier(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""The extraction run: threads, worker processes and clusters."""
+"""Engine of the extraction: one pipeline per process, and a scheduler for many processes."""

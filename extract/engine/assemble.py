@@ -1,9 +1,9 @@
-"""The parts of one clip, gathered as they come from the encoders, and made into Tracks when whole."""
+"""Assembly of one clip: features gathered as they come from the encoders, and turned into Tracks when complete."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,19 @@ from ...data.errors import InputError
 from ...data.manifest import Source
 from ..batch import mapped
 from ..decode.frames import VISUAL_QUALITY_UNITS, Frames
-from ..decode.reader import Ending
+from ..decode.request import DecodeResult
 from ..encoders.audio_windows import Window
-from ..encoders.base import AudioEncoder
 from ..faces.align import FACE_QUALITY_UNITS
-from ..faces.finder import PersonEnding
-from ..identity import Encoder, Medium
+from ..faces.people import PersonResult
+from ..media_hashes import Medium
+
+if TYPE_CHECKING:  # it loads torch
+    from ..encoders.base import AudioEncoder, Encoder
 
 _BLOCK = 512  # images
 
 Floats = NDArray[np.floating[Any]]
+_Steps = tuple[Floats, NDArray[np.bool_], NDArray[np.float32]]  # values, mask, quality
 
 
 @dataclass(eq=False)
@@ -30,35 +33,35 @@ class Assembly:
     """One clip on its way through a run.
 
     Args:
-        source: the work.
+        source: the clip.
         dtype: of stored values.
-        medium: its bytes, once hashed.
-        needs: modalities that are to be made.
-        ending: what decoding found out, once it is over.
-        num_windows: windows of sound that were cut.
-        failed: whether it was given up.
+        medium: identity of its bytes, once hashed.
+        needs: modalities that are to be extracted.
+        result: times and reports, once decoding is over.
+        num_windows: windows of audio that were cut.
+        failed: True once the clip was given up.
     """
 
     source: Source
     dtype: np.dtype[Any]
     medium: Medium | None = None
     needs: tuple[str, ...] = ()
-    ending: Ending | None = None
+    result: DecodeResult | None = None
     num_windows: int = 0
     failed: bool = False
     _num_images: int = 0
-    _blocks: list[Floats] = field(default_factory=list[Floats])  # of features of images, _BLOCK in each
+    _blocks: list[Floats] = field(default_factory=list[Floats])  # features of images, _BLOCK in each
     _num_encoded: int = 0
     _image_quality: list[NDArray[np.float32]] = field(default_factory=list[NDArray[np.float32]])
-    _steps: list[tuple[Window, Floats]] = field(default_factory=list[tuple[Window, Floats]])
+    _steps: list[_Steps] = field(default_factory=list[_Steps])
 
     def expect_images(self, frames: Frames) -> None:
-        """Notes images that have been sent to the encoder."""
+        """Counts images on their way to the encoder, and keeps their quality."""
         self._num_images += len(frames.pixels)
         self._image_quality.append(frames.quality)
 
     def add_image(self, values: Floats, encoder: Encoder) -> None:
-        """Takes the (D,) float32 features that an encoder made of the next image.
+        """Takes the (D,) float32 features of the next image.
 
         Raises:
             InputError: if they are not finite, or too large for the stored format.
@@ -70,79 +73,85 @@ class Assembly:
         self._num_encoded += 1
 
     def add_window(self, window: Window, values: Floats, encoder: Encoder) -> None:
-        """Takes the (T, D) float32 features that an encoder made of the next window; keeps the steps it stands for.
+        """Takes the (T, D) float32 features of the next window; keeps the steps that the window stands for.
 
         Raises:
             InputError: if they are not finite, or too large for the stored format.
         """
-        self._steps.append((window, self._stored(values[window.first : window.end], encoder)))
+        stored = self._stored(values[window.first : window.end], encoder)
+        self._steps.append((stored, window.audible, window.quality))  # without the samples
 
     @property
-    def whole(self) -> bool:
-        """Whether everything has come back from the encoders."""
-        return self.ending is not None and (self._num_encoded, len(self._steps)) == (self._num_images, self.num_windows)
+    def complete(self) -> bool:
+        """True if decoding is over and all features have come back from the encoders."""
+        return self.result is not None and (self._num_encoded, len(self._steps)) == (self._num_images, self.num_windows)
 
-    def forget(self) -> None:
-        """Gives the memory back."""
+    def release(self) -> None:
+        """Frees the features."""
         self._blocks, self._image_quality, self._steps = [], [], []
 
-    def describe(self) -> Clip:
-        """What the cache is to know of the clip."""
-        assert self.ending is not None, "whole"
+    def clip(self) -> Clip:
+        """Returns the clip's metadata for the cache."""
+        assert self.result is not None, "complete"
         assert self.medium is not None, "hashed before decoding"
         media = {"path": self.source.media_path or self.source.place.name}
         media |= {"bytes": self.medium.num_bytes, "sha256": self.medium.sha256}
-        source, ending = self.source, self.ending
-        return Clip(source.clip_id, source.subject_id, ending.duration_s, ending.clock, media)
+        source, result = self.source, self.result
+        return Clip(source.clip_id, source.subject_id, result.duration_s, result.clock, media)
 
     def track(self, encoder: Encoder) -> tuple[Track, dict[str, Any]]:
-        """The Track that an encoder's features make, and what the decoder saw."""
-        assert self.ending is not None, "whole"
-        if isinstance(encoder, AudioEncoder):
-            return self._audio_track(encoder, self.ending), self.ending.audio_report
-        return self._visual_track(encoder.dim, self.ending), self.ending.visual_report
+        """Returns the Track of an encoder's features, and the decoder's report for people."""
+        assert self.result is not None, "complete"
+        if encoder.modality == "audio":
+            return self._audio_track(cast("AudioEncoder", encoder), self.result), self.result.audio_report
+        return self._visual_track(encoder.dim, self.result), self.result.visual_report
 
-    def _visual_track(self, dim: int, ending: Ending) -> Track:
-        mask = ending.shown >= 0
+    def _visual_track(self, dim: int, result: DecodeResult) -> Track:
+        mask = result.shown >= 0
         values = np.full((len(mask), dim), np.nan, self.dtype)
-        units = FACE_QUALITY_UNITS if isinstance(ending, PersonEnding) else VISUAL_QUALITY_UNITS
+        units = FACE_QUALITY_UNITS if isinstance(result, PersonResult) else VISUAL_QUALITY_UNITS
         quality = np.full((len(mask), len(units)), np.nan, np.float32)
         if mask.any():
             for step in np.flatnonzero(mask):  # one by one, so that no second copy of all is made
-                block, row = divmod(ending.shown[step], _BLOCK)
+                block, row = divmod(result.shown[step], _BLOCK)
                 values[step] = self._blocks[block][row]
-            quality[mask] = np.concatenate(self._image_quality)[ending.shown[mask]]
-        if isinstance(ending, PersonEnding):
-            quality[:, list(units).index("since_detection_s")] = ending.since_detection_s()
-        return Track(values, ending.times_s, mask, quality, units)
+            quality[mask] = np.concatenate(self._image_quality)[result.shown[mask]]
+        if isinstance(result, PersonResult):
+            quality[:, list(units).index("since_detection_s")] = result.since_detection_s()
+        return Track(values, result.times_s, mask, quality, units)
 
-    def _audio_track(self, encoder: AudioEncoder, ending: Ending) -> Track:
-        plan, dim = encoder.plan, encoder.dim
+    def _audio_track(self, encoder: AudioEncoder, result: DecodeResult) -> Track:
         if not self._steps:
-            absent = plan.absent_steps(ending.duration_s if ending.sound_start_s is None else 0)
-            times_s = plan.times_s(absent, ending.start_s if ending.sound_start_s is None else ending.sound_start_s)
-            quality = np.full((absent, len(plan.quality_units)), np.nan, np.float32)
-            values = np.full((absent, dim), np.nan, self.dtype)
-            return Track(values, times_s, np.zeros(absent, bool), quality, plan.quality_units)
-        assert ending.sound_start_s is not None, "there was sound"
-        values = np.concatenate([values for _, values in self._steps])
-        mask = np.concatenate([window.audible for window, _ in self._steps])
-        quality = np.concatenate([window.quality for window, _ in self._steps])
+            return self._masked_audio_track(encoder, result)
+        assert result.audio_start_s is not None, "there was audio"
+        plan = encoder.plan
+        values, mask, quality = (np.concatenate(parts) for parts in zip(*self._steps, strict=True))
         values[~mask] = np.nan
-        return Track(values, plan.times_s(len(values), ending.sound_start_s), mask, quality, plan.quality_units)
+        return Track(values, plan.times_s(len(values), result.audio_start_s), mask, quality, plan.quality_units)
+
+    def _masked_audio_track(self, encoder: AudioEncoder, result: DecodeResult) -> Track:
+        """Returns a masked Track for a clip without audio, or with too little for one step."""
+        plan, start_s, duration_s = encoder.plan, result.audio_start_s, 0.0
+        if start_s is None:
+            start_s, duration_s = result.start_s, result.duration_s
+        num_steps = plan.absent_steps(duration_s)
+        values = np.full((num_steps, encoder.dim), np.nan, self.dtype)
+        quality = np.full((num_steps, len(plan.quality_units)), np.nan, np.float32)
+        mask = np.zeros(num_steps, bool)
+        return Track(values, plan.times_s(num_steps, start_s), mask, quality, plan.quality_units)
 
     def _stored(self, values: Floats, encoder: Encoder) -> Floats:
-        whose = f"{'plug-in' if encoder.kind == 'plug-in' else 'encoder'} {encoder.name}"
+        producer = f"{'plug-in' if encoder.kind == 'plug-in' else 'encoder'} {encoder.name}"
         if not np.isfinite(values).all():
-            weights = "Extract with --precision float32, and look at the weights."
-            todo = "Mend its `embed`." if encoder.kind == "plug-in" else weights
-            expected = f"finite features from {whose}"
+            todo = "Extract with --precision float32, and check the weights."
+            todo = "Mend its `embed`." if encoder.kind == "plug-in" else todo
+            expected = f"finite features from {producer}"
             raise InputError(self.source.clip_id, expected=expected, got="NaN or infinity", todo=todo)
         with np.errstate(over="ignore"):
             stored = values.astype(self.dtype)
         if not np.isfinite(stored).all():
-            got = f"{np.abs(values).max():.3g}, more than float16 can hold"
+            got = f"{np.abs(values).max():.3g}, too large for float16"
             todo = "Pass --store-dtype float32."
-            expected = f"features below 65504 from {whose}"
+            expected = f"features below 65504 from {producer}"
             raise InputError(self.source.clip_id, expected=expected, got=got, todo=todo)
         return stored

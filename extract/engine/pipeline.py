@@ -1,39 +1,65 @@
-"""Stage 1: decode ahead in threads, encode in batches across clips, commit each clip when it is whole."""
+"""The pipeline of one process: decode ahead, encode in batches across clips, commit each clip when it is complete.
+
+Four groups of threads, connected by bounded queues:
+
+    decoder threads           the caller's thread                encoder threads         writer thread
+    (Prefetcher)              (Extraction)                       (EncodeStage)           (CommitStage)
+
+    Backlog.take
+      | hash the medium
+      | decode, window
+      +--- BytesQueue -----> part of a clip
+             32 MB             | Frames, Window
+                               +------- Packer, fixed shape ----> encode(batch)
+                               |                                    |
+                             Assembly of its clip <--- in order ----+
+                               |
+                               | complete: DecodeResult came, and all features are back
+                               +------- at most 4 clips wait ----------------------> commit each stream
+                               |                                                       |
+                             ClipOutcome <----------------- in order ------------------+
+
+The caller's thread alone changes the summary and the state of clips. It never blocks on one stage while another could
+fill up without end: each queue is bounded, and everything downstream of the caller's thread works without it.
+
+The life of a clip (Assembly) in the caller's thread:
+
+    first part --> ASSEMBLING ---- complete ----> COMMITTING ---- written ----> done
+                       |                               |
+                       +--- Failure from a decoder,    +--- the store refuses it --> failed
+                       |    NaN or overflow ---------------------------------------> failed (later parts are dropped)
+                       +--- None: the cache has it --------------------------------> skipped
+                       +--- tuple: clips of its people take its place -------------> split
+"""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from ...data.clip import Clip
 from ...data.errors import InputError
-from ...data.machine import num_cores
 from ...data.manifest import Source
 from ...data.store.base import Store
-from ..batch import Packer
+from ..batch import Values
 from ..decode.frames import Frames
 from ..encoders.audio_windows import Window
-from ..encoders.base import AudioEncoder, VisualEncoder
-from ..faces.finder import name_people
-from ..identity import Encoder, ExtractOptions, Medium, fingerprint_of, size_of, stream_of
+from ..options import ExtractOptions
 from .assemble import Assembly
-from .prefetch import Backlog, DecodeAhead, Part
-from .progress import FailedBeforeError, Failure, Outcome, Progress, Summary, Tally, check_failures
+from .clip_decoder import Part
+from .commit_stage import CommitStage
+from .encode_stage import EncodeStage
+from .prefetch import Prefetcher
+from .progress import ClipOutcome, ExtractionProgress, Failure, Summary, Tally, check_failures
+from .targets import Targets
+from .threads import one_thread_per_operation
+from .work_list import Backlog, work_list
 
-AUDIO_BATCH_ON_GPU = 8  # windows; on a CPU one at a time is the fastest
-ENCODERS_ON_GPU = 2  # threads: one prepares a batch while the other waits for its own
-_PENDING_WRITES = 4
+if TYPE_CHECKING:  # it loads torch
+    from ..encoders.base import AudioEncoder, VisualEncoder
+
 _PROGRESS_EVERY_S = 0.2
 
 
@@ -44,30 +70,34 @@ def extract(
     visual: VisualEncoder | None = None,
     audio: AudioEncoder | None = None,
     options: ExtractOptions | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[ExtractionProgress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Summary:
-    """Extracts the streams of all clips that the store does not have yet.
+    """Extracts the streams that the store lacks, for all clips, in this process.
 
-    A clip that fails is noted in the summary and the store's journal, and the others go on.
+    A clip that fails is noted in the summary and the store's journal; the others are extracted all the same.
 
     Args:
-        progress: called a few times a second, and after each clip, from this thread.
-        stop: once set, no further clip is started; those in work are finished.
+        sources: the clips.
+        store: the cache, open for writing.
+        visual: encoder of the visual stream; None = no visual stream.
+        audio: encoder of the audio stream; None = no audio stream.
+        options: None = the defaults.
+        progress: called a few times per second, and after each clip, from this thread.
+        stop: once set, no further clip is started; those at work are finished.
 
     Raises:
-        InputError: if there is no encoder, two sources share a clip_id, an encoder breaks down (out of memory), or
-            more clips fail than `max_failures`; what was committed before stays.
-        OSError: if the store cannot be written; what was committed before stays.
+        InputError: if there is no encoder, two sources share a clip_id, an encoder fails (out of memory), or more
+            clips fail than `max_failures`; committed clips stay.
+        OSError: if the store cannot be written; committed clips stay.
     """
     options = options or ExtractOptions()
     sources = work_list(sources, options)
-    encoders: list[Encoder] = [encoder for encoder in (visual, audio) if encoder is not None]
-    if not encoders:
+    if visual is None and audio is None:
         raise InputError("extract", expected="an encoder", got="none", todo="Pass --visual, --audio or both.")
-    run = _Run(sources, store, encoders, options, progress, stop)
-    store.log("start", clips=len(sources), streams=run.streams)
-    summary = run.go()
+    extraction = Extraction(sources, store, visual, audio, options, progress, stop=stop)
+    store.log("start", clips=len(sources), streams=extraction.streams)
+    summary = extraction.run()
     store.finish()
     return summary
 
@@ -79,173 +109,141 @@ def extract_part(
     visual: VisualEncoder | None,
     audio: AudioEncoder | None,
     options: ExtractOptions,
-    progress: Callable[[Progress], None],
-    closed: Callable[[Outcome], None],
+    progress: Callable[[ExtractionProgress], None],
+    closed: Callable[[ClipOutcome], None],
 ) -> Summary:
-    """`extract` for one worker of several: the clips of a backlog that another process fills, from a `work_list`.
+    """Extracts clips as one worker of several: those of a backlog that another process fills from a `work_list`.
 
-    To say where the run begins and ends in the store, and to count failures, is left to that process.
+    That process logs the start and the end of the run, and counts failures.
 
     Args:
-        progress: frames and seconds so far are right; of clips, only those that were closed are counted.
-        closed: told what became of each clip, once.
+        backlog: the clips.
+        store: the cache, open for writing.
+        visual: encoder of the visual stream.
+        audio: encoder of the audio stream.
+        options: of the extraction; `max_failures` is not used.
+        progress: gets frames and seconds of this worker, and as clips only those that it has closed.
+        closed: gets the outcome of each clip, once.
 
     Raises:
-        InputError: if an encoder breaks down. OSError: if the store cannot be written.
+        InputError: if an encoder fails.
+        OSError: if the store cannot be written.
     """
-    encoders = [encoder for encoder in (visual, audio) if encoder is not None]
-    return _Run(backlog, store, encoders, replace(options, max_failures=None), progress, None, closed).go()
+    return Extraction(backlog, store, visual, audio, replace(options, max_failures=None), progress, closed=closed).run()
 
 
-def work_list(sources: Sequence[Source], options: ExtractOptions) -> list[Source]:
-    """The clips that options make of sources.
+class Extraction:
+    """One run of the pipeline; see the text of this module for its threads and states.
 
-    Raises:
-        InputError: if two share a clip_id.
+    Args:
+        sources: the clips, or a backlog that others fill.
+        store: the cache, open for writing.
+        visual: encoder of the visual stream.
+        audio: encoder of the audio stream; at least one of them is given.
+        options: of the extraction.
+        progress: called a few times per second, and after each clip.
+        stop: once set, no further clip is started.
+        closed: called with the outcome of each clip.
     """
-    named = name_people(sources, options.person)
-    if len({source.clip_id for source in named}) != len(named):
-        todo = "Give each clip a name of its own."
-        raise InputError("extract", expected="each clip_id once", got="one twice", todo=todo)
-    return named
 
-
-class _Run:
     def __init__(
         self,
         sources: Sequence[Source] | Backlog,
         store: Store,
-        encoders: Sequence[Encoder],
+        visual: VisualEncoder | None,
+        audio: AudioEncoder | None,
         options: ExtractOptions,
-        progress: Callable[[Progress], None] | None,
+        progress: Callable[[ExtractionProgress], None] | None,
+        *,
         stop: threading.Event | None = None,
-        closed: Callable[[Outcome], None] | None = None,
+        closed: Callable[[ClipOutcome], None] | None = None,
     ) -> None:
-        self._sources, self._store, self._options, self._progress = sources, store, options, progress
-        self._stop, self._closed = stop or threading.Event(), closed
-        self._failed_before = {} if options.retry_failed or options.overwrite else store.failures()
-        self._encoders = {encoder.modality: encoder for encoder in encoders}
-        self._streams = {modality: stream_of(encoder, options) for modality, encoder in self._encoders.items()}
-        self._prints = {modality: fingerprint_of(encoder, options) for modality, encoder in self._encoders.items()}
-        listed = sources if isinstance(sources, Sequence) else ()
-        self._tally = Tally({source.clip_id: size_of(source.path) for source in listed})
-        self._writer = ThreadPoolExecutor(1, "sage-va-writer")
-        self._writes: deque[tuple[Assembly, Future[Failure | None]]] = deque()
-        self._broken: OSError | None = None
+        self._store, self._visual, self._audio, self._options = store, visual, audio, options
+        self._progress, self._stop, self._closed = progress, stop or threading.Event(), closed
+        encoders = [encoder for encoder in (visual, audio) if encoder is not None]
+        self._targets = Targets(encoders, store, options)
+        self._prefetcher = Prefetcher(sources, visual, audio, options, self._targets.needs)
+        self._encoding = EncodeStage(visual, audio, options)
+        self._commits = CommitStage(store, self._targets, options)
+        self._tally = Tally.of(sources if isinstance(sources, Sequence) else ())
         self._summary = Summary(streams=self.streams)
-        self._told_s = perf_counter()
-        self._lock = threading.Lock()
-        self._visual = next((encoder for encoder in encoders if isinstance(encoder, VisualEncoder)), None)
-        self._audio = next((encoder for encoder in encoders if isinstance(encoder, AudioEncoder)), None)
-        on_gpu = any(encoder.device.type != "cpu" for encoder in encoders)
-        self._num_encoders = ENCODERS_ON_GPU if on_gpu else options.num_cores or num_cores()
-        self._pool = ThreadPoolExecutor(self._num_encoders, "sage-va-encoder", _one_thread)
-        batch = AUDIO_BATCH_ON_GPU if self._audio and self._audio.device.type == "cuda" else 1
-        self._images: Packer[Assembly] = self._packer(options.batch_size, "visual")
-        self._windows: Packer[tuple[Assembly, Window]] = self._packer(batch, "audio")
-
-    def _packer(self, batch_size: int, modality: str) -> Packer[Any]:
-        return Packer(batch_size, lambda items: self._encode(modality, items), self._pool, self._num_encoders + 1)
+        self._reported_s = perf_counter()
 
     @property
     def streams(self) -> list[str]:
-        return sorted(self._streams.values())
+        """Full names of the streams of the run, sorted."""
+        return self._targets.streams
 
-    def go(self) -> Summary:
-        summary = self._summary
-        ahead = DecodeAhead(self._sources, self._visual, self._audio, self._options, self._needs)
+    def run(self) -> Summary:
+        """Runs the pipeline until all clips are closed; raises as `extract` does."""
         try:
-            with _calm_threads(), ahead:
-                for clip, part in ahead:
+            with one_thread_per_operation(), self._prefetcher:
+                for clip, part in self._prefetcher:
                     self._take(clip, part)
-                    self._note_write(wait=False)
-                    self._tell()
+                    self._close_committed(wait=False)
+                    self._report()
                     if self._stop.is_set():
-                        ahead.stop()
+                        self._prefetcher.stop()
                 self._flush()
-                while self._writes:
-                    self._note_write(wait=True)
+                while not self._commits.empty:
+                    self._close_committed(wait=True)
         finally:
-            self._pool.shutdown(cancel_futures=True)
-            self._writer.shutdown(cancel_futures=True)
-        summary.wall_s = self._tally.elapsed_s
-        summary.busy_s["decode"] = ahead.busy_s
-        summary.failures.sort(key=lambda failure: failure.clip_id)
-        self._tell(always=True)
-        return summary
+            self._encoding.close()
+            self._commits.close()
+        self._finish_summary()
+        self._report(always=True)
+        return self._summary
 
-    def _needs(self, source: Source, medium: Medium) -> tuple[str, ...]:
-        needs = {
-            modality: stream
-            for modality, stream in self._streams.items()
-            if self._options.overwrite or not self._store.has(source.clip_id, stream, medium.source_sha256)
+    def _finish_summary(self) -> None:
+        self._summary.wall_s, self._summary.interrupted = self._tally.elapsed_s, self._stop.is_set()
+        self._summary.busy_s = {
+            "decode": self._prefetcher.busy_s,
+            "encode": self._encoding.busy_s,
+            "write": self._commits.busy_s,
         }
-        known = self._failed_before.get(source.clip_id)
-        if known and known["source_sha256"] == medium.source_sha256 and set(needs.values()) == set(known["streams"]):
-            raise FailedBeforeError(known["reason"])
-        return tuple(needs)
+        self._summary.failures.sort(key=lambda failure: failure.clip_id)
 
     def _take(self, clip: Assembly, part: Part) -> None:
         if clip.failed:
             return
         if part is None:
-            self._summary.num_skipped += 1
-            self._close(clip, Outcome(clip.source.clip_id, skipped=True))
+            self._close(clip, ClipOutcome(clip.source.clip_id, skipped=True))
         elif isinstance(part, Failure):
             self._fail(clip, part)
         elif isinstance(part, Frames):
             clip.expect_images(part)
-            for owner, row in self._images.push(clip, part.pixels):
-                self._place_image(owner, row)
+            for owner, features in self._encoding.push_images(clip, part.pixels):
+                self._add_image(owner, features)
         elif isinstance(part, Window):
-            self._take_window(clip, part)
+            clip.num_windows += 1
+            for (owner, window), features in self._encoding.push_window(clip, part):
+                self._add_window(owner, window, features)
         elif isinstance(part, tuple):
             self._tally.split(clip.source.clip_id, part)
-            self._say(Outcome(clip.source.clip_id, people=part))
+            self._announce(ClipOutcome(clip.source.clip_id, people=part))
         else:
-            clip.ending = part
-            self._commit_if_whole(clip)
+            clip.result = part
+            self._commit_if_complete(clip)
 
     def _flush(self) -> None:
-        for clip, row in self._images.flush():
-            self._place_image(clip, row)
-        for (clip, window), steps in self._windows.flush():
-            self._place_window(clip, window, steps)
+        for clip, features in self._encoding.flush_images():
+            self._add_image(clip, features)
+        for (clip, window), features in self._encoding.flush_windows():
+            self._add_window(clip, window, features)
 
-    def _take_window(self, clip: Assembly, window: Window) -> None:
-        assert self._audio is not None, "windows are cut for it"
-        clip.num_windows += 1
-        if len(window.samples) != self._audio.plan.window:  # a short recording runs alone
-            done = self._windows.push_alone((clip, window), window.samples)
-        else:
-            done = self._windows.push((clip, window), window.samples[None])
-        for (owner, piece), steps in done:
-            self._place_window(owner, piece, steps)
-
-    def _encode(self, modality: str, items: NDArray[Any]) -> NDArray[np.float32]:
-        start = perf_counter()
-        try:
-            return self._encoders[modality].encode(items)
-        except RuntimeError as error:
-            got = f"{error}".splitlines()[0][:200]
-            todo = "Try a smaller --batch-size, or --device cpu."
-            place = f"encoder {self._encoders[modality].name}"
-            raise InputError(place, expected="features", got=got, todo=todo) from error
-        finally:
-            with self._lock:
-                self._summary.busy_s["encode"] += (perf_counter() - start) / self._num_encoders
-
-    def _place_image(self, clip: Assembly, row: NDArray[np.floating[Any]]) -> None:
+    def _add_image(self, clip: Assembly, features: Values) -> None:
+        encoder = self._visual
+        assert encoder is not None, "images are decoded for it"
         self._summary.num_frames += 1
-        self._guarded(clip, lambda: clip.add_image(row, self._encoders["visual"]))
+        self._add(clip, lambda: clip.add_image(features, encoder))
 
-    def _place_window(self, clip: Assembly, window: Window, steps: NDArray[np.floating[Any]]) -> None:
-        assert self._audio is not None, "windows are cut for it"
-        plan = self._audio.plan
-        self._summary.audio_s += (window.end - window.first) * plan.step / plan.sampling_rate
-        self._guarded(clip, lambda: clip.add_window(window, steps, self._encoders["audio"]))
+    def _add_window(self, clip: Assembly, window: Window, features: Values) -> None:
+        encoder = self._audio
+        assert encoder is not None, "windows are cut for it"
+        self._summary.audio_s += (window.end - window.first) * encoder.plan.step / encoder.plan.sampling_rate
+        self._add(clip, lambda: clip.add_window(window, features, encoder))
 
-    def _guarded(self, clip: Assembly, add: Callable[[], None]) -> None:
+    def _add(self, clip: Assembly, add: Callable[[], None]) -> None:
         if clip.failed:
             return
         try:
@@ -253,109 +251,45 @@ class _Run:
         except InputError as error:
             self._fail(clip, Failure.of(clip.source.clip_id, error))
         else:
-            self._commit_if_whole(clip)
+            self._commit_if_complete(clip)
 
-    def _commit_if_whole(self, clip: Assembly) -> None:
-        if not clip.whole:
+    def _commit_if_complete(self, clip: Assembly) -> None:
+        if not clip.complete:
             return
-        while len(self._writes) >= _PENDING_WRITES:
-            self._note_write(wait=True)
-        self._writes.append((clip, self._writer.submit(self._commit, clip)))
+        while self._commits.full:
+            self._close_committed(wait=True)
+        self._commits.submit(clip)
 
-    def _note_write(self, *, wait: bool) -> None:
-        while self._writes and (wait or self._writes[0][1].done()):
-            clip, write = self._writes.popleft()
-            failure = write.result()
-            if failure:
-                self._fail(clip, failure)
+    def _close_committed(self, *, wait: bool) -> None:
+        for clip, outcome in self._commits.done(wait=wait):
+            if outcome.failure:
+                self._fail(clip, outcome.failure)
             else:
-                self._summary.num_done += 1
-                clip_id = clip.source.clip_id
-                self._close(clip, Outcome(clip_id, without_face=clip_id in self._summary.without_face))
-            wait = False
+                self._close(clip, outcome)
 
     def _fail(self, clip: Assembly, failure: Failure) -> None:
         clip.failed = True
-        failures = self._summary.failures
-        failures.append(failure)
         if not failure.repeated:
             source_sha256 = clip.medium.source_sha256 if clip.medium and failure.lasting else ""
-            streams = [self._streams[modality] for modality in clip.needs]
+            streams = [self._targets[modality].stream for modality in clip.needs]
             self._store.log_failure(failure.clip_id, failure.reason, source_sha256=source_sha256, streams=streams)
-        self._close(clip, Outcome(clip.source.clip_id, failure))
-        check_failures(failures, self._options.max_failures)
+        self._close(clip, ClipOutcome(clip.source.clip_id, failure))
+        check_failures(self._summary.failures, self._options.max_failures)
 
-    def _close(self, clip: Assembly, outcome: Outcome) -> None:
-        clip.forget()
+    def _close(self, clip: Assembly, outcome: ClipOutcome) -> None:
+        clip.release()
+        self._summary.count(outcome)
         self._tally.close(clip.source.clip_id, skipped=outcome.skipped)
-        self._say(outcome)
-        self._tell(always=True)
+        self._announce(outcome)
+        self._report(always=True)
 
-    def _say(self, outcome: Outcome) -> None:
+    def _announce(self, outcome: ClipOutcome) -> None:
         if self._closed:
             self._closed(outcome)
 
-    def _tell(self, *, always: bool = False) -> None:
+    def _report(self, *, always: bool = False) -> None:
         now = perf_counter()
-        if self._progress is None or (not always and now - self._told_s < _PROGRESS_EVERY_S):
+        if self._progress is None or (not always and now - self._reported_s < _PROGRESS_EVERY_S):
             return
-        self._told_s = now
+        self._reported_s = now
         self._progress(self._tally.progress(self._summary))
-
-    def _commit(self, clip: Assembly) -> Failure | None:
-        if self._broken:  # after the first write that failed, none of those that wait is tried
-            raise self._broken
-        start = perf_counter()
-        try:
-            made = self._describe(clip)
-            for modality in clip.needs:
-                track, report = clip.track(self._encoders[modality])
-                assert clip.medium is not None, "decoded"
-                self._store.commit(
-                    made,
-                    self._streams[modality],
-                    track,
-                    fingerprint=self._prints[modality],
-                    source_sha256=clip.medium.source_sha256,
-                    report=report,
-                    overwrite=self._options.overwrite,
-                )
-                if modality == "visual" and self._options.finder and not track.mask.any():
-                    self._summary.without_face.append(made.clip_id)
-        except InputError as error:
-            return Failure.of(clip.source.clip_id, error)
-        except OSError as error:
-            self._broken = error
-            raise
-        finally:
-            self._summary.busy_s["write"] += perf_counter() - start
-        return None
-
-    def _describe(self, clip: Assembly) -> Clip:
-        """What the cache is to know of the clip. Sound alone is decoded without the frames, so where this run's visual
-        stream is there already, its word on frames and duration stands.
-        """
-        made = clip.describe()
-        if clip.needs == ("audio",) and "visual" in self._streams:
-            known = Clip.from_json(self._store.record(made.clip_id, self._streams["visual"])["clip"])
-            return replace(made, duration_s=known.duration_s, clock=known.clock)
-        return made
-
-
-@contextmanager
-def _calm_threads() -> Iterator[None]:
-    """One thread for each operation, on every machine: as many batches are encoded at once as there are cores, which
-    needs no threads that wait for each other, and features do not depend on the number of cores.
-    """
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    _one_thread()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # of the thread that calls it, and of those that begin later

@@ -1,24 +1,30 @@
-"""What a run tells: how far it is, what failed and why, and where the time went."""
+"""Outcomes and progress of a run: clips done, skipped and failed, speed, time left, and where the time went."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from ...data.errors import InputError, first_line, printable
 from ...data.manifest import Source
 
 
 class FailedBeforeError(Exception):
-    """Why a clip failed in an earlier run, from the same bytes."""
+    """A clip failed in an earlier run from the same bytes; the message is the earlier reason."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A clip that could not be extracted, and why.
+    """A clip that could not be extracted.
 
-    lasting: it lies in the medium, so that trying again is of no use. repeated: an earlier run has said so.
+    Args:
+        clip_id: of the clip.
+        reason: one line.
+        lasting: True if the cause lies in the medium, so that another try is of no use.
+        repeated: True if an earlier run recorded the failure.
     """
 
     clip_id: str
@@ -28,7 +34,7 @@ class Failure:
 
     @classmethod
     def of(cls, clip_id: str, error: Exception) -> Failure:
-        """The failure that an exception means for a clip."""
+        """Returns the failure that an exception means for a clip."""
         if isinstance(error, FailedBeforeError):
             return cls(clip_id, f"{error} (as before; --retry-failed tries it again)", lasting=True, repeated=True)
         known = isinstance(error, InputError)
@@ -37,12 +43,14 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a clip: it is done, unless something else is said.
+class ClipOutcome:
+    """Outcome of a clip: committed, unless one of the other fields says otherwise.
 
     Args:
-        skipped: the cache had it already.
-        without_face: no face was found in it.
+        clip_id: of the clip.
+        failure: the clip failed.
+        skipped: True if the cache had the clip already.
+        without_face: True if the clip was committed and no face was detected in it.
         people: the clips that take its place, one for each person.
     """
 
@@ -54,8 +62,19 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a run is. `eta_s` is None until something can be said of it."""
+class ExtractionProgress:
+    """State of a run.
+
+    Args:
+        num_clips: clips of the work list.
+        num_done: committed clips.
+        num_skipped: clips that the cache had already.
+        num_failed: failed clips.
+        num_frames: encoded images.
+        audio_s: encoded audio in seconds.
+        elapsed_s: seconds since the run began.
+        eta_s: estimated seconds left; None = unknown so far.
+    """
 
     num_clips: int
     num_done: int
@@ -68,24 +87,25 @@ class Progress:
 
     @property
     def frames_per_s(self) -> float:
-        """Frames encoded per second so far."""
+        """Images encoded per second so far."""
         return self.num_frames / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
 
 @dataclass
 class Summary:
-    """What a run did.
+    """Result of a run.
 
     Args:
-        num_done: clips that were committed.
+        num_done: committed clips.
         num_skipped: clips that the cache had already.
-        without_face: clips among `num_done` in which no face was found: all their frames are masked.
-        failures: the others, sorted by clip_id.
-        streams: full names of the streams that it was to make.
-        num_frames: images that were encoded.
-        audio_s: seconds of sound that were encoded.
-        wall_s: how long it took.
-        busy_s: seconds of work by part: "decode" (mean over its threads), "encode", "write".
+        without_face: committed clips in which no face was detected: all their frames are masked.
+        failures: the other clips, sorted by clip_id.
+        streams: full names of the streams of the run, sorted.
+        num_frames: encoded images.
+        audio_s: encoded audio in seconds.
+        wall_s: duration of the run in seconds.
+        busy_s: seconds of work by part: "decode" and "encode" (mean over their threads), "write".
+        interrupted: True if the run was stopped before all clips were started.
     """
 
     num_done: int = 0
@@ -97,25 +117,45 @@ class Summary:
     audio_s: float = 0.0
     wall_s: float = 0.0
     busy_s: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "encode": 0.0, "write": 0.0})
+    interrupted: bool = False
 
     @property
     def bottleneck(self) -> str:
         """The part that was busy longest: "decode", "encode" or "write"."""
         return max(self.busy_s, key=lambda part: self.busy_s[part])
 
+    def count(self, outcome: ClipOutcome) -> None:
+        """Counts the outcome of a clip."""
+        if outcome.failure:
+            self.failures.append(outcome.failure)
+        elif outcome.skipped:
+            self.num_skipped += 1
+        else:
+            self.num_done += 1
+            self.without_face += [outcome.clip_id] * outcome.without_face
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields and the bottleneck as plain JSON."""
+        return {**asdict(self), "bottleneck": self.bottleneck}
+
 
 @dataclass
 class Tally:
-    """How much of a work list is behind a run, by the bytes of its media, from which the time left is told.
+    """Work done and left, measured in bytes of media, from which the time left is estimated.
 
     Args:
         sizes: bytes of the medium of each clip.
     """
 
     sizes: dict[str, int]
-    _handled_bytes: int = 0
+    _closed_bytes: int = 0
     _skipped_bytes: int = 0
     _start_s: float = field(default_factory=perf_counter)
+
+    @classmethod
+    def of(cls, sources: Iterable[Source]) -> Tally:
+        """Starts a tally of a work list."""
+        return cls({source.clip_id: _size_of(source.path) for source in sources})
 
     @property
     def elapsed_s(self) -> float:
@@ -123,39 +163,51 @@ class Tally:
         return perf_counter() - self._start_s
 
     def split(self, clip_id: str, people: Sequence[Source]) -> None:
-        """The clips of its people take the place of a clip."""
+        """Replaces a clip by the clips of its people."""
         size = self.sizes.pop(clip_id, 0)
         self.sizes |= {person.clip_id: size // len(people) for person in people}
 
     def close(self, clip_id: str, *, skipped: bool = False) -> None:
-        """Nothing is left to do for a clip."""
+        """Notes that nothing is left to do for a clip."""
         size = self.sizes.get(clip_id, 0)
-        self._handled_bytes += size
+        self._closed_bytes += size
         self._skipped_bytes += size if skipped else 0
 
-    def progress(self, summary: Summary, parts: Iterable[Progress] = ()) -> Progress:
-        """How far the run is; `parts` is what workers have encoded that the summary does not count yet."""
-        found, elapsed_s = list(parts), self.elapsed_s
-        worked, left = self._handled_bytes - self._skipped_bytes, sum(self.sizes.values()) - self._handled_bytes
-        return Progress(
+    def progress(self, summary: Summary, parts: Iterable[ExtractionProgress] = ()) -> ExtractionProgress:
+        """Returns the state of the run.
+
+        Args:
+            summary: what is counted so far.
+            parts: of workers, with frames and seconds that the summary does not count yet.
+        """
+        uncounted, elapsed_s = list(parts), self.elapsed_s
+        worked, left = self._closed_bytes - self._skipped_bytes, sum(self.sizes.values()) - self._closed_bytes
+        return ExtractionProgress(
             num_clips=len(self.sizes),
             num_done=summary.num_done,
             num_skipped=summary.num_skipped,
             num_failed=len(summary.failures),
-            num_frames=summary.num_frames + sum(part.num_frames for part in found),
-            audio_s=summary.audio_s + sum(part.audio_s for part in found),
+            num_frames=summary.num_frames + sum(part.num_frames for part in uncounted),
+            audio_s=summary.audio_s + sum(part.audio_s for part in uncounted),
             elapsed_s=elapsed_s,
             eta_s=elapsed_s * left / worked if worked else None,
         )
+
+
+def _size_of(path: Path | None) -> int:
+    try:
+        return path.stat().st_size if path else 0
+    except OSError:
+        return 0
 
 
 def check_failures(failures: Sequence[Failure], most: int | None) -> None:
     """Ends a run in which too many clips fail.
 
     Raises:
-        InputError: if there are more failures than `most`.
+        InputError: if there are more failures than `most`; None = any number is allowed.
     """
     if most is not None and len(failures) > most:
-        todo = "Mend the cause, or raise --max-failures; what is done stays."
+        todo = "Mend the cause, or raise --max-failures; committed clips stay."
         got = f"{len(failures)}, the last {failures[-1].clip_id}: {failures[-1].reason}"
         raise InputError("extract", expected=f"at most {most} failures", got=got, todo=todo)

@@ -11,22 +11,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...data.errors import InputError
-from .workers import Died, Event, Inbox, Order, serve
+from .messages import Died, Event, Order
+from .workers import Inbox, serve
 
-_ORDERS = 4  # threads of an actor: one tells, the others take orders
+_THREADS = 4  # of an actor: one returns events, the others take orders
 
 
 class RayEngine:
-    """Actors, each with one GPU, or with none where the cluster has none or `device` is "cpu".
+    """Actors, each with one GPU, or without where the cluster has none or `device` is "cpu".
 
-    An actor that has to wait for its device works as soon as it gets it; meanwhile the others go on without it.
+    An actor that has to wait for its device starts when it gets it; the others work meanwhile.
 
     Args:
         address: of a cluster; None = the one of this machine, or a new one.
+        device: "auto", "cuda" or "cpu".
         num_workers: None = one for each GPU; without GPUs, one for each machine.
 
     Raises:
-        InputError: if Ray is not installed or the cluster not found, or it has fewer devices than workers.
+        InputError: if Ray is not installed, there is no such cluster, or it has fewer devices than workers.
     """
 
     def __init__(self, address: str | None, *, device: str = "auto", num_workers: int | None = None) -> None:
@@ -36,13 +38,13 @@ class RayEngine:
         if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not num_gpus):
             got = f"{device} and {num_gpus} GPUs in the cluster"
             todo = "Leave it out: each worker gets a GPU where there are some."
-            raise InputError("--device", expected="auto, cpu or cuda", got=got, todo=todo)
+            raise InputError("device", expected="auto, cpu or cuda", got=got, todo=todo)
         self._device = "cuda" if num_gpus and device != "cpu" else "cpu"
         self.num_workers = num_workers or (num_gpus if self._device == "cuda" else len(nodes))
         self.cores_each: int | None = self._cpus_each(nodes)
         self._needs = {"num_gpus": int(self._device == "cuda"), "num_cpus": self.cores_each}
         self._actors: dict[int, Any] = {}
-        self._heard: dict[Any, int] = {}  # the pending answer of each actor
+        self._answers: dict[Any, int] = {}  # pending call of each actor for its next events -> worker
 
     def _cpus_each(self, nodes: Sequence[Mapping[str, float]]) -> int:
         most = int(max(node.get("CPU", 0) for node in nodes))
@@ -51,71 +53,80 @@ class RayEngine:
                 return num_cpus
         room = sum(self._room(node, 1) for node in nodes)
         todo = "Ask for fewer, or add machines to the cluster."
-        raise InputError("--workers", expected=f"at most {room}", got=str(self.num_workers), todo=todo)
+        raise InputError("num_workers", expected=f"at most {room}", got=str(self.num_workers), todo=todo)
 
     def _room(self, node: Mapping[str, float], num_cpus: int) -> int:
         room = int(node.get("CPU", 0) // num_cpus)
         return min(room, int(node.get("GPU", 0))) if self._device == "cuda" else room
 
     def start(self, worker: int, job: bytes) -> None:
-        made = self._ray.remote(RayWorker).options(max_concurrency=_ORDERS, max_restarts=0, **self._needs)
-        self._actors[worker] = actor = made.remote(job, self._device)
-        self._heard[actor.told.remote()] = worker
+        """Starts a worker from a pickled WorkerJob; replaces one that died."""
+        remote = self._ray.remote(RayWorker).options(max_concurrency=_THREADS, max_restarts=0, **self._needs)
+        self._actors[worker] = actor = remote.remote(job, self._device)
+        self._answers[actor.next_events.remote()] = worker
 
     def send(self, worker: int, order: Order) -> None:
+        """Sends an order; ignored if the worker has died."""
         if worker in self._actors:
             self._actors[worker].put.remote(order)
 
     def events(self, timeout_s: float) -> Iterator[tuple[int, Event]]:
-        ready, _ = self._ray.wait(list(self._heard), num_returns=1, timeout=timeout_s)
+        """Yields (worker, event) that have come, waiting up to `timeout_s` for the first."""
+        ready, _ = self._ray.wait(list(self._answers), num_returns=1, timeout=timeout_s)
         for answer in ready:
-            worker = self._heard.pop(answer)
+            worker = self._answers.pop(answer)
             try:
                 events = self._ray.get(answer)
             except self._ray.exceptions.RayActorError as error:
                 self._ray.kill(self._actors.pop(worker))
                 yield worker, Died(_how(error))
                 continue
-            self._heard[self._actors[worker].told.remote()] = worker
+            self._answers[self._actors[worker].next_events.remote()] = worker
             yield from ((worker, event) for event in events)
 
     def close(self) -> None:
+        """Ends all workers, and Ray if it was started here."""
         for actor in self._actors.values():
             self._ray.kill(actor)
         self._actors.clear()
-        self._heard.clear()
+        self._answers.clear()
         if self._ours:
             self._ray.shutdown()
 
 
 class RayWorker:
-    """The actor: `serve` in a thread of its own, orders in and events out by calls."""
+    """The actor: runs `serve` in a thread of its own; takes orders and returns events by calls.
+
+    Args:
+        job: a pickled WorkerJob.
+        device: of the encoders.
+    """
 
     def __init__(self, job: bytes, device: str) -> None:
-        self._told: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._inbox = Inbox(self._told.put)
-        threading.Thread(target=serve, args=(job, device, self._inbox, self._told.put), daemon=True).start()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._inbox = Inbox(self._events.put)
+        threading.Thread(target=serve, args=(job, device, self._inbox, self._events.put), daemon=True).start()
 
     def put(self, order: Order) -> None:
-        """Takes an order in."""
+        """Takes an order."""
         self._inbox.put(order)
 
-    def told(self) -> list[Event]:
-        """What it has to say, as soon as that is anything."""
-        events = [self._told.get()]
-        while not self._told.empty():
-            events.append(self._told.get())
+    def next_events(self) -> list[Event]:
+        """Waits for an event; returns all that have come."""
+        events = [self._events.get()]
+        while not self._events.empty():
+            events.append(self._events.get())
         return events
 
 
 def _connect(address: str | None) -> tuple[Any, bool]:
-    """Ray, and whether it was connected here and now."""
+    """Returns Ray, and True if it was connected just now."""
     try:
         import ray  # pyright: ignore[reportMissingImports]
         import ray.exceptions  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         todo = 'Install it with: pip install "sage-va[ray]".'
-        raise InputError("--engine ray", expected="Ray", got="none installed", todo=todo) from error
+        raise InputError("engine", "Ray is not installed", todo=todo) from error
     if ray.is_initialized():
         return ray, False
     before = signal.getsignal(signal.SIGTERM)
@@ -124,13 +135,13 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         got = f"{error}".splitlines()[0]
         todo = "Start one with `ray start --head`, or leave the address out."
-        raise InputError("--ray-address", expected="a Ray cluster", got=got, todo=todo) from error
+        raise InputError("ray_address", expected="a Ray cluster", got=got, todo=todo) from error
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # Ray's own handler ends at once; ours finishes what is in work
+        signal.signal(signal.SIGTERM, before)  # Ray's own handler ends at once; ours finishes the clips at work
     return ray, True
 
 
 def _how(error: Exception) -> str:
-    """Ray's reason in one line, for "the worker died …"."""
+    """Returns Ray's reason in one line, to follow "the worker died"."""
     detail = re.search(r"exit detail: ([^.\n]+)", f"{error}")
     return f"({detail[1] if detail else f'{error}'.splitlines()[0].rstrip('.')})"

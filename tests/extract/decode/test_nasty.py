@@ -12,18 +12,19 @@ from sage_va.data.manifest import Source
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
 from sage_va.extract.engine.pipeline import extract
-from sage_va.extract.identity import ExtractOptions, stream_of
+from sage_va.extract.identity import stream_of
+from sage_va.extract.options import ExtractOptions
 from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
 
 pytestmark = pytest.mark.shared
 OPTIONS = ExtractOptions(batch_size=32, num_decode_threads=2)
 HANGS_S = 400
 
-NO_VIDEO = "expected a video stream, got sound only. Leave it out, or extract the voice alone"
+NO_VIDEO = "expected a video stream, got audio only. Leave it out, or extract the audio alone"
 NOT_OPENED = "expected a recording, got Invalid data found when processing input. Repair it"
-NOTHING = "expected frames or sound that can be decoded, got none. Repair it"
+NOTHING = "expected frames or audio that can be decoded, got none. Repair it"
 DAMAGED = "expected a recording that decodes to its end, got {}. Repair it"
-PROMISED = "expected the {} that its header promises, got none. Repair it"
+PROMISED = "expected the {} that its header declares, got none. Repair it"
 
 # file -> (frames, steps of sound, of them heard) if it is done; the start of the reason if it is refused.
 REAL = {
@@ -111,23 +112,24 @@ VOICE_ALONE = {
 
 
 @pytest.fixture(scope="module")
-def eyes():
+def vit():
     return TimmEncoder(TINY_VIT, weights="random", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def ears(tmp_path_factory):
+def wav2vec2(tmp_path_factory):
     folder = write_wav2vec2(tmp_path_factory.mktemp("encoder") / "w2v")
     return TransformersEncoder(str(folder), weights="random", device="cpu")
 
 
-def outcomes(folder, store, eyes, ears):
+def outcomes(folder, store, vit, wav2vec2):
     """What the pipeline makes of each file of a folder; fails where it takes too long for any of them to be at work."""
     with (folder / "manifest.csv").open() as file:
         names = [row["file"] for row in csv.DictReader(file)]
     sources, made = [Source(name, path=folder / name) for name in names], []
     run = threading.Thread(
-        target=lambda: made.append(extract(sources, store, visual=eyes, audio=ears, options=OPTIONS)), daemon=True
+        target=lambda: made.append(extract(sources, store, visual=vit, audio=wav2vec2, options=OPTIONS)),
+        daemon=True,
     )
     faulthandler.dump_traceback_later(HANGS_S - 10)
     run.start()
@@ -138,15 +140,15 @@ def outcomes(folder, store, eyes, ears):
     assert [problem for *_, problem in store.verify() if problem] == []
     assert summary.num_done + len(summary.failures) == len(names)
     found = {failure.clip_id: failure.reason for failure in summary.failures}
-    return found | {clip_id: figures(store, clip_id, eyes, ears) for clip_id in store.clip_ids()}
+    return found | {clip_id: figures(store, clip_id, vit, wav2vec2) for clip_id in store.clip_ids()}
 
 
-def figures(store, clip_id, eyes, ears):
-    sound = store.read(clip_id, stream_of(ears, OPTIONS))
+def figures(store, clip_id, vit, wav2vec2):
+    sound = store.read(clip_id, stream_of(wav2vec2, OPTIONS))
     clip = store.clip(clip_id)
     num_frames = len(clip.clock.pts) if clip.clock else 0
-    if eyes:
-        seen = store.read(clip_id, stream_of(eyes, OPTIONS))
+    if vit:
+        seen = store.read(clip_id, stream_of(vit, OPTIONS))
         assert seen.num_frames == num_frames
         assert seen.mask.all()
         np.testing.assert_array_equal(seen.times_s, clip.clock.times_s)
@@ -164,19 +166,19 @@ def check(found, expected):
 
 
 @pytest.mark.slow
-def test_what_becomes_of_real_recordings(shared, eyes, ears, tmp_path):
-    check(outcomes(shared / "media", open_store(tmp_path / "a.zarr", "a"), eyes, ears), REAL)
+def test_what_becomes_of_real_recordings(shared, vit, wav2vec2, tmp_path):
+    check(outcomes(shared / "media", open_store(tmp_path / "a.zarr", "a"), vit, wav2vec2), REAL)
 
 
-def test_what_becomes_of_nasty_files(shared, eyes, ears, tmp_path):
-    check(outcomes(shared / "media_nasty", open_store(tmp_path / "a.zarr", "a"), eyes, ears), NASTY)
+def test_what_becomes_of_nasty_files(shared, vit, wav2vec2, tmp_path):
+    check(outcomes(shared / "media_nasty", open_store(tmp_path / "a.zarr", "a"), vit, wav2vec2), NASTY)
 
 
-def test_what_becomes_of_the_voice_of_nasty_files(shared, ears, tmp_path):
+def test_what_becomes_of_the_voice_of_nasty_files(shared, wav2vec2, tmp_path):
     expected = NASTY | VOICE_ALONE
-    check(outcomes(shared / "media_nasty", open_store(tmp_path / "a.zarr", "a"), None, ears), expected)
+    check(outcomes(shared / "media_nasty", open_store(tmp_path / "a.zarr", "a"), None, wav2vec2), expected)
 
 
 @pytest.mark.slow
-def test_what_becomes_of_the_voice_of_real_recordings(shared, ears, tmp_path):
-    check(outcomes(shared / "media", open_store(tmp_path / "a.zarr", "a"), None, ears), REAL)
+def test_what_becomes_of_the_voice_of_real_recordings(shared, wav2vec2, tmp_path):
+    check(outcomes(shared / "media", open_store(tmp_path / "a.zarr", "a"), None, wav2vec2), REAL)

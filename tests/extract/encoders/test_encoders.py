@@ -10,9 +10,11 @@ from safetensors.torch import save_file
 
 from sage_va.data import InputError, stream_name
 from sage_va.extract.encoders.audio_windows import Windower
+from sage_va.extract.encoders.factory import encoder_from_fingerprint, encoders_from
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
-from sage_va.extract.identity import ExtractOptions, encoder_from_fingerprint, encoders_from, fingerprint_of, stream_of
+from sage_va.extract.identity import fingerprint_of, stream_of
+from sage_va.extract.options import ExtractOptions
 from sage_va.tests.encoders import TINY_CONVNET, TINY_VIT, write_wav2vec2, write_whisper
 from sage_va.tests.media import RATE, tone
 
@@ -60,7 +62,7 @@ def test_features_are_those_of_the_model_as_its_authors_feed_it(vit):
 
 
 def test_padding_normalises_to_about_zero(vit):
-    blank = vit.shrinker()._blank
+    blank = vit.letterbox()._blank
     assert (np.abs((blank / 255 - vit.mean) / vit.std) < 0.01).all()
 
 
@@ -92,7 +94,7 @@ def test_weights_name_the_stream(folder, vit):
     assert TimmEncoder(TINY_VIT, weights="random", device="cpu").weights_sha256 == vit.weights_sha256
     fingerprint = fingerprint_of(loaded, OPTIONS)
     assert encoder_from_fingerprint(fingerprint, str(file), device="cpu").fingerprint == loaded.fingerprint
-    with pytest.raises(InputError, match=r"expected the weights \w{12}… that the features were made with, got"):
+    with pytest.raises(InputError, match=r"expected the weights \w{12}… that the features were extracted with, got"):
         encoder_from_fingerprint(
             {**fingerprint, "encoder": {**fingerprint["encoder"], "weights": "random"}}, device="cpu"
         )
@@ -137,18 +139,18 @@ def test_weights_that_do_not_fit_are_refused(folder, vit):
 
 def test_unknown_names_are_refused(folder):
     with pytest.raises(
-        InputError, match=r"--visual: expected the name of a timm model, got 'test_vitt'\. Did you mean test_vit"
+        InputError, match=r"visual: expected the name of a timm model, got 'test_vitt'\. Did you mean test_vit"
     ):
         TimmEncoder("test_vitt", weights="random", device="cpu")
-    with pytest.raises(InputError, match="--visual: expected a timm model and its tag"):
+    with pytest.raises(InputError, match="visual: expected a timm model and its tag"):
         TimmEncoder("test_vit.nonsense", device="cpu")
     with pytest.raises(InputError, match="device cuda:99: this machine has none"):
         TimmEncoder(TINY_VIT, weights="random", device="cuda:99")
-    with pytest.raises(InputError, match="--precision: expected auto"):
+    with pytest.raises(InputError, match="precision: expected auto"):
         TimmEncoder(TINY_VIT, weights="random", device="cpu", precision="int3")
     with pytest.raises(InputError, match="expected an encoder, got none"):
         encoders_from()
-    with pytest.raises(InputError, match="--audio-weights: expected hub or random"):
+    with pytest.raises(InputError, match="audio_weights: expected hub or random"):
         TransformersEncoder("x", weights="x.pth")
     (folder / "bert").mkdir()
     (folder / "bert/config.json").write_text('{"model_type": "bert"}')
@@ -179,7 +181,7 @@ def test_precision_is_part_of_the_name(vit):
 def test_raw_encoders_keep_their_clock(folder, kind):
     encoder = TransformersEncoder(str(write_wav2vec2(folder / kind, kind=kind)), weights="random", device="cpu")
     plan = encoder.plan
-    assert (plan.sampling_rate, plan.step, plan.hears, plan.first_centre) == (16_000, 320, 400, 200)
+    assert (plan.sampling_rate, plan.step, plan.receptive_field, plan.first_centre) == (16_000, 320, 400, 200)
     assert plan.window == 320 * 1000 + 80
     for num_samples in (400, 719, 720, 16_000):
         assert encoder.encode(tone(1)[None, :num_samples]).shape == (1, plan.num_steps(num_samples), encoder.dim)
@@ -268,7 +270,7 @@ def test_layers(folder, family):
     assert len({stream_of(encoder, OPTIONS) for encoder in make.values()}) == 4
     assert "layer0-1" in make["0-1"].alias
     for layer in ("-1", "9", "1-0", "0-9", "first", ""):
-        with pytest.raises(InputError, match=r"--layer: expected last, 0 to \d, or a range"):
+        with pytest.raises(InputError, match=r"layer: expected last, 0 to \d, or a range"):
             TransformersEncoder(place, weights="random", layer=layer, device="cpu")
 
 

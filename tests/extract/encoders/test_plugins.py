@@ -11,8 +11,10 @@ from click.testing import CliRunner
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
 from sage_va.data.manifest import find_sources
+from sage_va.extract.encoders.factory import encoder_from_fingerprint, encoders_from
 from sage_va.extract.engine.pipeline import extract
-from sage_va.extract.identity import ExtractOptions, check_same, encoder_from_fingerprint, encoders_from, stream_of
+from sage_va.extract.identity import check_same, stream_of
+from sage_va.extract.options import ExtractOptions
 from sage_va.tests.media import noisy_frames, tone, write_media
 
 DOC = (Path(__file__).resolve().parents[3] / "docs/encoders.md").read_text(encoding="utf-8")
@@ -51,21 +53,21 @@ def audio(name, **options):
 def test_the_documented_encoders_run_as_they_stand(install, tmp_path):
     assert sorted(FILES) == ["melody.py", "palette.py"]
     install(FILES, POINTS)
-    write_media(tmp_path / "media/a.mov", noisy_frames(11), sound=tone(1.0))
+    write_media(tmp_path / "media/a.mov", noisy_frames(11), audio=tone(1.0))
     out = str(tmp_path / "x.zarr")
     run = ["extract", str(tmp_path / "media"), "--out", out, "--visual", "palette", "--audio", "melody"]
     done = CliRunner().invoke(main, [*run, "--device", "cpu"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     store = open_store(out)
-    heard, seen = sorted(store.streams())
-    assert re.fullmatch(r"audio/melody-random-\w{8}", heard)
-    assert re.fullmatch(r"visual/palette-\w{8}", seen)
+    of_audio, of_images = sorted(store.streams())
+    assert re.fullmatch(r"audio/melody-random-\w{8}", of_audio)
+    assert re.fullmatch(r"visual/palette-\w{8}", of_images)
     assert not [problem for *_, problem in store.verify() if problem]
-    images, steps = store.read("a.mov", seen), store.read("a.mov", heard)
+    images, steps = store.read("a.mov", of_images), store.read("a.mov", of_audio)
     assert (images.values.shape, steps.values.shape) == ((11, 64), (49, 40))
     np.testing.assert_allclose(images.values.astype(float).sum(axis=1), 1, atol=0.01)
     assert steps.times_s[0] == pytest.approx(320 / 16_000)
-    for stream in (seen, heard):  # as `predict` does
+    for stream in (of_images, of_audio):  # as `predict` does
         fingerprint = store.record("a.mov", stream)["fingerprint"]
         again = encoder_from_fingerprint(fingerprint, device="cpu")
         check_same(fingerprint, again, ExtractOptions())
@@ -84,31 +86,29 @@ def test_other_code_or_another_version_is_another_stream(install):
     with pytest.raises(InputError, match=r"palette: expected the code of my-encoders 1\.0 .*, got other code"):
         encoder_from_fingerprint(fingerprint, device="cpu")
     install({}, "")
-    with pytest.raises(InputError, match=r"palette: expected the encoder of my-encoders 1\.0, got none of that name"):
+    with pytest.raises(InputError, match=r"palette: expected the encoder of my-encoders 1\.0, got no plug-in"):
         encoder_from_fingerprint(fingerprint, device="cpu")
 
 
 def test_unknown_names_are_compared_with_added_ones(install):
     install(FILES, POINTS)
     with pytest.raises(
-        InputError, match=r"--visual: expected the name of a timm model, got 'palete'\. Did you mean palette"
+        InputError, match=r"visual: expected the name of a timm model, got 'palete'\. Did you mean palette"
     ):
         visual("palete", visual_weights="random")
-    with pytest.raises(InputError, match=r"--audio: expected a hub id, .* got 'melodie'\. Did you mean melody\?"):
+    with pytest.raises(InputError, match=r"audio: expected a hub id, .* got 'melodie'\. Did you mean melody\?"):
         audio("melodie")
 
 
 def test_an_option_that_it_does_not_take_is_refused(install):
     install(FILES, POINTS)
     for options, option in (
-        ({"precision": "bfloat16"}, "--precision"),
-        ({"visual_weights": "x.pth"}, "--visual-weights"),
+        ({"precision": "bfloat16"}, "precision, and 'bfloat16'"),
+        ({"visual_weights": "x.pth"}, "visual_weights, and 'x.pth'"),
     ):
-        with pytest.raises(
-            InputError, match=rf"encoder palette: expected no {option}, since it takes none, got {option}"
-        ):
+        with pytest.raises(InputError, match=rf"encoder palette: it takes no {option} was given"):
             visual("palette", **options)
-    with pytest.raises(InputError, match=r"encoder melody: expected no --layer, since it takes none, got --layer 3"):
+    with pytest.raises(InputError, match=r"encoder melody: it takes no layer, and '3' was given"):
         audio("melody", layer="3")
     with pytest.raises(InputError, match=r"encoder palette: .*derived from AudioEncoder, got .*Pass it to --visual"):
         audio("palette")
@@ -117,12 +117,12 @@ def test_an_option_that_it_does_not_take_is_refused(install):
 BROKEN = {
     "return np.zeros((len(items), 7))": r"expected floats of shape \(2, 5\), got float64 of shape \(2, 7\)",
     "return np.zeros((len(items), 5), int)": r"expected floats of shape \(2, 5\), got int64 of shape \(2, 5\)",
-    "return np.full((len(items), 5), np.nan)": "expected finite embeddings of noise, got NaN",
-    "raise KeyError('eyes')": "expected embeddings of noise, got KeyError: 'eyes'",
+    "return np.full((len(items), 5), np.nan)": "it returns NaN or infinity for a batch of noise",
+    "raise KeyError('eyes')": "it fails on a batch of noise: KeyError: 'eyes'",
 }
 CLASS = """
 import numpy as np
-from sage_va.extract.encoders.base import VisualEncoder
+from sage_va.extract import VisualEncoder
 
 class Broken(VisualEncoder):
     dim, size = 5, (8, 8)
@@ -172,13 +172,11 @@ def test_one_that_cannot_be_loaded_is_one_line(install):
         {"broken.py": CLASS.format(body="pass").replace("dim, size = 5, (8, 8)", "size = (8, 8)")},
         "broken = broken:Broken",
     )
-    with pytest.raises(InputError, match="encoder broken: expected embeddings of noise, got AttributeError"):
+    with pytest.raises(InputError, match="encoder broken: it fails on a batch of noise: AttributeError"):
         visual("broken")
     text = CLASS.format(body="pass") + "    def __init__(self):\n        raise OSError('no disk')\n"
     install({"broken.py": text}, "broken = broken:Broken")
-    with pytest.raises(
-        InputError, match="encoder broken: expected that broken:Broken can be made, got OSError: no disk"
-    ):
+    with pytest.raises(InputError, match="encoder broken: broken:Broken cannot be built: OSError: no disk"):
         visual("broken")
 
 

@@ -7,9 +7,9 @@ import pytest
 from sage_va.data.manifest import Source, find_sources
 from sage_va.extract.decode.frames import VISUAL_QUALITY_UNITS
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
-from sage_va.extract.engine.dry_run import plan
+from sage_va.extract.engine.dry_run import estimate
 from sage_va.extract.faces.finder import FaceFinder
-from sage_va.extract.identity import ExtractOptions
+from sage_va.extract.options import ExtractOptions
 from sage_va.tests.encoders import TINY_VIT
 from sage_va.tests.media import noisy_frames, tone, write_media
 
@@ -37,10 +37,10 @@ def media(tmp_path_factory):
 
 
 def test_time_is_scaled_from_the_first_seconds_of_three_clips(media, slow, monkeypatch):
-    monkeypatch.setattr("sage_va.extract.engine.pipeline.num_cores", lambda: 1)
+    monkeypatch.setattr("sage_va.extract.engine.encode_stage.num_cores", lambda: 1)
     slow.num_batches = 0
     options = ExtractOptions(batch_size=1, num_decode_threads=1)
-    found = plan(find_sources([str(media)]), slow, options=options)
+    found = estimate(find_sources([str(media)]), slow, options=options)
     assert found.media_s == pytest.approx(40, abs=2)
     assert slow.num_batches == 3 * 8  # 4 s of 2 images a second
     assert found.estimated_s > 40 * 2 * 0.1
@@ -49,19 +49,19 @@ def test_time_is_scaled_from_the_first_seconds_of_three_clips(media, slow, monke
 
 def test_what_cannot_be_extracted_is_not_measured(tmp_path, slow):
     (tmp_path / "bad.mp4").write_bytes(b"no")
-    assert plan([Source("bad", path=tmp_path / "bad.mp4")], slow).estimated_s is None
-    assert plan([], slow).estimated_s is None
-    sound = write_media(tmp_path / "a.wav", sound=tone(1.0))
-    found = plan([Source("a", path=sound)], slow)
+    assert estimate([Source("bad", path=tmp_path / "bad.mp4")], slow).estimated_s is None
+    assert estimate([], slow).estimated_s is None
+    sound = write_media(tmp_path / "a.wav", audio=tone(1.0))
+    found = estimate([Source("a", path=sound)], slow)
     assert (found.num_unreadable, found.estimated_s) == (0, None)
-    assert plan([Source("a", path=sound)]).estimated_s is None
+    assert estimate([Source("a", path=sound)]).estimated_s is None
 
 
 def test_faces_have_more_signals(media, slow, monkeypatch):
     monkeypatch.setattr("sage_va.extract.engine.dry_run._cost", lambda *_: None)
     finder = object.__new__(FaceFinder)
     sources = find_sources([str(media)])
-    whole = plan(sources, slow, options=ExtractOptions())
-    faces = plan(sources, slow, options=ExtractOptions(faces="detect", finder=finder))
+    whole = estimate(sources, slow, options=ExtractOptions())
+    faces = estimate(sources, slow, options=ExtractOptions(faces="detect", finder=finder))
     assert whole.cache_bytes == whole.num_frames * (slow.dim * 2 + (2 + len(VISUAL_QUALITY_UNITS)) * 8)
     assert faces.cache_bytes - whole.cache_bytes == whole.num_frames * (6 - 2) * 8

@@ -12,9 +12,10 @@ from sage_va.data import open_store
 from sage_va.data.manifest import find_sources
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
-from sage_va.extract.engine import pipeline
+from sage_va.extract.engine import encode_stage
 from sage_va.extract.engine.pipeline import extract
-from sage_va.extract.identity import ExtractOptions, stream_of
+from sage_va.extract.identity import stream_of
+from sage_va.extract.options import ExtractOptions
 from sage_va.tests.encoders import TINY_CONVNET, TINY_VIT, write_wav2vec2, write_whisper
 from sage_va.tests.media import noisy_frames, tone, write_media
 
@@ -45,7 +46,7 @@ def media(tmp_path_factory):
     folder = tmp_path_factory.mktemp("media")
     for number, num_frames in enumerate((9, 26, 4)):
         sound = tone(num_frames / 25 + 0.1, hz=150.0 * (number + 1), seed=number)
-        write_media(folder / f"{number}.mov", noisy_frames(num_frames, seed=number), sound=sound)
+        write_media(folder / f"{number}.mov", noisy_frames(num_frames, seed=number), audio=sound)
     return folder
 
 
@@ -103,7 +104,7 @@ def test_a_run_gives_the_same_bits_alone_in_company_with_any_workers(encoder, me
     for source in sources:
         alone |= run([source], encoder, tmp_path)
     others = [alone, run(sources[::-1], encoder, tmp_path, num_decode_threads=3)]
-    monkeypatch.setattr(pipeline, "num_cores", lambda: 5)  # so many batches at once
+    monkeypatch.setattr(encode_stage, "num_cores", lambda: 5)  # so many batches at once
     others.append(run(sources, encoder, tmp_path, num_decode_threads=2))
     for found in others:
         for clip_id, values in together.items():

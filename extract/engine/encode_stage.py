@@ -1,0 +1,97 @@
+"""Encoding stage of the pipeline: images and windows of many clips in batches, encoded by a pool of threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.errors import InputError
+from ...data.machine import num_cores
+from ..batch import Packer, Values
+from ..decode.frames import Pixels
+from ..encoders.audio_windows import Window
+from ..options import ExtractOptions
+from .assemble import Assembly
+from .threads import use_one_thread
+
+if TYPE_CHECKING:  # it loads torch
+    from ..encoders.base import AudioEncoder, Encoder, VisualEncoder
+
+AUDIO_BATCH_ON_GPU = 8  # windows; on a CPU one at a time is the fastest
+THREADS_ON_GPU = 2  # one prepares a batch while the other waits for its own
+
+Piece = tuple[Assembly, Window]
+
+
+class EncodeStage:
+    """Packs images and windows of many clips into batches and encodes them; results come in order.
+
+    Args:
+        visual: encoder of the images; None = there are none.
+        audio: encoder of the windows; None = there are none.
+        options: batch size and cores.
+    """
+
+    def __init__(self, visual: VisualEncoder | None, audio: AudioEncoder | None, options: ExtractOptions) -> None:
+        on_gpu = any(encoder.device.type != "cpu" for encoder in (visual, audio) if encoder)
+        self._num_threads = THREADS_ON_GPU if on_gpu else options.num_cores or num_cores()
+        self._pool = ThreadPoolExecutor(self._num_threads, "sage-va-encoder", use_one_thread)
+        self._lock = threading.Lock()
+        self._busy_s = 0.0
+        self._audio = audio
+        audio_batch = AUDIO_BATCH_ON_GPU if audio and audio.device.type == "cuda" else 1
+        self._images: Packer[Assembly] = self._packer(visual, options.batch_size)
+        self._windows: Packer[Piece] = self._packer(audio, audio_batch)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of work per thread."""
+        return self._busy_s / self._num_threads
+
+    def push_images(self, clip: Assembly, pixels: Pixels) -> Iterator[tuple[Assembly, Values]]:
+        """Takes (N, H, W, 3) images of a clip; yields (clip, (D,) features) of images that are done."""
+        return self._images.push(clip, pixels)
+
+    def push_window(self, clip: Assembly, window: Window) -> Iterator[tuple[Piece, Values]]:
+        """Takes a window of a clip; yields ((clip, window), (T, D) features) of windows that are done."""
+        assert self._audio is not None, "windows are cut for it"
+        if len(window.samples) != self._audio.plan.window:  # a short recording is a batch of its own
+            return self._windows.push_alone((clip, window), window.samples)
+        return self._windows.push((clip, window), window.samples[None])
+
+    def flush_images(self) -> Iterator[tuple[Assembly, Values]]:
+        """Yields the features of all images that are not done yet."""
+        return self._images.flush()
+
+    def flush_windows(self) -> Iterator[tuple[Piece, Values]]:
+        """Yields the features of all windows that are not done yet."""
+        return self._windows.flush()
+
+    def close(self) -> None:
+        """Ends the threads; batches that have not started are dropped."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _packer(self, encoder: Encoder | None, batch_size: int) -> Packer[Any]:
+        def encode(items: NDArray[Any]) -> NDArray[np.float32]:
+            assert encoder is not None, "there are items for it"
+            return self._encode(encoder, items)
+
+        return Packer(batch_size, encode, self._pool, self._num_threads + 1)
+
+    def _encode(self, encoder: Encoder, items: NDArray[Any]) -> NDArray[np.float32]:
+        start = perf_counter()
+        try:
+            return encoder.encode(items)
+        except RuntimeError as error:
+            got = f"{error}".splitlines()[0][:200]
+            todo = "Try a smaller --batch-size, or --device cpu."
+            raise InputError(f"encoder {encoder.name}", expected="features", got=got, todo=todo) from error
+        finally:
+            with self._lock:
+                self._busy_s += perf_counter() - start
