@@ -50,7 +50,7 @@ class Died:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ClipBatch:
     """Order: clips to extract.
 
     Args:
@@ -71,7 +71,7 @@ class Halt:
 
 Event: TypeAlias = Ready | NeedClips | ClipOutcome | ExtractionProgress | Summary | Exception | Died
 """A Summary ends a session; an Exception ends the run."""
-Order: TypeAlias = Batch | Halt
+Order: TypeAlias = ClipBatch | Halt
 
 
 class Engine(Protocol):

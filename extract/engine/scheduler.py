@@ -3,11 +3,11 @@
 A worker works in sessions. In a session it gets batch after batch until the scheduler has none left; then it sends its
 Summary. The scheduler starts the next session when there is work again. States of a worker, as the scheduler sees them:
 
-              start()            Ready                   Batch(begin)
+              start()            Ready                ClipBatch(begin)
     (none) ----------> STARTING -------> IDLE <-----------------------------> IN SESSION
        ^                  |               |   Summary of the session           |      ^
        |                  |               |                                    +------+
-       |   Died           | Died          | Died                      Died     | NeedClips: another Batch, empty
+       |   Died           | Died          | Died                      Died     | NeedClips: another ClipBatch, empty
        +------------------+---------------+------------------------------------+            and last if none is left
 
 A worker that dies may have been killed by one of the clips that it had (a decoder that crashes), or by something else
@@ -42,7 +42,7 @@ from ...data.manifest import Source
 from ...data.store.base import Store
 from ..encoders.factory import Recipe
 from ..options import ExtractOptions
-from .messages import Batch, Died, Engine, Event, Halt, NeedClips, Ready, WorkerJob
+from .messages import ClipBatch, Died, Engine, Event, Halt, NeedClips, Ready, WorkerJob
 from .progress import ClipOutcome, ExtractionProgress, Failure, Summary, Tally, check_failures
 from .work_list import work_list
 
@@ -188,7 +188,7 @@ class Scheduler:
             self._welcome(worker, event)
         elif isinstance(event, NeedClips):
             clips = self._next_batch()
-            self._send(worker, Batch(clips, last=not clips))
+            self._send(worker, ClipBatch(clips, last=not clips))
         elif isinstance(event, ClipOutcome):
             self._close(event, self._at_work[worker])
         elif isinstance(event, ExtractionProgress):
@@ -223,7 +223,7 @@ class Scheduler:
         if clips:
             self._idle.discard(worker)
             self._at_work[worker] = {}
-            self._send(worker, Batch(clips, begin=True, last=alone))
+            self._send(worker, ClipBatch(clips, begin=True, last=alone))
         else:
             self._idle.add(worker)
 
@@ -233,7 +233,7 @@ class Scheduler:
         num_clips = min(len(self._pending), max(1, min(_BATCH_CLIPS, fair)))
         return tuple(self._pending.popleft() for _ in range(num_clips))
 
-    def _send(self, worker: int, batch: Batch) -> None:
+    def _send(self, worker: int, batch: ClipBatch) -> None:
         self._at_work[worker] |= {source.clip_id: source for source in batch.sources}
         self._engine.send(worker, batch)
 

@@ -21,7 +21,7 @@ from sage_va.extract.encoders.factory import Recipe
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.engine import local_engine, scheduler
 from sage_va.extract.engine.local_engine import LocalEngine
-from sage_va.extract.engine.messages import Batch, Died, Halt, NeedClips, Ready, WorkerJob
+from sage_va.extract.engine.messages import ClipBatch, Died, Halt, NeedClips, Ready, WorkerJob
 from sage_va.extract.engine.pipeline import extract
 from sage_va.extract.engine.progress import ClipOutcome, Failure, Summary
 from sage_va.extract.engine.scheduler import extract_with, find_engine
@@ -313,20 +313,20 @@ def test_asked_to_stop_nothing_more_is_handed_out(tmp_path):
 def test_an_inbox_asks_once_and_ends_with_its_session():
     told, found = [], []
     inbox = Inbox(told.append)
-    inbox.put(Batch((Source("a"),), begin=True))
+    inbox.put(ClipBatch((Source("a"),), begin=True))
     inbox.wait()
     takers = [threading.Thread(target=lambda: found.append(inbox.take())) for _ in range(4)]
     for taker in takers:
         taker.start()
     while not told:
         time.sleep(0.001)
-    inbox.put(Batch((Source("b"),), last=True))
+    inbox.put(ClipBatch((Source("b"),), last=True))
     for taker in takers:
         taker.join(5)
     assert told == [NeedClips()]
     assert [source and source.clip_id for source in found] == ["a", "b", None, None]
     inbox.put(Halt())
-    inbox.put(Batch((Source("c"),), begin=True))
+    inbox.put(ClipBatch((Source("c"),), begin=True))
     inbox.wait()
     assert inbox.take() is None
 
