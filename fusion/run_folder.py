@@ -54,7 +54,7 @@ class Run:
 
     model on its device in evaluation mode; config; streams it takes; roles clip_id -> train, val or test; cache and
     labels as given at training time; terms of use of the cache; smoothing_s chosen on the validation clips; sigma of
-    equation (15), the error at which a stream deserves a trust of 1 / e, None where no gate was taught.
+    equation (15), the error at which the target of the reliability is 1 / e, None where no gate was trained.
     """
 
     path: Path
@@ -81,13 +81,13 @@ class Run:
 
 
 def check_new(out: Path) -> None:
-    """Refuses the place of a run where something is already.
+    """Checks that the place of a run is free; runs are never overwritten.
 
     Raises:
-        InputError: if so; runs are never overwritten.
+        InputError: if it is not.
     """
     if any((run / SPLIT).exists() and not (run / CONFIG).exists() for run in (out, *fold_runs(out))):
-        todo = "Go on with it by --resume, or choose another --out."
+        todo = "Resume it with --resume, or choose another --out."
         raise InputError(out, expected="a new folder", got="an unfinished run", todo=todo)
     names = {file.name for file in out.iterdir()} if out.is_dir() else set[str]()
     if SPLIT_PART in names and names <= {SPLIT_PART, RESOLVED_PART, RESOLVED}:  # killed as it began
@@ -97,7 +97,7 @@ def check_new(out: Path) -> None:
 
 
 def origin_of(store: Store, labels: Path) -> dict[str, Any]:
-    """Where a run's data come from, and the terms of their use: the part of `ORIGIN` that is known before training."""
+    """Returns the source of the data and their terms of use: the part of `ORIGIN` that is known before training."""
     terms = store.root()
     return {
         "cache": address_of(store),
@@ -147,10 +147,10 @@ def write_json(path: Path, value: object) -> None:
 
 
 def begun(config: Config, out: Path) -> bool:
-    """Whether the folder holds a run of this configuration, finished or not.
+    """Returns True if the folder holds a run of this configuration, finished or not.
 
     Raises:
-        InputError: if it holds one of another configuration, or something else.
+        InputError: if it holds a run of another configuration, or something else.
     """
     if not (out / SPLIT).exists():
         check_new(out)
@@ -164,7 +164,7 @@ def begun(config: Config, out: Path) -> bool:
 
 
 def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
-    """A finished run.
+    """Loads a finished run.
 
     Raises:
         InputError: if the folder is not one, or its weights do not fit its configuration.
@@ -191,6 +191,6 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
 
 
 def fold_runs(path: Path) -> list[Path]:
-    """The runs `fold-0`, `fold-1`, … below a cross-validation run, in order."""
-    found = [folder for folder in path.glob("fold-*") if folder.name[5:].isdigit()]
-    return sorted(found, key=lambda folder: int(folder.name[5:]))
+    """Returns the runs `fold-0`, `fold-1`, … of a cross-validation run, in order."""
+    folders = [folder for folder in path.glob("fold-*") if folder.name[5:].isdigit()]
+    return sorted(folders, key=lambda folder: int(folder.name[5:]))

@@ -104,7 +104,7 @@ def refit(run: Run, corpus: Corpus) -> None:
 
 @torch.no_grad()
 def _batches(run: Run, corpus: Corpus) -> Iterator[tuple[Encoded, Tensor, Windows]]:
-    """What the gate sees of every clip, and the error (B, L, M) of each stream, NaN where unlabelled."""
+    """Yields the input of the gate for every clip, and the error (B, L, M) of each stream, NaN where unlabelled."""
     assert isinstance(run.model, FusionModel)
     length = run.config.data.window_steps
     plan = plan_windows(corpus, range(len(corpus.clips)), length, length)

@@ -1,4 +1,4 @@
-"""What the gate is taught by: the error of each stream on clips that its estimator has not seen."""
+"""Cross-fitting: out-of-fold errors of each stream, the target of the gate in equation (15)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .trainer import Log, fit
 
 
 def out_of_fold_errors(corpus: Corpus, training: Sequence[int], config: Config, log: Log) -> Tensor:
-    """(N, M) absolute error (valence + arousal) of each stream, NaN where it is not valid or not labelled.
+    """Returns (N, M) absolute errors, |valence| + |arousal|, of each stream; NaN where not valid or not labelled.
 
-    The training clips are parted into folds, along the same groups as the split; for each stream a TCN with a head is
-    trained on all but one and tried on that one. On the clips that it was trained on, a stream that only memorises
-    looks as good as one that generalises, and a gate taught there trusts both alike.
+    The training clips are divided into folds along the groups of the split. For each stream, a TCN with a head is
+    trained on all folds but one and evaluated on that one. On clips that it was trained on, a stream that only
+    memorises looks as good as one that generalises, and the gate would find both equally reliable.
 
     Raises:
         InputError: if all training clips belong together, so that none can be held out.
@@ -33,18 +33,20 @@ def out_of_fold_errors(corpus: Corpus, training: Sequence[int], config: Config, 
     with torch.random.fork_rng(devices):  # errors are equal for all variants, and leave their random numbers alone
         torch.manual_seed(config.seed)
         for m, stream in enumerate(corpus.streams):
-            for fold, unseen in enumerate(folds):
-                _try_on(unseen, corpus, m, [index for index in training if index not in unseen], config, errors)
+            for fold, held_out in enumerate(folds):
+                _fill_errors(
+                    held_out, corpus, m, [index for index in training if index not in held_out], config, errors
+                )
                 log({"event": "crossfit", "stream": stream.name, "fold": fold, "num_folds": len(folds)})
     return errors.to(corpus.device)
 
 
-def _try_on(unseen: list[int], corpus: Corpus, m: int, seen: list[int], config: Config, errors: Tensor) -> None:
-    """Fills in the errors that stream m, learnt on some clips, makes on others."""
-    alone, probe_config = corpus.only([m]), crossfit_config(config)
-    probe = build_model(alone.streams, probe_config.model).to(corpus.device)
-    fit(probe, alone, seen, [], probe_config)
-    for index, prediction in zip(unseen, predict(probe, alone, unseen, config.data), strict=True):
+def _fill_errors(held_out: list[int], corpus: Corpus, m: int, rest: list[int], config: Config, errors: Tensor) -> None:
+    """Sets the errors of stream m on held-out clips, by a probe trained on the rest."""
+    unimodal, probe_config = corpus.only([m]), crossfit_config(config)
+    probe = build_model(unimodal.streams, probe_config.model).to(corpus.device)
+    fit(probe, unimodal, rest, [], probe_config)
+    for index, prediction in zip(held_out, predict(probe, unimodal, held_out, config.data), strict=True):
         steps = corpus.steps(index)
         error = (torch.from_numpy(prediction.va).to(errors) - corpus.va[steps]).abs().sum(-1)
         counted = corpus.va_mask[steps] & corpus.mask[steps, m]
@@ -52,10 +54,10 @@ def _try_on(unseen: list[int], corpus: Corpus, m: int, seen: list[int], config: 
 
 
 def crossfit_folds(corpus: Corpus, training: Sequence[int], config: Config) -> list[list[int]]:
-    """The training clips in parts that share no group.
+    """Returns the training clips in folds that share no group.
 
     Raises:
-        InputError: if all belong together.
+        InputError: if all belong to one group.
     """
     group_of_clip = groups_of(corpus.clips, config.split)
     groups = {index: group_of_clip[corpus.clips[index].clip_id] for index in training}
@@ -71,7 +73,7 @@ def crossfit_folds(corpus: Corpus, training: Sequence[int], config: Config) -> l
 
 
 def crossfit_config(config: Config) -> Config:
-    """What of a configuration decides the errors: of the model nothing but the TCN."""
+    """Returns the configuration of the probes: of the model only the TCN, so that all variants share errors."""
     kept = ("dim", "tcn_blocks", "tcn_kernel", "causal", "dropout", "input_dropout")
     small = ModelConfig(variant="concat", layers=0, **{name: getattr(config.model, name) for name in kept})
     short = config.train.model_copy(update={"epochs": config.train.crossfit_epochs, "modality_dropout": 0.0})

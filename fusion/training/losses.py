@@ -14,23 +14,23 @@ from ..models.base import Output
 
 
 def reliability_target(error: Tensor, sigma: Tensor) -> Tensor:
-    """Equation (15): absolute errors |y^m - y|_1 -> how far a stream deserved trust, exp(-error / sigma), in 0 … 1."""
+    """Equation (15): absolute errors |y^m - y|_1 -> target of the reliability, exp(-error / sigma), in 0 … 1."""
     return torch.exp(-error / sigma)
 
 
 def typical_error(errors: Tensor) -> Tensor:
-    """sigma of (15): the median of errors, NaN left out; 1 where there is none."""
+    """Returns sigma of (15): the median of errors without NaN; 1 where there is none."""
     return errors.nanmedian().nan_to_num(1.0).clamp(min=1e-3)
 
 
 def total_loss(output: Output, windows: Windows, error: Tensor, sigma: Tensor, config: LossConfig) -> dict[str, Tensor]:
-    """All terms, weighted, and their sum under "loss".
+    """Returns all terms, weighted, and their sum under "loss".
 
     Args:
         output: the model's.
         windows: its input, with the labels.
-        error: (B, L, M) absolute error of each stream's own estimate **made by a model that had not seen the clip**;
-            NaN where there is none.
+        error: (B, L, M) out-of-fold error of each stream: made by a model that was not trained on the clip; NaN where
+            there is none.
         sigma: their median.
         config: weights.
     """
@@ -51,7 +51,7 @@ def total_loss(output: Output, windows: Windows, error: Tensor, sigma: Tensor, c
 
 
 def calibration_loss(reliability: Tensor, error: Tensor, sigma: Tensor, windows: Windows) -> Tensor:
-    """First line of (15): cross-entropy of the reliability against what the unseen error says it should be."""
+    """First line of (15): cross-entropy of the reliability against its target from the out-of-fold error."""
     counted = windows.mask & torch.isfinite(error)
     target = reliability_target(torch.where(counted, error, 0), sigma).detach()
     each = F.binary_cross_entropy(reliability.float().clamp(1e-6, 1 - 1e-6), target, reduction="none")
@@ -85,5 +85,5 @@ def _optional(output: Output, windows: Windows, config: LossConfig) -> dict[str,
 
 
 def _mean(values: Tensor, mask: Tensor, dim: tuple[int, ...] | None = None) -> Tensor:
-    """Over what counts, in all processes."""
+    """Returns the mean over counted entries, in all processes."""
     return pooled(torch.where(mask, values, 0).sum(dim)) / pooled(mask.sum(dim)).clamp(min=1)

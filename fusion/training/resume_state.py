@@ -21,12 +21,12 @@ EVERY_S = 30.0  # how much work may be lost
 
 
 class StateFile:
-    """Where a training leaves its state, now and then and when it is asked to stop.
+    """File of the state of a training, written every 30 s and before it stops.
 
     Args:
         path: of the file.
-        facts: what the training is of; a state of something else is refused.
-        stop: whether to stop.
+        facts: of the training; a state with other facts is refused.
+        stop: True once the training is to stop.
     """
 
     def __init__(
@@ -39,20 +39,20 @@ class StateFile:
         self.saved_s = time.monotonic()
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Saves the state if it is time.
+        """Saves the state if it is due, or if the training is to stop.
 
         Raises:
             KeyboardInterrupt: after saving it, if the training is to stop.
         """
         asked = gathered((self.stop(), time.monotonic() - self.saved_s >= self.every_s))
-        stop = any(one for one, _ in asked)  # all stop together, or those that go on would wait for ever
+        stop = any(one for one, _ in asked)  # all stop together; otherwise some would wait forever
         if stop or asked[0][1]:
             self.save(state())
         if stop:
             raise KeyboardInterrupt
 
     def offer_within(self, state: Callable[[], State]) -> None:
-        """The same within an epoch: not where several processes train, which would have to agree at every step."""
+        """Calls `offer` within an epoch, unless several processes train: they would have to agree at every step."""
         if num_processes() == 1:
             self.offer(state)
 
@@ -67,12 +67,12 @@ class StateFile:
 
     @property
     def num_epochs(self) -> int:
-        """How many epochs the state has behind it."""
-        found = self.load()
-        return found[1]["course"]["epoch"] if found else 0
+        """Number of finished epochs in the saved state."""
+        state = self.load()
+        return state[1]["course"]["epoch"] if state else 0
 
     def load(self) -> State | None:
-        """The state, on the CPU; None if there is none.
+        """Returns the state, on the CPU; None if there is none.
 
         Raises:
             InputError: if the file is damaged, or the state of another training.

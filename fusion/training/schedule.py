@@ -1,4 +1,4 @@
-"""How far a training has come, and how large its next step is."""
+"""Progress of a training, and its learning rate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..config import TrainConfig
 
 @dataclass
 class Course:
-    """How far a training has come: the epoch and the batch in it, the best epoch, and how often the rate was halved."""
+    """Progress of a training: epoch and batch in it, best score and epoch, and halvings of the learning rate."""
 
     epoch: int = 0
     batch: int = 0
@@ -20,7 +20,7 @@ class Course:
     last_cut: int = 0
 
     def note(self, reached: float, train: TrainConfig) -> bool:
-        """Takes note of the score of the epoch; returns whether it is the best so far."""
+        """Records the score of the epoch; returns True if it is the best so far."""
         better = reached > self.best
         if better:
             self.best, self.best_epoch = reached, self.epoch
@@ -30,10 +30,9 @@ class Course:
 
 
 def learning_rate(config: TrainConfig, progress: float, num_cuts: int = 0) -> float:
-    """Linear warm-up, then as `schedule` says: a half cosine towards 0, halved at each plateau, or constant.
+    """Returns the learning rate: linear warm-up, then a half cosine towards 0, halved at each plateau, or constant.
 
-    `progress` runs from 0 to 1 over all epochs: by progress and not by step, as the jitter of windows makes some
-    epochs longer than others.
+    `progress` runs from 0 to 1 over all epochs. Steps would not do, as jitter makes some epochs longer than others.
     """
     rising = min(1.0, progress / config.warmup) if config.warmup else 1.0
     falling = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "plateau": 0.5**num_cuts, "constant": 1.0}

@@ -1,4 +1,4 @@
-"""The trainer: cached features and labels in, a run (or one per fold) out, which may be stopped and gone on with."""
+"""Training: from cached features and labels to a run, or one run per fold; both can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def train(
         out: folder of the run, which must be new. With `split.folds` and no `split.fold`, it holds `fold-0`, ….
         config: what changes the numbers.
         device: where to compute.
-        resume: go on with what `out` holds, if anything: unfinished runs from their last state, bit for bit on a CPU.
-        stop: asked after every step; once it says so, the state is saved and KeyboardInterrupt raised.
-        track: trackers that are told of each run: `tensorboard`, `wandb`, `mlflow`.
+        resume: continue what `out` holds, if anything: unfinished runs from their last state, bit for bit on a CPU.
+        stop: called after every step; once it returns True, the state is saved and KeyboardInterrupt raised.
+        track: trackers that log each run: `tensorboard`, `wandb`, `mlflow`.
         log: called with one dictionary per event (`loaded`, `split`, `run`, `model`, `crossfit`, `epoch`, `done`;
             `tracker` for a tracker that failed).
 
@@ -77,20 +77,20 @@ def train(
     folder_of_labels = LabelFolder(labels)
     config = settle_split(settled(resolve(config), torch.device(device)), store, folder_of_labels)
     runs = _runs(config, out)
-    left = _left(runs, out, resume)
+    unfinished = _unfinished(runs, out, resume)
     gathered(None)  # before one process makes folders that the others would find
-    found = load_labelled(store, folder_of_labels, config)
-    corpus, where = place(found.corpus, torch.device(device))
-    log({"event": "loaded", **_told(found), "placement": where})
-    parted = [assign_roles(corpus.clips, found.parts, run_config.split, config.seed) for run_config, _ in left]
-    if left:
-        log({"event": "split", **summarise_split(corpus.clips, parted[0], config.split).to_json()})
-    for (run_config, folder), roles in zip(left, parted, strict=True):  # refused before anything is written
+    labelled = load_labelled(store, folder_of_labels, config)
+    corpus, where = place(labelled.corpus, torch.device(device))
+    log({"event": "loaded", **_loaded(labelled), "placement": where})
+    splits = [assign_roles(corpus.clips, labelled.parts, run_config.split, config.seed) for run_config, _ in unfinished]
+    if unfinished:
+        log({"event": "split", **summarise_split(corpus.clips, splits[0], config.split).to_json()})
+    for (run_config, folder), roles in zip(unfinished, splits, strict=True):  # refused before anything is written
         _check(corpus, roles, run_config)
         if (folder / SPLIT).exists() and read_split(folder / SPLIT) != roles:
             todo = "Train with the clips that it began with, or choose another --out."
             raise InputError(folder / SPLIT, expected="the split that the run began with", got="another", todo=todo)
-    for (run_config, folder), roles in zip(left, parted, strict=True):
+    for (run_config, folder), roles in zip(unfinished, splits, strict=True):
         if is_main() and not (folder / SPLIT).exists():
             start_run(folder, run_config, roles)
         gathered(None)
@@ -107,20 +107,20 @@ def _runs(config: Config, out: Path) -> list[tuple[Config, Path]]:
     return [(fold_config, out / f"fold-{k}") for k, fold_config in enumerate(each)]
 
 
-def _left(runs: list[tuple[Config, Path]], out: Path, resume: bool) -> list[tuple[Config, Path]]:
-    """The runs that are not finished, after a look at what their folders hold."""
+def _unfinished(runs: list[tuple[Config, Path]], out: Path, resume: bool) -> list[tuple[Config, Path]]:
+    """Returns the runs that are not finished; refuses folders that hold something else."""
     if not resume or (len(runs) > 1 and (out / SPLIT).exists()):
         check_new(out)
     return [(config, folder) for config, folder in runs if not (begun(config, folder) and (folder / CONFIG).exists())]
 
 
-def _told(found: Labelled) -> dict[str, Any]:
-    """What is said of the clips."""
-    clips, streams = found.corpus.clips, found.corpus.streams
+def _loaded(labelled: Labelled) -> dict[str, Any]:
+    """Returns the fields of the event `loaded` that describe clips and streams."""
+    clips, streams = labelled.corpus.clips, labelled.corpus.streams
     return {
         "num_clips": len(clips),
-        "unlabelled": found.unlabelled,
-        "unused": found.unused,
+        "unlabelled": labelled.unlabelled,
+        "unused": labelled.unused,
         "random_weights": [stream.name for stream in streams if stream.random_weights],
     }
 
@@ -132,53 +132,55 @@ def train_one(
     out: Path,
     origin: Mapping[str, Any],
     log: Log,
-    unseen: Callable[[Corpus, list[int], Config, Log], Tensor] = out_of_fold_errors,
+    errors_of: Callable[[Corpus, list[int], Config, Log], Tensor] = out_of_fold_errors,
     stop: Callable[[], bool] = lambda: False,
     track: Sequence[str] = (),
 ) -> VAModel:
-    """Trains one run on clips that are loaded already, and writes it into its folder, which `start_run` made.
+    """Trains one run on a loaded corpus, and writes it into its folder, which `start_run` made.
 
-    Goes on from the state that the folder holds, if any.
+    Resumes from the state in the folder, if any.
 
     Args:
         origin: as `origin_of` gives it, written beside the weights.
-        unseen: where a gate's errors come from; a comparison remembers them.
+        errors_of: computes the out-of-fold errors for a gate; a comparison shares them between variants.
         stop: see `train`.
         track: see `train`.
     """
-    made_with, learnt_of = provenance(), _facts(corpus, roles)
-    told = {**made_with, **described(corpus.streams)}
+    versions, identity = provenance(), _identity(corpus, roles)
+    metadata = {**versions, **described(corpus.streams)}
     training, validation = (_counted(corpus, roles, role) for role in ("train", "val"))
-    file = StateFile(out / LAST, learnt_of, stop=stop)
-    recording = (
-        open_metrics_log(track, out, config, told, file.num_epochs, log) if is_main() else contextlib.nullcontext(log)
+    file = StateFile(out / LAST, identity, stop=stop)
+    metrics_log = (
+        open_metrics_log(track, out, config, metadata, file.num_epochs, log)
+        if is_main()
+        else contextlib.nullcontext(log)
     )
-    with recording as record, _deterministic(config.train.deterministic):
+    with metrics_log as record, _deterministic(config.train.deterministic):
         torch.manual_seed(config.seed)
         model = build_model(corpus.streams, config.model).to(corpus.device)
         num_parameters = sum(weight.numel() for weight in model.parameters())
         log({"event": "model", "num_parameters": num_parameters, "receptive_steps": model.receptive_steps})
 
-        def heard(event: dict[str, Any]) -> None:
+        def log_and_stop(event: dict[str, Any]) -> None:
             log(event)
             if stop() and num_processes() == 1:  # several would have to agree
                 raise KeyboardInterrupt
 
         errors = None
         if _learns_reliability(model, config):
-            errors = _errors(corpus, training, config, out, heard, unseen, json_sha256(learnt_of))
+            errors = _errors(corpus, training, config, out, log_and_stop, errors_of, json_sha256(identity))
         fit(model, corpus, training, validation, config, errors=errors, log=record, file=file)
         if is_main():
             predictions = predict(model, corpus, validation, config.data)
             smoothing_s = best_smoothing_s(predictions, corpus)
             sigma = None if errors is None else typical_error(errors).item()
-            finish_run(out, model, config, {**origin, **made_with, "smoothing_s": smoothing_s, "sigma": sigma})
+            finish_run(out, model, config, {**origin, **versions, "smoothing_s": smoothing_s, "sigma": sigma})
             record({"event": "done", "path": str(out), "val": score(predictions, corpus), "smoothing_s": smoothing_s})
     return model
 
 
-def _facts(corpus: Corpus, roles: Mapping[str, Role]) -> dict[str, str]:
-    """What a state must be of to be gone on with."""
+def _identity(corpus: Corpus, roles: Mapping[str, Role]) -> dict[str, str]:
+    """Returns the facts that a saved state must match before training resumes."""
     streams = ", ".join(stream.name for stream in corpus.streams)
     return {"streams": streams, "split": json_sha256(dict(roles))[:16], "labels": labels_sha256(corpus)}
 
@@ -189,15 +191,15 @@ def _errors(
     config: Config,
     out: Path,
     log: Log,
-    unseen: Callable[[Corpus, list[int], Config, Log], Tensor],
+    errors_of: Callable[[Corpus, list[int], Config, Log], Tensor],
     facts: str,
 ) -> Tensor:
-    """What the gate is taught by, kept for the case that the training is stopped."""
+    """Returns the out-of-fold errors, from the folder of the run if it was stopped after they were computed."""
     path = out / ERRORS
     with contextlib.suppress(OSError, KeyError, SafetensorError), safe_open(path, "pt") as file:
-        if (file.metadata() or {}).get("facts") == facts:  # those of other labels are made again
+        if (file.metadata() or {}).get("facts") == facts:  # errors for other labels are computed again
             return file.get_tensor("errors").to(corpus.device)
-    errors = unseen(corpus, training, config, log)
+    errors = errors_of(corpus, training, config, log)
     if is_main():
         with replacing(path) as part:
             save_file({"errors": errors.cpu().contiguous()}, part, {"facts": facts})
@@ -205,12 +207,12 @@ def _errors(
 
 
 @contextlib.contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    """Lets torch use only operations that give the same bits each time."""
+def _deterministic(enabled: bool) -> Iterator[None]:
+    """Restricts torch to operations that give the same bits each time."""
     before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
+    if enabled:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(wanted or before)
+    torch.use_deterministic_algorithms(enabled or before)
     try:
         yield
     finally:
@@ -226,10 +228,10 @@ def _check(corpus: Corpus, roles: Mapping[str, Role], config: Config) -> None:
 
 
 def _check_gate(model: VAModel, corpus: Corpus) -> None:
-    """Refuses a fusion that says it has a gate and returns no reliability."""
+    """Refuses a fusion that sets `learns_reliability` and returns no reliability."""
     with torch.inference_mode():
-        made = model.eval()(cut(corpus, plan_windows(corpus, [0], 8, 8)[:1], 8))
-    if model.learns_reliability and made.fused.reliability is None:
+        output = model.eval()(cut(corpus, plan_windows(corpus, [0], 8, 8)[:1], 8))
+    if model.learns_reliability and output.fused.reliability is None:
         todo = "Return it in Fused, or leave learns_reliability out."
         raise InputError(f"variant {model.config.variant}", expected="a reliability", got="none", todo=todo)
 

@@ -1,4 +1,4 @@
-"""A model in training: its weights, and all that decides what the next step makes of them."""
+"""The training loop: epochs of augmented windows, early stopping, and a state that can be saved and restored."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def fit(
     """Trains a model in place and leaves it with the weights of its best epoch on the validation clips, if any.
 
     Args:
-        errors: (N, M) unseen errors of each stream, NaN where unknown, for a model that learns trust.
+        errors: (N, M) out-of-fold errors of each stream, NaN where unknown, for a model with a gate.
         log: called once per epoch with losses, score and speed.
-        file: where the state is left, and found by a training that goes on. The same weights come out, bit for bit on
-            a CPU, however often it was stopped.
+        file: of the state, for resuming. However often training is stopped, the same weights result, bit for bit on a
+            CPU.
     """
     trainer = Trainer(model, corpus, training, config, errors)
-    if file is not None and (found := file.load()):
-        trainer.restore(*found)
+    if file is not None and (state := file.load()):
+        trainer.restore(*state)
     course = trainer.course
     while course.epoch < config.train.epochs and not _over(trainer):
         event = {"event": "epoch", "epoch": course.epoch}
@@ -73,20 +73,20 @@ def fit(
 
 
 def _over(trainer: Trainer) -> bool:
-    """Whether validation has not become better for too long."""
+    """True if the validation score has not improved for `train.patience` epochs."""
     course = trainer.course
     return bool(trainer.best) and course.epoch - 1 - course.best_epoch >= trainer.config.train.patience
 
 
 class Trainer:
-    """A model with all that its training carries from step to step.
+    """A model with everything that its training carries from step to step.
 
     Args:
         model: trained in place; its normalisation is fitted to the training clips.
         corpus: holds the training clips.
         training: their positions.
-        config: decides everything, its seed the order of windows and the corruptions.
-        errors: (N, M) unseen errors of each stream, NaN where unknown, for a model that learns trust.
+        config: its seed determines the order of windows and their augmentation.
+        errors: (N, M) out-of-fold errors of each stream, NaN where unknown, for a model with a gate.
     """
 
     def __init__(
@@ -119,14 +119,14 @@ class Trainer:
 
     @property
     def judged(self) -> VAModel:
-        """The model whose predictions count: the one that is trained, or the average of its weights."""
+        """The model that is validated and kept: the one that is trained, or the average of its weights."""
         if self.average is None:
             return self.model
         assert isinstance(self.average.module, VAModel)
         return self.average.module
 
     def epoch(self, pause: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """The rest of the training windows of an epoch: `{"lr", "loss": each term's mean, "windows_per_s"}`.
+        """Trains the rest of an epoch; returns `{"lr", "loss": mean of each term, "windows_per_s"}`.
 
         Args:
             pause: called after every step.
@@ -172,11 +172,11 @@ class Trainer:
         return plan
 
     def _share(self, rows: Any) -> Any:
-        """What this process takes of a batch or of clips."""
+        """Returns the share of this process in a batch or in clips."""
         return rows[process_index() :: num_processes()]
 
     def step(self, windows: Windows, rate: float) -> Tensors:
-        """One update at a learning rate; returns the terms of the loss. Windows are clean, and on the device."""
+        """Updates the weights once; returns the terms of the loss. Windows are clean, and on the device."""
         windows = corrupt(windows, self.config, self.generator, self.model.feature_scales)
         half = self.config.train.precision == "bfloat16"
         with torch.autocast(self.corpus.device.type, torch.bfloat16, enabled=half):
@@ -199,15 +199,15 @@ class Trainer:
         return pooled_ccc([clip for part in gathered(sums) for clip in part])
 
     def keep(self) -> None:
-        """Holds on to the weights as they are."""
+        """Keeps a copy of the current weights as the best."""
         self.best = copy.deepcopy(self.judged.state_dict())
 
     def finish(self) -> None:
-        """Leaves the model with the weights held, or those of the last step where none are."""
+        """Gives the model its best weights, or leaves those of the last step if none were kept."""
         self.model.load_state_dict(self.best or self.judged.state_dict())
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """Everything that decides what comes, as tensors by name and plain values; see `restore`."""
+        """Returns everything that determines the next steps, as tensors by name and plain values; see `restore`."""
         parts = {"model": self.model.state_dict(), "best": self.best, "sums": self.sums}
         if self.average is not None:
             parts["average"] = self.average.state_dict()
@@ -222,7 +222,7 @@ class Trainer:
         return tensors, plain
 
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Goes on from a `state`.
+        """Continues from a `state`.
 
         Raises:
             InputError: if it was saved by another number of processes.
@@ -246,7 +246,7 @@ class Trainer:
         self._set_random_states(_part(tensors, f"random.{process_index()}"))
 
     def _random_states(self) -> Tensors:
-        """Of the generators that corruption and dropout draw from."""
+        """Returns the states of the generators that augmentation and dropout draw from."""
         device = self.corpus.device
         states = {"own": self.generator.get_state(), "cpu": torch.get_rng_state()}
         return {**states, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
@@ -263,7 +263,7 @@ def _part(tensors: Mapping[str, Tensor], name: str) -> Tensors:
 
 
 def settled(config: Config, device: torch.device) -> Config:
-    """The configuration with "auto" precision replaced: bfloat16 where the device multiplies it fast, else float32.
+    """Returns the configuration with precision "auto" replaced: bfloat16 where the device is fast at it, else float32.
 
     Raises:
         InputError: if bfloat16 is wanted of a GPU that has none.

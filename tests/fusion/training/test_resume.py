@@ -151,7 +151,7 @@ def stopped(cache: Place, tmp_path: Path) -> Path:
 
 
 def test_an_unfinished_run_is_not_overwritten(cache: Place, stopped: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a new folder, got an unfinished run\. Go on with it by --resume"):
+    with pytest.raises(InputError, match=r"expected a new folder, got an unfinished run\. Resume it with --resume"):
         train(open_store(cache[0]), cache[1], stopped, config_of())
 
 
