@@ -12,6 +12,7 @@ INSTALLER ?= uv
 install_with_uv = $(BIN)/python -m uv pip install --python $(BIN)/python
 install_with_pip = $(BIN)/python -m pip install
 install = $(install_with_$(INSTALLER)) --quiet --constraint constraints.txt
+pytest = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 timed = start=$$(date +%s); trap 'echo "$(1): $$(( $$(date +%s) - start )) s"' EXIT;
 
 .PHONY: demo test test-slow test-all docs lint format clean
@@ -20,13 +21,13 @@ demo: $(DEMO)
 	@$(call timed,make $@) $(BIN)/sage-va demo --out demo-out
 
 test: $(READY)
-	@$(call timed,make $@) $(BIN)/python -m pytest -n $(JOBS)
+	@$(call timed,make $@) $(pytest)
 
 test-slow: $(READY)
-	@$(call timed,make $@) $(BIN)/python -m pytest -n $(JOBS) -m "not exhaustive" --cov
+	@$(call timed,make $@) $(pytest) -m "not exhaustive" --cov
 
 test-all: $(READY)
-	@$(call timed,make $@) $(BIN)/python -m pytest -n $(JOBS) -m ""
+	@$(call timed,make $@) $(pytest) -m ""
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 HOME = tempfile.mkdtemp(prefix="sage-va-tests-")  # nothing of a test stays with its user
 os.environ["SAGE_VA_CACHE"] = HOME
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one test process per core; torch reads it when it is imported
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 pytest.register_assert_rewrite("sage_va.testing")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
