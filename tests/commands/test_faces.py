@@ -22,6 +22,7 @@ def run(*arguments: Any) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_a_face_is_cached_shown_and_aligned(shared: Path, tmp_path: Path) -> None:
     clip = shared / "media/grid_bbaf2n.mpg"

@@ -97,6 +97,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return x, y, torch.rand(8, 20, generator=generator) < 0.8
 
 
+@pytest.mark.slow
 def test_the_loss_of_parts_is_the_loss_of_the_batch(tmp_path: Path) -> None:
     """And its gradient, once averaged over processes, the gradient of the whole."""
     context = multiprocessing.get_context("spawn")

@@ -311,6 +311,7 @@ def test_without_folds_the_configured_split_is_scored(cache: tuple[Path, Path], 
 # Processes
 
 
+@pytest.mark.slow
 def test_processes_find_the_same(
     finished: tuple[Path, dict[str, Any]], cache: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -237,6 +237,7 @@ def test_wandb(tmp_path: Path) -> None:
     assert not of_kind(first, "output_raw")
 
 
+@pytest.mark.slow
 def test_mlflow(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
