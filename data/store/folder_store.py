@@ -1,26 +1,18 @@
-"""A cache in a local folder: every place of it is written aside, synced to disk, and renamed to where it belongs."""
+"""A cache in a local folder: its files are made in the staging, synced to disk, and renamed to their places."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-import shutil
-import time
-import uuid
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 from ..atomic import (
-    HOST,
-    WEEK_S,
     contained,
     folders,
     json_file,
-    locked,
     make_folder,
     move_new,
     names,
@@ -35,9 +27,8 @@ from ..hashing import sealed, unsealed
 from ..journal import append_line, damaged_lines, read_lines, remove_damaged_lines
 from .base import Mode, Store, check_root, check_terms, is_outage, new_root
 from .entry import Entry
+from .staging import SIDE, Staging
 
-SIDE = ".sage-va"  # all that is not of the tree itself
-STAGING = f"{SIDE}/staging"
 JOURNAL = f"{SIDE}/journal.jsonl"
 ALIASES = f"{SIDE}/aliases"
 
@@ -45,10 +36,9 @@ Files = Mapping[str, bytes]  # contents by path below a place; "" where the plac
 
 
 class FolderStore(Store):
-    """What Zarr folders and folders of HDF5 files share: places, staging, locks, aliases and the journal.
+    """The common part of Zarr folders and folders of HDF5 files: places, aliases, journal and staging.
 
-    `<stream>/<clip_key><SUFFIX>` is an entry; subclasses say what lies in it. While any writer has a temporary folder
-    under `.sage-va/staging/`, it holds a shared lock on `staging/lock`; who gets the lock alone may tidy.
+    An entry is `<stream>/<clip_key><SUFFIX>`; subclasses define its files. See `staging.py` for how it is committed.
     """
 
     ROOT: ClassVar[str]
@@ -64,48 +54,54 @@ class FolderStore(Store):
             self._create(licence, bool(restricted))
         check_terms(self.url, self.root(), licence, restricted)
         if mode == "a":
-            self._tidy()
+            self._staging.tidy()
 
     @abstractmethod
     def _root_file(self, attrs: Mapping[str, Any]) -> bytes:
-        """The content of the root file."""
+        """Returns the content of the root file."""
 
     @abstractmethod
     def _root_attrs(self, content: bytes) -> dict[str, Any]:
-        """The inverse of `_root_file`; raises ValueError where the content is no such file."""
+        """Returns the attributes in a root file; raises ValueError where the content is none."""
 
     @abstractmethod
     def _group_files(self) -> Files:
-        """Constant files that stand in every folder between root and entries."""
+        """Returns the constant files that stand in every folder between root and entries."""
 
     @abstractmethod
     def _encode(self, entry: Entry) -> Files:
-        """The files of an entry."""
+        """Returns the files of an entry."""
 
     @abstractmethod
     def _read_record(self, place: Path) -> dict[str, Any]:
-        """The sealed record at a place; raises OSError or ValueError where it cannot be read."""
+        """Returns the sealed record at a place; raises OSError or ValueError where it cannot be read."""
 
     @abstractmethod
     def _read_entry(self, place: Path, record: dict[str, Any]) -> Entry:
-        """The entry at a place."""
+        """Returns the entry at a place."""
 
     @abstractmethod
     def _place_problem(self, place: Path) -> str | None:
-        """What is wrong with the bytes around arrays and record."""
+        """Returns the damage of the bytes around arrays and record, if there is any."""
+
+    @property
+    def _staging(self) -> Staging:
+        """The staging, for a store that may write."""
+        assert self.mode == "a", "a cache that was opened to read"
+        return Staging(self.path)
+
+    # Root, aliases and journal
 
     def _create(self, licence: str | None, restricted: bool) -> None:
-        known = {SIDE, self.ROOT, *MODALITIES, *self.EXTRA}
-        if self.path.exists() and (not self.path.is_dir() or set(os.listdir(self.path)) - known):
+        ours = {SIDE, self.ROOT, *MODALITIES, *self.EXTRA}
+        if self.path.exists() and (not self.path.is_dir() or {entry.name for entry in self.path.iterdir()} - ours):
             got = "a folder of other files" if self.path.is_dir() else "a file"
             raise InputError(self.path, expected="a cache or an empty place", got=got, todo="Choose another path.")
-        if (
-            any(map(folders, (self.path / modality for modality in MODALITIES)))
-            and not (self.path / self.ROOT).exists()
-        ):
+        has_streams = any(map(folders, (self.path / modality for modality in MODALITIES)))
+        if has_streams and not (self.path / self.ROOT).exists():
             todo = "Run `sage-va cache repair`; the clips in it are not concerned."
             raise DamagedError(self.path, expected=f"the {self.ROOT} of the cache", got="none", todo=todo)
-        make_folder(self.path / STAGING)
+        self._staging.make()
         attrs = new_root(licence, restricted)
         self._log({"event": "create", "root": attrs})
         self._put_file(self.path / self.ROOT, self._root_file(attrs))
@@ -119,8 +115,8 @@ class FolderStore(Store):
             return {"unreadable": 1}
 
     def _load_aliases(self) -> dict[str, str]:
-        found = (self._read_alias(path) for path in self._alias_files())
-        return {alias["alias"]: alias["stream"] for alias in found if alias}
+        aliases = (self._read_alias(path) for path in self._alias_files())
+        return {alias["alias"]: alias["stream"] for alias in aliases if alias}
 
     def _alias_files(self) -> list[Path]:
         return [
@@ -130,7 +126,7 @@ class FolderStore(Store):
         ]
 
     def _read_alias(self, path: Path) -> dict[str, Any] | None:
-        """The alias in a file, or None where the file is not what was written."""
+        """Returns the alias in a file, or None where the file is not what was written."""
         try:
             content = path.read_bytes()
             alias = {name: json.loads(content)[name] for name in ("alias", "stream")}
@@ -146,6 +142,14 @@ class FolderStore(Store):
     def _save_alias(self, alias: str, stream: str) -> None:
         self._put_file(self._alias_file(alias), json_file(sealed({"alias": alias, "stream": stream})))
 
+    def _log(self, entry: Mapping[str, Any]) -> None:
+        append_line(self.path / JOURNAL, entry)
+
+    def journal(self) -> Iterator[dict[str, Any]]:
+        return read_lines(self.path / JOURNAL)
+
+    # Entries
+
     def _streams(self) -> list[str]:
         return [f"{modality}/{name}" for modality in sorted(MODALITIES) for name in folders(self.path / modality)]
 
@@ -154,10 +158,10 @@ class FolderStore(Store):
         return self.path / stream / f"{key}{self.SUFFIX}"
 
     def _places(self, stream: str) -> list[str]:
-        """Sorted keys that exist as places, with a record or without."""
+        """Returns the sorted keys of all places, with a record or without."""
         cut, groups = len(self.SUFFIX), self._group_files()
-        found = [name for name in names(self.path / stream) if name not in groups and name.endswith(self.SUFFIX)]
-        return [name[:-cut] if cut else name for name in found]
+        places = [name for name in names(self.path / stream) if name not in groups and name.endswith(self.SUFFIX)]
+        return [name[:-cut] if cut else name for name in places]
 
     def _load_record(self, stream: str, key: str) -> dict[str, Any]:
         try:
@@ -178,35 +182,20 @@ class FolderStore(Store):
     def _save_entry(self, key: str, entry: Entry, overwrite: bool) -> None:
         place = contained(self.path, entry.stream, f"{key}{self.SUFFIX}")
         files = self._encode(entry)
-        with self._temporary() as temporary:
+        staging = self._staging
+        with staging.temporary() as temporary:
             self._put_groups(place.parent, temporary)
             staged = temporary / "new"
             for name, content in files.items():
                 write_new(staged / name if name else staged, content)
             sync_folders(staged)
             if place.exists() and (overwrite or unsealed(self._load_record(entry.stream, key)) is None):
-                self._set_aside(place, temporary)
+                staging.set_aside(place, temporary)
             move_new(staged, place)
-            if (temporary / "old").exists():  # it has its successor, so nobody may put it back
-                (temporary / "old").rename(temporary / "replaced")
-
-    def _set_aside(self, place: Path, temporary: Path) -> None:
-        old = temporary / "old" / place.relative_to(self.path)
-        old.parent.mkdir(parents=True)
-        with contextlib.suppress(FileNotFoundError):
-            place.rename(old)
+            staging.settle(temporary)
 
     def _discard(self, stream: str, key: str) -> None:
-        with self._temporary() as temporary, contextlib.suppress(FileNotFoundError):
-            self._forget(self._place(stream, key), temporary)
-            self._place(stream, key).rename(temporary / "discarded")
-            sync(self.path / stream)
-
-    def _forget(self, place: Path, temporary: Path) -> None:
-        """Takes away what was set aside for a place and never removed; else it would come back to an empty one."""
-        for number, old in enumerate((self.path / STAGING).glob(f"*/old/{place.relative_to(self.path)}")):
-            with contextlib.suppress(FileNotFoundError):
-                old.rename(temporary / f"forgotten-{number}")
+        self._staging.discard(self._place(stream, key))
 
     def _put_groups(self, folder: Path, temporary: Path) -> None:
         """Makes the folders down to an entry; each appears with its constant files in it."""
@@ -225,68 +214,22 @@ class FolderStore(Store):
 
     def _put_file(self, place: Path, content: bytes) -> None:
         """Makes or replaces a file in one step."""
-        with self._temporary() as temporary:
+        with self._staging.temporary() as temporary:
             (temporary / "new").write_bytes(content)
             make_folder(place.parent)
             publish(temporary / "new", place)
 
-    @contextlib.contextmanager
-    def _temporary(self) -> Iterator[Path]:
-        """A folder to write in, on the cache's own disk. While any writer has one, nobody tidies."""
-        assert self.mode == "a", "a cache that was opened to read"
-        (self.path / STAGING).mkdir(parents=True, exist_ok=True)
-        with locked(self.path / STAGING / "lock", fcntl.LOCK_SH):
-            temporary = self._aside()
-            try:
-                yield temporary
-            finally:
-                self._drop(temporary)
-
-    def _aside(self) -> Path:
-        """A new folder that says by its name whose it is."""
-        aside = self.path / STAGING / f"{HOST}-{uuid.uuid4().hex}"
-        aside.mkdir()
-        return aside
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Whether nobody else writes; while it is True, nobody can begin to."""
-        make_folder(self.path / STAGING)
-        with locked(self.path / STAGING / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-            yield alone
-
-    def _tidy(self) -> list[str]:
-        """Clears what killed writers of this host left; other hosts may not see our locks, so theirs stay a week."""
-        if not self.leftovers():
-            return []
-        with self._alone() as alone:
-            ours = [place for place in self.leftovers() if alone and self._is_ours(self.path / place)]
-            for place in ours:
-                self._drop(self.path / place)
-            return ours
-
-    @staticmethod
-    def _is_ours(place: Path) -> bool:
-        return place.name.startswith(f"{HOST}-") or time.time() - place.stat().st_mtime > WEEK_S
-
-    def _drop(self, temporary: Path) -> None:
-        """Removes a writer's folder; an entry that was set aside, and has no successor yet, goes back first."""
-        for old in (temporary / "old").glob("*/*/*"):
-            move_new(old, self.path / old.relative_to(temporary / "old"))
-        shutil.rmtree(temporary, ignore_errors=True)
-
-    def journal(self) -> Iterator[dict[str, Any]]:
-        return read_lines(self.path / JOURNAL)
+    # Maintenance
 
     def leftovers(self) -> list[str]:
-        return [f"{STAGING}/{name}" for name in folders(self.path / STAGING)]
+        return Staging(self.path).leftovers()
 
     def sweep(self) -> list[str]:
-        done = [f"removed {place}" for place in self._tidy()]
-        with self._alone() as alone:
+        done = [f"removed {place}" for place in self._staging.tidy()]
+        with self._staging.alone() as alone:
             for stream in self._streams() if alone else []:
                 done += self._clear(stream)
-            done += self.restore_journal() if alone else []
+            done += self._restore_journal() if alone else []
         for place in self._wrong_group_files():
             self._put_file(place, self._group_files()[place.name])
             done.append(f"restored {place.relative_to(self.path)}")
@@ -298,29 +241,27 @@ class FolderStore(Store):
         return done
 
     def _clear(self, stream: str) -> list[str]:
-        """Removes what has no record from a stream, and the stream if nothing is left; nobody else may write."""
+        """Removes places without a record from a stream, and the stream if nothing is left; the caller is alone."""
         unmarked = self._unmarked(stream)
         for key in unmarked:
-            self._bury(self._place(stream, key))
+            self._staging.bury(self._place(stream, key))
         if not self._places(stream) and not self.leftovers():
-            self._bury(self.path / stream)
+            self._staging.bury(self.path / stream)
         return [f"removed {stream}/{key}, which has no record" for key in unmarked]
 
-    def _bury(self, place: Path) -> None:
-        """Removes a place in one step."""
-        aside = self._aside()
-        place.rename(aside / "buried")
-        sync(place.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+    def _restore_journal(self) -> list[str]:
+        """Removes damaged lines from the journal; the caller is alone."""
+        numbers = remove_damaged_lines(self.path / JOURNAL)
+        return [f"removed damaged lines from {JOURNAL}: {', '.join(map(str, numbers))}"] if numbers else []
 
     def _unmarked(self, stream: str) -> list[str]:
-        """Keys of places without a record; those that a writer makes or replaces meanwhile are none."""
+        """Returns the keys of places without a record, except those that a writer makes or replaces meanwhile."""
         places = self._places(stream)
         marked = set(self._keys(stream))
         return [key for key in places if key not in marked and self._place(stream, key).exists()]
 
     def _wrong_group_files(self) -> list[Path]:
-        """Constant files that are missing or changed."""
+        """Returns the constant files that are missing or changed."""
         modalities = {stream.split("/")[0] for stream in self._streams()}
         wrong = []
         for folder in sorted([*modalities, *self._streams()]):
@@ -335,24 +276,16 @@ class FolderStore(Store):
             yield f"{place.relative_to(self.path)} is not what was written"
         for stream in self._streams():
             for key in self._unmarked(stream):
-                yield f"{stream}/{key} has no record: it was not made by a writer of this cache"
+                yield f"{stream}/{key} has no record: no writer of this cache made it"
         for path in self._alias_files():
             if self._read_alias(path) is None:
                 yield f"{path.relative_to(self.path)} is not what was written"
         for number in damaged_lines(self.path / JOURNAL):
             yield f"{JOURNAL} line {number} is not what was written"
 
-    def _log(self, entry: Mapping[str, Any]) -> None:
-        append_line(self.path / JOURNAL, entry)
-
-    def restore_journal(self) -> list[str]:
-        """Takes damaged lines out of the journal; returns what was done."""
-        numbers = remove_damaged_lines(self.path / JOURNAL)
-        return [f"removed damaged lines from {JOURNAL}: {', '.join(map(str, numbers))}"] if numbers else []
-
 
 def restore_root(kind: type[FolderStore], path: Path) -> str | None:
-    """Writes a damaged or lost root file again from the journal; returns what was done, if anything was.
+    """Restores a damaged or lost root file from the journal; returns what was done, if anything was.
 
     Raises:
         InputError: if the journal does not have it either.
@@ -363,7 +296,7 @@ def restore_root(kind: type[FolderStore], path: Path) -> str | None:
         store.root()
         return None
     created = [line["root"] for line in read_lines(path / JOURNAL) if line.get("event") == "create"]
-    if created:  # the last: who logged an earlier one was killed before the root was there
+    if created:  # the last: a writer that logged an earlier one was killed before the root was in place
         check_root(str(path), created[-1])
         store._put_file(path / kind.ROOT, store._root_file(created[-1]))
         return f"restored {kind.ROOT}"

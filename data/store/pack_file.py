@@ -18,8 +18,8 @@ from ..hashing import sealed, unsealed
 from .base import is_outage
 from .entry import Entry
 from .fingerprint import check_key, check_stream, clip_key
-from .folder_store import SIDE
 from .remote import PART_BYTES, Remote
+from .staging import SIDE
 from .zarr_layout import ENTRY_FILES, META, encode, group_attrs, group_file, record_of
 
 RECORDS, PACK_ALIASES = f"{SIDE}/records.jsonl", f"{SIDE}/aliases.json"

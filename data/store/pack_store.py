@@ -19,9 +19,9 @@ from ..errors import DamagedError, InputError, first_line
 from ..hashing import unsealed
 from .base import Mode, Store, check_terms, is_outage
 from .entry import Entry
-from .folder_store import SIDE
 from .pack_file import Pack, PackWriter, json_attrs
 from .remote import Remote
+from .staging import SIDE
 from .zarr_layout import META, decode, form_problem, record_of
 
 FOLDER = "packs"

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from ..atomic import make_folder, names, publish, write_new
 from ..errors import InputError, first_line
-from .folder_store import STAGING
+from .staging import STAGING
 
 PAUSES_S = (0.3, 1.0, 3.0)  # between tries after a connection was cut
 PART_BYTES = 16 << 20  # of a multipart upload; also what is read at once

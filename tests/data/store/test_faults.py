@@ -21,6 +21,7 @@ from sage_va.data import Clip, Store, open_store
 from sage_va.data.atomic import HOST
 from sage_va.data.store.entry import Entry
 from sage_va.data.store.folder_store import FolderStore
+from sage_va.data.store.staging import Staging
 from sage_va.data.store.zarr_layout import encode
 from sage_va.testing import SHA, VISUAL, VISUAL_NAME, make_track, problems, put, same
 from sage_va.tests.stores import tree
@@ -123,7 +124,7 @@ def a_mess(path: Path) -> None:
     for derived in (path / "visual/zarr.json", path / VISUAL_NAME / "zarr.json", path / "index.h5"):
         if derived.exists():
             derived.write_bytes(b"{}")
-    with contextlib.suppress(Death), store._temporary() as temporary:  # type: ignore[attr-defined]
+    with contextlib.suppress(Death), store._staging.temporary() as temporary:  # type: ignore[attr-defined]
         (temporary / "new").mkdir()
         shutil.copytree(temporary, temporary.with_name(f"{temporary.name}0"))
 
@@ -432,19 +433,19 @@ def test_an_older_entry_does_not_return_while_another_writer_replaces_the_new_on
 ) -> None:
     """One has placed its entry and clears up; just then another sets that entry aside, and is killed."""
     path = tmp_path / f"c.{form}"
-    store, plain = open_store(path, "a"), FolderStore._drop
+    store, plain = open_store(path, "a"), Staging._drop
     put(store, "a", seed=1)
     place = path / VISUAL_NAME / ("a" if form == "zarr" else "a.h5")
     other = path / ".sage-va/staging" / f"{HOST}-other" / "old" / place.relative_to(path)
 
-    def drop(self: FolderStore, temporary: Path) -> None:
+    def drop(self: Staging, temporary: Path) -> None:
         if place.exists() and not other.parent.exists():
             other.parent.mkdir(parents=True)
             place.rename(other)
         plain(self, temporary)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FolderStore, "_drop", drop)
+        patch.setattr(Staging, "_drop", drop)
         put(store, "a", seed=2, overwrite=True)
     assert same(open_store(path, "a").read("a", VISUAL_NAME), make_track(2))
 
@@ -455,7 +456,7 @@ def test_a_live_writer_is_not_tidied_away(tmp_path: Path, form: str) -> None:
     path = tmp_path / f"c.{form}"
     store = open_store(path, "a")
     assert isinstance(store, FolderStore)
-    with store._temporary() as temporary:
+    with store._staging.temporary() as temporary:
         open_store(path, "a")
         assert temporary.is_dir()
         killed = temporary.with_name(f"{temporary.name}-killed")

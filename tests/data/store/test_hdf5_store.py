@@ -21,6 +21,7 @@ from sage_va.data.atomic import part_of
 from sage_va.data.store.entry import Entry
 from sage_va.data.store.hdf5_layout import SEAL_BYTES, put_entry, sealed_bytes
 from sage_va.data.store.hdf5_store import restore, write_single
+from sage_va.data.store.staging import Staging
 from sage_va.testing import AUDIO_NAME, SHA, VISUAL_NAME, StoreContract, make_track, problems, put, same
 
 
@@ -186,7 +187,7 @@ class TestHdf5Folder(StoreContract):
         (tmp_path / "cache.h5" / VISUAL_NAME / "a.h5").mkdir()
         assert store.clip_ids() == ["b"]
         assert problems(store) == [
-            ("", "", f"{VISUAL_NAME}/a has no record: it was not made by a writer of this cache")
+            ("", "", f"{VISUAL_NAME}/a has no record: no writer of this cache made it")
         ]
         put(store, "a")
         assert same(store.read("a", VISUAL_NAME), make_track(0))
@@ -216,7 +217,7 @@ class TestHdf5Folder(StoreContract):
             put(store, "a", seed=2, overwrite=True)
         assert same(store.read("a", VISUAL_NAME), make_track(1))
         with monkeypatch.context() as patch:
-            patch.setattr(type(store), "_drop", lambda self, temporary: None)  # a kill: nobody clears up
+            patch.setattr(Staging, "_drop", lambda self, temporary: None)  # a kill: nobody clears up
             with pytest.raises(OSError, match="No space left"):
                 put(store, "a", seed=2, overwrite=True)
         assert store.clip_ids() == []

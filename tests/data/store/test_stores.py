@@ -79,7 +79,7 @@ class TestZarrStore(StoreContract):
         (tmp_path / "cache.zarr" / AUDIO_NAME / "a").mkdir()
         assert store.streams("a") == [VISUAL_NAME]
         assert not store.has("a", AUDIO_NAME, SHA)
-        assert problems(store) == [("", "", f"{AUDIO_NAME}/a has no record: it was not made by a writer of this cache")]
+        assert problems(store) == [("", "", f"{AUDIO_NAME}/a has no record: no writer of this cache made it")]
         put(store, "a", "audio", seed=4)
         assert same(store.read("a", AUDIO_NAME), make_track(4))
         (tmp_path / "cache.zarr" / AUDIO_NAME / "c").mkdir()
@@ -218,7 +218,7 @@ class TestDamage:
             if place.startswith(".sage-va"):
                 assert problems(store) == []
             elif place == f"{entry}/zarr.json":
-                what = f"{entry} has no record: it was not made by a writer of this cache"
+                what = f"{entry} has no record: no writer of this cache made it"
                 assert problems(store) == [("", "", what)]
             else:
                 assert [p[:2] for p in problems(store)] == [self.named(place, clip_id)]
@@ -488,7 +488,7 @@ class TestJournal:
         for clip_id in ("J*-a", "J*-b"):
             store.log_failure(clip_id, "no face")
         assert isinstance(store, FolderStore)
-        assert store.restore_journal() == []
+        assert store._restore_journal() == []
         journal = tmp_path / "c.zarr/.sage-va/journal.jsonl"
         whole = journal.read_bytes()
         lines = whole.splitlines(keepends=True)
@@ -499,7 +499,7 @@ class TestJournal:
             places = [f".sage-va/journal.jsonl line {number} is not what was written" for number in named]
             assert problems(store) == [("", "", what) for what in places]
             done = f"removed damaged lines from .sage-va/journal.jsonl: {', '.join(map(str, named))}"
-            assert store.restore_journal() == [done]
+            assert store._restore_journal() == [done]
             assert problems(store) == []
             assert [line.get("clip_id") for line in read_lines(journal)] == [None, "J*-b"]
 
