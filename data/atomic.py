@@ -24,7 +24,7 @@ from pathlib import Path
 from .errors import InputError
 
 HOST = re.sub(r"\W", "_", platform.node())
-WEEK_S = 7 * 24 * 3600  # nobody works any more on what another host left so long ago: its locks may not reach us
+WEEK_S = 7 * 24 * 3600  # after which leftovers of other hosts may go: their locks may not reach us
 PART = ".part-"  # a prefix: libraries choose the format by the suffix
 
 
@@ -41,7 +41,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, wait: bool = True) -> Iterator[Path]:
-    """Yields an empty file beside `path` to write to; it replaces `path` where the block ends without an error.
+    """Yields an empty file in the same folder to write to; it replaces `path` where the block ends without an error.
 
     Two writers of one file take turns. On a file system without locks, nothing keeps them apart.
 
@@ -105,7 +105,7 @@ def append_text(path: Path, text: str) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Writes a file and waits until the disk has it; for places that no reader knows yet. Makes the folders above."""
+    """Writes a file, synced to disk, with the folders above it; for places that no reader looks at yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(content)

@@ -28,7 +28,7 @@ class InputError(ValueError):
         super().__init__(printable(f"{place}: {self.problem}. {todo}"))
 
     def about(self, place: str) -> str:
-        """Returns the message for a reader who sees it beside the name of `place`."""
+        """Returns the message for a reader who sees it after the name of `place`."""
         return str(self).removeprefix(f"{place}: ")
 
     def at(self, place: object) -> InputError:

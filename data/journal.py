@@ -55,7 +55,7 @@ def damaged_lines(path: Path) -> list[int]:
 
 
 def remove_damaged_lines(path: Path) -> list[int]:
-    """Takes damaged lines out of a journal that nobody appends to meanwhile; returns their numbers."""
+    """Removes damaged lines from a journal, whose writers must wait meanwhile; returns their numbers."""
     damaged = damaged_lines(path)
     if damaged:
         kept = [line for number, line in enumerate(_raw_lines(path), 1) if number not in set(damaged)]

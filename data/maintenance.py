@@ -46,7 +46,7 @@ class Repaired:
 
     Args:
         url: of the cache.
-        done: what was restored or removed beside the entries, a line each.
+        done: what else was restored or removed, a line each.
         requeued: damaged entries that were removed, so that the next extraction makes them again.
     """
 
@@ -78,7 +78,7 @@ class FolderSize:
 
 @dataclass(frozen=True)
 class Garbage:
-    """What `collect_garbage` removes.
+    """The outcome of `collect_garbage`.
 
     Args:
         url: of the cache.

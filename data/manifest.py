@@ -1,4 +1,4 @@
-"""Which clips exist: the work list of an extraction, from files, folders, globs and CSV or JSONL manifests."""
+"""The work list of an extraction: clips from files, folders, globs and CSV or JSONL manifests."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Source:
         path: the recording; None where only crops exist.
         crops: folder of face crops `00001.jpg`, …: number n shows frame n - 1, an absent number is a masked frame.
         subject_id: the person shown.
-        start_s: first instant wanted, seconds on the recording's own clock; None = its start.
-        end_s: the instant at which the clip ends, itself not wanted; None = the recording's end.
+        start_s: first instant of the clip, seconds on the recording's own clock; None = its start.
+        end_s: the instant at which the clip ends, itself excluded; None = the recording's end.
         fps: images per second of a crop folder that has no recording to take times from.
-        person: whom of the recording the clip shows: "largest", "left", "right", or a number from 0 in order of first
-            appearance; None = not said.
-        media_path: what the cache notes as the medium's place: relative to the folder or manifest that named it.
+        person: the person to crop: "largest", "left", "right", or a number from 0 in order of first appearance; None =
+            not given.
+        media_path: recorded in the cache; relative to the folder or manifest that names the recording.
     """
 
     clip_id: str
@@ -62,30 +62,30 @@ class Source:
     @property
     def place(self) -> Path:
         """The recording, or the crop folder where there is none."""
-        found = self.path or self.crops
-        assert found is not None, "a source has a path or crops"
-        return found
+        place = self.path or self.crops
+        assert place is not None, "a source has a path or crops"
+        return place
 
 
 def find_sources(media: Sequence[str]) -> list[Source]:
-    """The clips that files, folders, globs and manifests name, sorted by clip_id.
+    """Returns the clips that files, folders, globs and manifests name, sorted by clip_id.
 
     A folder is searched with all that lies below it, for media files and for crop folders; hidden names are left out.
-    A clip found by a folder or glob is called by its path relative to it, a single file by its name. Whether a file
-    named by a manifest exists is not asked here: an absent one is a failure of that clip later.
+    A clip of a folder or glob is named by its path relative to it, a single file by its name. A file that a manifest
+    names may be absent: it becomes a failure of that clip later.
 
     Raises:
         InputError: if something named does not exist or holds nothing, a manifest is malformed, or two different
             media would get one clip_id.
     """
-    found: dict[str, Source] = {}
+    by_id: dict[str, Source] = {}
     for text in media:
         sources = list(_sources_of(text))
         if not sources:
             todo = "Check the path; a folder or glob is searched for media files and folders of numbered crops."
             raise InputError(text, expected="at least one recording", got="none", todo=todo)
         for source in sources:
-            known = found.setdefault(source.clip_id, source)
+            known = by_id.setdefault(source.clip_id, source)
             if known != source and _identity(known) != _identity(source):
                 raise InputError(
                     f"clip_id {source.clip_id!r}",
@@ -93,7 +93,7 @@ def find_sources(media: Sequence[str]) -> list[Source]:
                     got=f"two: {known.place} and {source.place}",
                     todo="Give a folder above both, or name them in a manifest.",
                 )
-    return [found[clip_id] for clip_id in sorted(found)]
+    return [by_id[clip_id] for clip_id in sorted(by_id)]
 
 
 def part_of(sources: Sequence[Source], shard: str) -> list[Source]:
@@ -115,16 +115,16 @@ def crop_numbers(folder: Path) -> dict[int, Path]:
     Raises:
         InputError: if two images have one number.
     """
-    found: dict[int, Path] = {}
+    images: dict[int, Path] = {}
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if _CROP_NAME.fullmatch(entry.name))
     for name in names:
         number = int(name.partition(".")[0])
-        if number in found:
-            got = f"{found[number].name} and {name}"
+        if number in images:
+            got = f"{images[number].name} and {name}"
             raise InputError(folder, expected="one image per number", got=got, todo="Remove one of them.")
-        found[number] = folder / name
-    return dict(sorted(found.items()))
+        images[number] = folder / name
+    return dict(sorted(images.items()))
 
 
 def _identity(source: Source) -> tuple[object, ...]:
@@ -153,13 +153,13 @@ def _of_file(path: Path, root: Path) -> Source:
 
 
 def _scan(folder: Path, root: Path) -> Iterator[Source]:
-    seen: set[str] = set()
+    visited: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        if real in seen:
+        if real in visited:
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES | AUDIO_SUFFIXES:
@@ -183,15 +183,15 @@ def _expand(pattern: str) -> Iterator[Source]:
 
 
 def _read_manifest(path: Path) -> Iterator[Source]:
-    seen: dict[str, str] = {}
+    places: dict[str, str] = {}
     try:
         for line, row in _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path):
             place = f"{path}:{line}"
             source = _of_row(row, path.parent, place)
-            if source.clip_id in seen:
-                got = f"{source.clip_id!r} again, first at {seen[source.clip_id]}"
+            if source.clip_id in places:
+                got = f"{source.clip_id!r} again, first at {places[source.clip_id]}"
                 raise _row_error(place, "a clip_id that no other row has", got)
-            seen[source.clip_id] = place
+            places[source.clip_id] = place
             yield source
     except UnicodeDecodeError as error:
         got = f"other bytes ({error.reason})"
@@ -272,7 +272,7 @@ def _check_numbers(numbers: Mapping[str, float | None], place: str, *, has_path:
     if start_s is not None and end_s is not None and end_s <= start_s:
         raise _row_error(place, "end_s after start_s", f"{start_s:g} to {end_s:g}")
     if fps is not None and (has_path or fps <= 0):
-        got = f"fps {fps:g}" + (" beside a path, which has its own clock" if has_path else "")
+        got = f"fps {fps:g}" + (" for a path, which has its own clock" if has_path else "")
         raise _row_error(place, "fps above 0, for crops without a path", got)
 
 

@@ -1,4 +1,4 @@
-"""What installed packages add to this one by entry points: encoders, face detectors, fusion variants."""
+"""Objects that installed packages add by entry points: encoders, face detectors, fusion variants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of this user's derived files: the memory-mapped cache and media hashes; all can be deleted."""
+"""The folder of derived files of this user: memory-mapped caches, faces and media hashes. All can be deleted."""
 
 from __future__ import annotations
 

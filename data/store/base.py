@@ -1,8 +1,7 @@
-"""The store contract that every form of the cache keeps, and `open_store(url)`."""
+"""The contract that a cache keeps in every layout, and `open_store(url)`."""
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +12,17 @@ from typing import Any, Literal, final
 
 from ..clip import Clip, Track
 from ..errors import DamagedError, InputError, first_line
-from ..hashing import json_sha256, sealed, unsealed
+from ..hashing import bytes_sha256, json_sha256, unsealed
 from .entry import Entry, check_name, clip_of, damaged, is_record
 from .fingerprint import SCHEMA_VERSION, check_alias, check_stream, clip_id_of, clip_key, stream_alias
+from .root import check_root
 
 Mode = Literal["r", "a"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something `verify` found: the clip and stream it concerns ("" for the cache itself) and what is wrong."""
+    """Damage: of a clip and stream, or of the cache itself (then both are "")."""
 
     clip_id: str
     stream: str
@@ -38,13 +38,13 @@ class FailedClip:
 
 
 class Store(ABC):
-    """A feature cache. Streams of clips go in whole, once, and come out checked.
+    """A feature cache. Streams of clips are committed whole, once, and every byte is checked when they are read.
 
     A stream is named `<modality>/<alias>-<8 hex of its fingerprint>`. An entry is one stream of one clip: two arrays
-    and a record (the commit mark), which holds the whole fingerprint, what is known of the clip, and the SHA-256 of
-    each array. Readers see only entries with a record. Nothing that several writers would have to change together
-    exists: a clip is what the records of its streams say. Subclasses say where bytes lie; everything that is promised
-    about them is decided here.
+    and a commit record, which holds the whole fingerprint, the clip's metadata, and the SHA-256 of each array.
+    Readers see only entries with a record. There is nothing that several writers would have to change together: a
+    clip's metadata come from the records of its streams. Subclasses define where bytes lie (the methods that begin
+    with `_`); every promise about them is kept here.
     """
 
     url: str
@@ -53,11 +53,11 @@ class Store(ABC):
 
     @abstractmethod
     def _load_root(self) -> dict[str, Any]:
-        """The cache's own sealed attributes."""
+        """Returns the cache's own sealed attributes."""
 
     @abstractmethod
     def _load_aliases(self) -> dict[str, str]:
-        """Full stream name by alias."""
+        """Returns the full stream name by alias."""
 
     @abstractmethod
     def _save_alias(self, alias: str, stream: str) -> None:
@@ -65,23 +65,23 @@ class Store(ABC):
 
     @abstractmethod
     def _streams(self) -> list[str]:
-        """Sorted stream names that exist as places."""
+        """Returns the sorted stream names that exist as places."""
 
     @abstractmethod
     def _keys(self, stream: str) -> list[str]:
-        """Sorted clip keys of the stream's entries that have a record, sound or damaged."""
+        """Returns the sorted clip keys of the stream's entries that have a record, sound or damaged."""
 
     @abstractmethod
     def _exists(self, stream: str, key: str) -> bool:
-        """Whether `key` is among `_keys`."""
+        """True where `key` is among `_keys`."""
 
     @abstractmethod
     def _load_record(self, stream: str, key: str) -> dict[str, Any]:
-        """The sealed record; {} where there is none, anything unsealed where it cannot be read."""
+        """Returns the sealed record; {} where there is none, anything unsealed where it cannot be read."""
 
     @abstractmethod
     def _load_entry(self, stream: str, key: str, record: dict[str, Any]) -> Entry:
-        """The arrays of an entry, read whole, with its unsealed record; any exception means that they are damaged."""
+        """Reads an entry whole, given its unsealed record; any exception means that it is damaged."""
 
     @abstractmethod
     def _save_entry(self, key: str, entry: Entry, overwrite: bool) -> None:
@@ -96,33 +96,33 @@ class Store(ABC):
 
     @abstractmethod
     def _form_problems(self) -> Iterator[str]:
-        """What is wrong with the cache beside its entries: root, aliases, journal, places without a record."""
+        """Yields the damage outside of entries: root, aliases, journal, places without a record."""
 
     @abstractmethod
     def _entry_form_problem(self, stream: str, key: str) -> str | None:
-        """What is wrong with the bytes around an entry's arrays and record, if anything is."""
+        """Returns the damage of the bytes around an entry's arrays and record, if there is any."""
 
     @abstractmethod
     def _log(self, entry: Mapping[str, Any]) -> None:
         """Appends one line to the journal."""
 
     def journal(self) -> Iterable[dict[str, Any]]:
-        """What writers have noted, oldest first, where the form keeps a journal: event, time, clip_id and so on."""
+        """Returns the events of all writers, oldest first, where the layout keeps a journal."""
         return ()
 
     def leftovers(self) -> list[str]:
-        """Temporary places that interrupted writers left; harmless, and cleared by a later writer or `gc`."""
+        """Returns temporary places of interrupted writers; harmless, and removed by a later writer or `gc`."""
         return []
 
     def sweep(self) -> list[str]:
         """Removes leftovers and places without a record, restores what can be derived; returns what was done."""
         return []
 
-    def finish(self) -> None:  # noqa: B027 - most forms derive nothing
-        """Said by a writer that has done its work: what is derived from the entries may be brought up to date."""
+    def finish(self) -> None:  # noqa: B027 - most layouts derive nothing
+        """Brings up to date what is derived from the entries; called by a writer at its end."""
 
     def add(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Puts entries that another store has proven, their records untouched; yields each when it is safe."""
+        """Adds entries that another store has proven, their records untouched; yields each when it is durable."""
         named = set[str]()
         for entry in entries:
             self._save_entry(clip_key(entry.clip_id), entry, False)
@@ -134,7 +134,7 @@ class Store(ABC):
 
     @final
     def root(self) -> dict[str, Any]:
-        """The cache's own attributes: schema_version, created_by, licence, restricted.
+        """Returns the cache's own attributes: schema_version, created_by, licence, restricted.
 
         Raises:
             DamagedError: if they are not what was written.
@@ -143,7 +143,7 @@ class Store(ABC):
 
     @final
     def streams(self, clip_id: str | None = None) -> list[str]:
-        """Sorted full names of the committed streams of a clip, or of all clips."""
+        """Returns the sorted full names of the committed streams of a clip, or of all clips."""
         if clip_id is None:
             return [stream for stream in self._streams() if self._keys(stream)]
         key = clip_key(clip_id)
@@ -151,14 +151,14 @@ class Store(ABC):
 
     @final
     def clip_ids(self, stream: str | None = None) -> list[str]:
-        """Sorted ids of the clips that have a stream, or any."""
+        """Returns the sorted ids of the clips that have a stream, or any."""
         streams = self._streams() if stream is None else [stream]
         keys = {key: name for name in streams for key in self._keys(name)}
         return sorted(self._clip_id(name, key) for key, name in keys.items())
 
     @final
     def clip(self, clip_id: str) -> Clip:
-        """What the cache knows of a clip: all that was said of it when its streams were committed.
+        """Returns the metadata of a clip, from the records of all its streams.
 
         Raises:
             InputError: if there is none. DamagedError: if a record of it is not what was written.
@@ -170,7 +170,11 @@ class Store(ABC):
 
     @final
     def aliases(self) -> dict[str, str]:
-        """Full stream name by alias: what people say, and the stream that they mean by it now."""
+        """Returns the full stream name by alias, sorted.
+
+        Raises:
+            DamagedError: if they are no aliases of streams; no damage of a sealed file makes such a thing.
+        """
         try:
             return {check_alias(alias): check_stream(stream) for alias, stream in sorted(self._load_aliases().items())}
         except (InputError, AttributeError, TypeError) as error:
@@ -196,12 +200,12 @@ class Store(ABC):
 
     @final
     def resolve(self, name: str) -> str:
-        """A full stream name from itself, an alias (`visual/dinov2-s`) or a modality with one stream (`visual`).
+        """Returns a full stream name from itself, an alias (`visual/dinov2-s`) or a modality with one stream.
 
-        Where an alias has had several streams, it means the one that it points to: the one extracted last.
+        Where an alias has had several streams, it stands for the one that it points to: the one extracted last.
 
         Raises:
-            InputError: if none or several streams are meant.
+            InputError: if no stream matches, or several do.
         """
         streams, aliases = self.streams(), self.aliases()
         if name in streams:
@@ -209,22 +213,22 @@ class Store(ABC):
         if aliases.get(name) in streams:
             return aliases[name]
         named = sorted({stream for stream in aliases.values() if stream in streams}) or streams
-        found = [s for s in named if name in (stream_alias(s), s.split("/")[0])]
-        if len(found) != 1:
+        matching = [s for s in named if name in (stream_alias(s), s.split("/")[0])]
+        if len(matching) != 1:
             raise InputError(
                 f"stream {name!r}",
                 expected="the name of one stream",
-                got=f"{len(found)} that match",
-                todo=f"{self.url} holds: {', '.join(found or streams) or 'nothing'}.",
+                got=f"{len(matching)} that match",
+                todo=f"{self.url} holds: {', '.join(matching or streams) or 'nothing'}.",
             )
-        return found[0]
+        return matching[0]
 
     @final
     def has(self, clip_id: str, stream: str, source_sha256: str) -> bool:
-        """Whether a stream of a clip is committed; False where its record is damaged, so that it is made again.
+        """True where a stream of a clip is committed; False where its record is damaged, so that it is made again.
 
         Raises:
-            InputError: if it is, but was made from other bytes than `source_sha256` names.
+            InputError: if it was made from other bytes than those of `source_sha256`.
         """
         record = unsealed(self._load_record(stream, clip_key(clip_id)))
         if record is None or not is_record(record):
@@ -250,14 +254,17 @@ class Store(ABC):
         report: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Puts one stream of one clip into the cache, whole or not at all; the first writer of an entry wins.
+        """Adds one stream of one clip, whole or not at all; the first writer of an entry wins.
 
         The stream's alias points to it from its first commit on.
 
         Args:
+            clip: metadata of the clip.
+            stream: full name, as `stream_name` makes it.
+            track: values, times, mask and quality.
             fingerprint: all that decides the values; its hash is part of `stream`.
             source_sha256: hash of the medium that the track was made from.
-            report: what the decoder saw (counts, first times); for people.
+            report: the decoder's report (counts, first times); for people.
             overwrite: replace an entry of the same name.
 
         Raises:
@@ -274,34 +281,34 @@ class Store(ABC):
 
     @final
     def log(self, event: str, **facts: Any) -> None:
-        """Notes something in the journal, for people and `status`."""
+        """Appends an event to the journal, for people and `status`."""
         self._log({"event": event, **facts})
 
     @final
     def log_failure(self, clip_id: str, reason: str, *, source_sha256: str = "", streams: Sequence[str] = ()) -> None:
-        """Notes in the journal why streams of a clip could not be made from a medium."""
+        """Appends a failure to the journal: streams of a clip could not be made from a medium."""
         made_from = {"source_sha256": source_sha256, "streams": list(streams)}
         self._log({"event": "failure", "clip_id": clip_id, "reason": reason, **made_from})
 
     @final
     def failures(self) -> dict[str, Mapping[str, Any]]:
-        """The last failure of each clip whose streams have not been made since, as its journal line."""
+        """Returns the last failure of each clip whose streams have not been made since, as its journal line."""
         return failures_in(self.journal())
 
     @final
     def record(self, clip_id: str, stream: str) -> dict[str, Any]:
-        """The commit record of a stream: fingerprint, checksums, shape, report.
+        """Returns the commit record of a stream: fingerprint, checksums, shape, report.
 
         Raises:
             InputError: if the stream is not committed for this clip.
             DamagedError: if the record is not what was written.
         """
-        found = self._load_record(check_stream(stream), clip_key(clip_id))
-        if not found:
+        attrs = self._load_record(check_stream(stream), clip_key(clip_id))
+        if not attrs:
             raise InputError(
                 f"{clip_id} {stream}", expected="a committed stream", got="none", todo="Extract or import it first."
             )
-        body = unsealed(found)
+        body = unsealed(attrs)
         if body is not None and body.get("schema_version") != SCHEMA_VERSION:
             raise InputError(
                 f"{clip_id} {stream}",
@@ -339,7 +346,7 @@ class Store(ABC):
 
     @final
     def read(self, clip_id: str, stream: str) -> Track:
-        """One stream of one clip as a Track; checked like `entry`, times and mask too."""
+        """Reads one stream of one clip as a Track; checked like `entry`, times and mask too."""
         return self.entry(clip_id, stream).track()
 
     @final
@@ -352,11 +359,11 @@ class Store(ABC):
     def verify(
         self, subset: Callable[[str], bool] | None = None, jobs: int = 4
     ) -> Iterator[tuple[str, str, Problem | None]]:
-        """Checks every byte; yields (clip_id, stream, problem or None) for each entry as it goes, "" for the rest.
+        """Compares every byte with its checksum; yields (clip_id, stream, problem or None), "" for the cache itself.
 
         Args:
-            subset: which entries to check, by `<stream>/<clip_key>`; None = all.
-            jobs: entries checked at once.
+            subset: selects entries by `<stream>/<clip_key>`; None = all.
+            jobs: entries checked in parallel.
         """
         for what in self._form_problems():
             yield "", "", Problem("", "", what)
@@ -381,7 +388,7 @@ class Store(ABC):
 
     @final
     def content_sha256(self) -> str:
-        """One hash over all commit records: equal for caches with equal content, however made and in whatever form.
+        """Returns one hash over all commit records: equal content has an equal hash, in every layout and order.
 
         Raises:
             DamagedError: if a record is not what was written.
@@ -398,69 +405,33 @@ class Store(ABC):
 
 
 def failures_in(journal: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """`Store.failures` of the lines of a journal."""
-    found: dict[str, Mapping[str, Any]] = {}
+    """Returns `Store.failures` of the lines of a journal."""
+    failures: dict[str, Mapping[str, Any]] = {}
     for line in journal:
         clip_id = line.get("clip_id", "")
         if line["event"] == "failure":
-            found[clip_id] = line
-        elif line["event"] == "commit" and line["stream"] in found.get(clip_id, {}).get("streams", ()):
-            del found[clip_id]
-    return found
+            failures[clip_id] = line
+        elif line["event"] == "commit" and line["stream"] in failures.get(clip_id, {}).get("streams", ()):
+            del failures[clip_id]
+    return failures
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether a read failed for want of the medium (network, rights, memory), which says nothing about its bytes."""
+    """True where a read failed for want of network, rights or memory, which proves nothing about the bytes."""
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
         return False
     return isinstance(error, ConnectionError | TimeoutError | PermissionError | MemoryError)
 
 
-def new_root(licence: str | None, restricted: bool) -> dict[str, Any]:
-    """The sealed attributes of a new cache."""
-    from importlib.metadata import version  # it costs a fifth of `cache info`
-
-    made = f"sage-va {version('sage-va')}"
-    return sealed({"schema_version": SCHEMA_VERSION, "created_by": made, "licence": licence, "restricted": restricted})
-
-
-def check_root(url: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a cache without their seal.
-
-    Raises:
-        InputError: if they are not those of a cache, or of another schema. DamagedError: if they were changed.
-    """
-    if not attrs.keys() & {"attrs_sha256", "schema_version", "unreadable"}:
-        raise InputError(url, expected="a feature cache", got="something of another kind", todo="Check the path.")
-    root = unsealed(attrs)
-    if root is None:
-        todo = "Run `sage-va cache repair`; the clips in it are not concerned."
-        raise DamagedError(url, expected="the attributes that were written", got="others", todo=todo)
-    if root["schema_version"] != SCHEMA_VERSION or "restricted" not in root:
-        todo = "Use the version of sage-va that wrote it, or extract again."
-        got = f"schema {root['schema_version']}" + ("" if "restricted" in root else ", a draft of it")
-        raise InputError(url, expected=f"cache schema {SCHEMA_VERSION}", got=got, todo=todo)
-    return root
-
-
-def check_terms(url: str, root: Mapping[str, Any], licence: str | None, restricted: bool | None) -> None:
-    """Refuses terms of use that are not those of an existing cache; None says nothing."""
-    for name, wanted in (("licence", licence), ("restricted", restricted)):
-        if wanted is not None and wanted != root[name]:
-            todo = "Leave it out, or choose another cache."
-            expected = f"the {name} that the cache was made with, {root[name]!r}"
-            raise InputError(url, expected=expected, got=repr(wanted), todo=todo)
-
-
 def in_subset(text: str) -> Callable[[str], bool]:
-    """A fixed part of all entries: `1/7` is the first of seven equal parts, `5%` a sample of that size.
+    """Returns the test for a fixed part of all entries: `1/7` is the first of seven, `5%` a sample of that size.
 
     Raises:
         InputError: if the text is neither.
     """
 
     def place(name: str) -> int:
-        return int(hashlib.sha256(name.encode()).hexdigest()[:12], 16)
+        return int(bytes_sha256(name.encode())[:12], 16)
 
     first, slash, second = text.partition("/")
     try:
@@ -474,12 +445,12 @@ def in_subset(text: str) -> Callable[[str], bool]:
 
 
 def is_cache(url: str) -> bool:
-    """Whether a text names a cache, not a recording, a folder or a manifest."""
+    """True for the address of a cache, False for a recording, a folder or a manifest."""
     return _kind_of(url.removeprefix("file://")) is not None
 
 
 def _kind_of(url: str) -> str | None:
-    """The module that knows caches like this one."""
+    """Returns the module for caches of this address."""
     plain = url.rstrip("/").lower()
     if plain.startswith("icechunk://"):
         return "icechunk_store"
@@ -500,10 +471,10 @@ def open_store(
             and packs behind `s3://`, `gs://`, `hf://`, `https://`.
         mode: "r" to read an existing cache; "a" to add to it, making it where there is none.
         licence: terms of use to record in a new cache; an existing one must have the same.
-        restricted: whether it may leave this machine only with permission; recorded like the licence.
+        restricted: True where it may leave this machine only with permission; recorded like the licence.
 
     Raises:
-        InputError: if there is no cache at `url`, or none of a kind that is known, or one under other terms.
+        InputError: if there is no cache at `url`, or one of an unknown kind, or one under other terms.
     """
     text = str(url).removeprefix("file://")
     kind = _kind_of(text)

@@ -23,7 +23,7 @@ REPAIR = "Run `sage-va cache repair`, then extract again."
 
 @dataclass(frozen=True)
 class Entry:
-    """What a store keeps of a Track.
+    """A Track as a store keeps it.
 
     Args:
         record: the commit record: what the arrays are, and the SHA-256 of each.
@@ -89,9 +89,9 @@ class Entry:
         Raises:
             DamagedError: if an array is not the one that was committed.
         """
-        found = {"values": self.values, "frames": self.frames}
+        arrays = {"values": self.values, "frames": self.frames}
         for name, (shape, dtype) in array_forms(self.record).items():
-            array = found[name]
+            array = arrays[name]
             if array.shape != shape or array.dtype != dtype:
                 raise damaged(self, f"{name!r} of shape {shape}, {dtype}", f"{array.shape} {array.dtype}")
             if array_sha256(array) != self.record["checksums"][name]:
@@ -144,7 +144,7 @@ def clip_of(records: Sequence[Mapping[str, Any]]) -> Clip:
 
 
 def is_record(value: Mapping[str, Any]) -> bool:
-    """Whether sealed attributes have the form of a commit record; one of a wrong writer may not."""
+    """True for sealed attributes with all that a commit record has; those of a wrong writer may lack some."""
     texts = [value.get("stream"), value.get("source_sha256"), value.get("dtype")]
     parts = [value.get("clip"), value.get("fingerprint"), value.get("checksums")]
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(part, dict) for part in parts):
@@ -157,7 +157,7 @@ def is_record(value: Mapping[str, Any]) -> bool:
 
 
 def expected_bytes(record: Mapping[str, Any]) -> int:
-    """Bytes of the two arrays that a record tells of."""
+    """Returns the bytes of the two arrays, by their record."""
     return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in array_forms(record).values())
 
 

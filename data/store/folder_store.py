@@ -25,8 +25,9 @@ from ..clip import MODALITIES
 from ..errors import DamagedError, InputError
 from ..hashing import sealed, unsealed
 from ..journal import append_line, damaged_lines, read_lines, remove_damaged_lines
-from .base import Mode, Store, check_root, check_terms, is_outage, new_root
+from .base import Mode, Store, is_outage
 from .entry import Entry
+from .root import check_root, check_terms, new_root
 from .staging import SIDE, Staging
 
 JOURNAL = f"{SIDE}/journal.jsonl"

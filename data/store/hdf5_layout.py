@@ -19,8 +19,8 @@ LIBVER = ("v108", "v108")  # every HDF5 since 2008 reads it, texts may exceed 64
 
 
 class PatientFile(io.FileIO):
-    """A file for HDF5 to write to. HDF5 crashes or goes on when a write fails (a full disk), so it is told that all
-    went well, and the writer asks with `check`.
+    """A file for HDF5 to write to. HDF5 crashes or continues when a write fails (a full disk); so every write reports
+    success, and the writer calls `check` for the first error.
     """
 
     failure: OSError | None = None
@@ -129,7 +129,7 @@ def entry_of(group: Any, record: dict[str, Any]) -> Entry:
     """The entry in a group.
 
     Raises:
-        ValueError: if an array has another form than the record says; what h5py raises where it cannot read one.
+        ValueError: if an array has another shape or type than in its record; what h5py raises where it cannot read one.
     """
     arrays = {}
     for name, form in array_forms(record).items():

@@ -16,7 +16,7 @@ from ..atomic import json_file, replacing
 from ..clip import MODALITIES
 from ..errors import DamagedError, InputError, first_line
 from ..hashing import unsealed
-from .base import Mode, Store, check_terms, is_outage
+from .base import Mode, Store, is_outage
 from .entry import Entry
 from .fingerprint import clip_key
 from .folder_store import Files, FolderStore, restore_root
@@ -34,6 +34,7 @@ from .hdf5_layout import (
     put_seal,
     sealed_bytes,
 )
+from .root import check_terms
 
 INDEX = "index.h5"
 
@@ -57,7 +58,7 @@ class Hdf5Folder(FolderStore):
         return [*done, f"made {INDEX} anew"] if self._put_index() else done
 
     def _put_index(self) -> bool:
-        """Whether the index had to be written."""
+        """Writes the index; returns True where it had changed."""
         content = sealed_bytes("index", self._link_all)
         with contextlib.suppress(FileNotFoundError):
             if (self.path / INDEX).read_bytes() == content:
@@ -234,7 +235,7 @@ def write_single(
     `path` as it was.
 
     Args:
-        root: what `Store.root` tells of the cache.
+        root: as `Store.root` returns it.
         aliases: full stream name by alias.
         entries: each at most once.
 

@@ -1,4 +1,4 @@
-"""Where an Icechunk repository lies, which version of it is meant, and what Icechunk's own errors mean."""
+"""Address, versions and errors of an Icechunk repository."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _OUTAGE = re.compile(
 
 @contextlib.contextmanager
 def calm() -> Iterator[None]:
-    """Icechunk panics on some damaged files; that is told like its other errors."""
+    """Turns a panic of Icechunk, as some damaged files cause it, into one of its errors."""
     try:
         yield
     except BaseException as error:
@@ -47,7 +47,7 @@ def calm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def asked(url: str) -> Iterator[None]:
-    """Tells what Icechunk itself could not do as one line about the cache.
+    """Turns errors of Icechunk into one line about the cache.
 
     Raises:
         InputError: if the storage does not answer or has no space. DamagedError: if the repository is damaged.
@@ -64,26 +64,26 @@ def asked(url: str) -> Iterator[None]:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether Icechunk failed for want of the storage, which says nothing about the bytes there."""
+    """True where the storage failed Icechunk, which proves nothing about the bytes there."""
     return _OUTAGE.search(str(error)) is not None
 
 
 def line_of(error: Exception) -> str:
-    """The innermost cause of what Icechunk tells over many lines."""
+    """Returns the innermost cause of an error that has many lines."""
     cause = str(error).rstrip().splitlines()[-1].lstrip(" |`->x")
-    told = re.search(r'message: "([^"]*)"', cause)
-    return told[1] if told else cause
+    message = re.search(r'message: "([^"]*)"', cause)
+    return message[1] if message else cause
 
 
 def split(url: str) -> tuple[str, str | None]:
-    """Place and name of an address."""
+    """Splits an address into its place and the name of a version."""
     place = url.removeprefix("icechunk://").rstrip("/")
     before, at, name = place.rpartition("@")
     return (before, name) if at and name and "/" not in name else (place, None)
 
 
 def storage_of(url: str, place: str) -> icechunk.Storage:
-    """What Icechunk needs to reach a place; credentials and `AWS_ENDPOINT_URL` come from the environment."""
+    """Returns access to a place; credentials and `AWS_ENDPOINT_URL` come from the environment."""
     parts = urlsplit(place)
     prefix = parts.path.strip("/")
     if place and "://" not in place:
@@ -130,7 +130,7 @@ def create(url: str, folder: Path | None, storage: icechunk.Storage) -> None:
 
 
 def create_folder(folder: Path) -> None:
-    """Makes a repository aside and renames it: a kill in the middle of its making would leave one that is none."""
+    """Makes a repository under another name and renames it: a kill in the middle would leave a broken one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     try:
@@ -142,10 +142,10 @@ def create_folder(folder: Path) -> None:
 
 
 def version_of(url: str, repository: Repository, name: str | None) -> dict[str, str]:
-    """What a name means: a branch, a tag or a snapshot.
+    """Returns the version of a name: a branch, a tag or a snapshot.
 
     Raises:
-        InputError: if it means nothing.
+        InputError: if there is none.
     """
     branches = repository.list_branches()
     if name is None or name in branches:

@@ -21,10 +21,11 @@ from ..atomic import locked
 from ..clip import MODALITIES
 from ..errors import DamagedError, InputError
 from ..hashing import sealed, unsealed
-from .base import Mode, Store, check_terms, new_root
+from .base import Mode, Store
 from .entry import Entry
 from .fingerprint import clip_id_of, clip_key, stream_alias
 from .icechunk_repo import asked, calm, create, is_outage, line_of, split, storage_of, version_of
+from .root import check_terms, new_root
 from .zarr_layout import ENTRY_FILES, META, decode, encode, form_problem, group_attrs, group_file, record_of
 
 from icechunk import ConflictDetector, ConflictError, IcechunkError, RebaseFailedError, Repository, Session  # isort: skip
@@ -34,11 +35,11 @@ ALIASES = f"aliases/{META}"
 JOURNAL = f"journal/{META}"
 BATCH_BYTES, BATCH_ENTRIES = 256_000_000, 500
 KEEP = timedelta(days=7)  # a writer may still be at work on younger objects that nothing refers to
-_TOLD = ("event", "count", "alias", "clip_id", "stream", "reason", "group")  # what a commit's message is made of
+_IN_MESSAGE = ("event", "count", "alias", "clip_id", "stream", "reason", "group")  # of a commit
 
 
 class Tree:
-    """The files of a Zarr tree as one session sees them: at one snapshot, and with what the session itself writes."""
+    """The files of a Zarr tree in one session: those of a snapshot, and those that the session itself writes."""
 
     def __init__(self, session: Session) -> None:
         self.session, self._store = session, session.store
@@ -47,13 +48,13 @@ class Tree:
     def read(self, path: str) -> bytes:
         """The content of a file; raises FileNotFoundError where there is none, IcechunkError where it is damaged."""
         with calm():
-            found = sync(self._store.get(path, default_buffer_prototype()))
-        if found is None:
+            content = sync(self._store.get(path, default_buffer_prototype()))
+        if content is None:
             raise FileNotFoundError(path)
-        return found.to_bytes()
+        return content.to_bytes()
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """True where there is such a file."""
         return sync(self._store.exists(path))
 
     def names(self, folder: str) -> list[str]:
@@ -134,8 +135,8 @@ class IcechunkStore(Store):
         with asked(url):
             self._look()
             # A session takes a lost snapshot for an empty one; this raises where it is lost.
-            seen = repository.lookup_snapshot(self._tree.session.snapshot_id)
-            if mode == "a" and seen.parent_id is None:
+            newest = repository.lookup_snapshot(self._tree.session.snapshot_id)
+            if mode == "a" and newest.parent_id is None:
                 attrs = group_file(new_root(terms[0], bool(terms[1])))
                 self._commit(lambda tree: tree.exists(META) or tree.write(META, attrs), {"event": "create"})
         check_terms(url, self.root(), *terms)
@@ -155,7 +156,7 @@ class IcechunkStore(Store):
     def _committed(self, change: Callable[[Tree], object], about: dict[str, Any]) -> bool:
         session = self.repository.writable_session(self.version["branch"])
         change(Tree(session))
-        message = " ".join(str(about[key]) for key in _TOLD if key in about)
+        message = " ".join(str(about[key]) for key in _IN_MESSAGE if key in about)
         try:
             if session.has_uncommitted_changes:
                 session.commit(message, about, rebase_with=ConflictDetector())
@@ -286,7 +287,7 @@ class IcechunkStore(Store):
                 yield f"tag {tag} cannot be read: {line_of(error)}"
 
     def _log(self, entry: Mapping[str, Any]) -> None:
-        """What is no commit by itself changes the group `journal`, to become one: Icechunk has no empty commits."""
+        """Commits an event that changes nothing else: it changes the group `journal`, as no commit may be empty."""
         if entry["event"] not in ("commit", "add", "discard"):
             attrs = sealed({"time": datetime.now(UTC).isoformat(), **entry})
             self._commit(lambda tree: tree.write(JOURNAL, group_file(attrs)), entry)
@@ -294,8 +295,8 @@ class IcechunkStore(Store):
     def journal(self) -> Iterator[dict[str, Any]]:
         """The metadata of all commits, oldest first; as slow as `history`."""
         with asked(self.url):
-            seen = list(self.repository.ancestry(snapshot_id=self._tree.session.snapshot_id))
-        for info in reversed(seen):
+            commits = list(self.repository.ancestry(snapshot_id=self._tree.session.snapshot_id))
+        for info in reversed(commits):
             if "event" in info.metadata:
                 yield {"time": info.written_at.strftime("%Y-%m-%dT%H:%M:%SZ"), **info.metadata}
 
@@ -341,8 +342,8 @@ class IcechunkStore(Store):
         Icechunk reads one file per commit for this, each as long as the list of all entries then.
         """
         with asked(self.url):
-            seen = self.repository.ancestry(snapshot_id=self._tree.session.snapshot_id)
-            return [(info.id, info.written_at, info.message) for info in seen]
+            commits = self.repository.ancestry(snapshot_id=self._tree.session.snapshot_id)
+            return [(info.id, info.written_at, info.message) for info in commits]
 
 
 def open_cache(url: str, mode: Mode, licence: str | None, restricted: bool | None) -> IcechunkStore:

@@ -30,7 +30,7 @@ Member = tuple[str, int, int, int]  # name below the entry's place, first byte o
 
 
 class Pack:
-    """Where everything lies in one pack: its directory and index, fetched by a read or two near its end.
+    """The directory and index of one pack, fetched by a read or two near its end.
 
     Raises:
         Exception: any, if it is no sound pack; OutageError, if it cannot be reached.
@@ -56,10 +56,10 @@ class Pack:
         rows = [(info, stop) for info, stop in zip(infos, ends, strict=True) if info.filename.count("/") > 2]
         for place, members in groupby(rows, lambda row: tuple(row[0].filename.split("/", 3)[:3])):
             stream, key = check_stream("/".join(place[:2])), check_key(place[2])
-            found = [(i.filename.split("/", 3)[3], i.header_offset, stop, i.file_size) for i, stop in members]
-            if {name for name, *_ in found} != set(ENTRY_FILES) or (stream, key) in self.entries:
+            files = [(i.filename.split("/", 3)[3], i.header_offset, stop, i.file_size) for i, stop in members]
+            if {name for name, *_ in files} != set(ENTRY_FILES) or (stream, key) in self.entries:
                 raise ValueError(f"{stream}/{key} is not one whole entry")
-            self.entries[stream, key] = found
+            self.entries[stream, key] = files
 
     def record(self, stream: str, key: str) -> dict[str, Any]:
         """The sealed record of an entry: from the pack's index where that is sound, else from the entry itself."""
@@ -77,7 +77,7 @@ class Pack:
         return {name: _content(content[start - first : end - first], size) for name, start, end, size in members}
 
     def problem(self) -> str | None:
-        """What is wrong with the pack's bytes: they are proven by the seal at its end, and by its name."""
+        """Returns the damage of the pack's bytes, if there is any: the seal at its end and its name prove them."""
         whole, last = hashlib.sha256(), b""
         for chunk in self.place.chunks(self.name, self.size):
             held = last + chunk
@@ -175,7 +175,7 @@ class _Tail(io.RawIOBase):
 
 
 def _read(archive: zipfile.ZipFile, name: str, parse: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:
-    """What a member beside the entries says: {} where there is none, something unsealed where it is damaged."""
+    """Parses a member outside of entries: {} where there is none, something unsealed where it is damaged."""
     if name not in archive.namelist():
         return {}
     try:
@@ -187,7 +187,7 @@ def _read(archive: zipfile.ZipFile, name: str, parse: Callable[[bytes], dict[str
 
 
 def _content(member: bytes, size: int) -> bytes:
-    """What stands behind the header of a ZIP member."""
+    """Returns the content of a ZIP member, given with its header."""
     start = 30 + int.from_bytes(member[26:28], "little") + int.from_bytes(member[28:30], "little")
     if member[:4] != b"PK\x03\x04" or len(member) != start + size:
         raise ValueError("not a stored member of a ZIP")
@@ -197,7 +197,7 @@ def _content(member: bytes, size: int) -> bytes:
 def json_attrs(content: bytes) -> dict[str, Any]:
     """A JSON object that is written as we write it; something unsealed where it is not."""
     with suppress(ValueError):
-        found = json.loads(content)
-        if isinstance(found, dict) and json_file(found) == content:
-            return found
+        attrs = json.loads(content)
+        if isinstance(attrs, dict) and json_file(attrs) == content:
+            return attrs
     return {"unreadable": 1}

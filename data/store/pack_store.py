@@ -17,10 +17,11 @@ from typing import Any, NoReturn
 from ..atomic import folders, replacing
 from ..errors import DamagedError, InputError, first_line
 from ..hashing import unsealed
-from .base import Mode, Store, check_terms, is_outage
+from .base import Mode, Store, is_outage
 from .entry import Entry
 from .pack_file import Pack, PackWriter, json_attrs
 from .remote import Remote
+from .root import check_terms
 from .staging import SIDE
 from .zarr_layout import META, decode, form_problem, record_of
 
@@ -153,7 +154,7 @@ class PackStore(Store):
             if what := pack.problem():
                 yield f"{name} {what}"
             elif [pack.attrs.get(name) for name in ("licence", "restricted")] != terms:
-                yield f"{name} was made under other terms than {ROOT} says"
+                yield f"{name} was made under other terms than those in {ROOT}"
 
     def leftovers(self) -> list[str]:
         staging = self.place.staging

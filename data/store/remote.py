@@ -43,7 +43,7 @@ Answer = TypeVar("Answer")
 
 
 class OutageError(InputError, ConnectionError):
-    """A place that did not answer, or gave no access: it says nothing about the bytes that lie there."""
+    """A place that did not answer, or gave no access; proves nothing about the bytes there."""
 
 
 class Remote:
@@ -74,12 +74,12 @@ class Remote:
         """
 
         def once() -> bytes:
-            found = self.fs.cat_file(self._path(name), start=start, end=end)
-            if end is not None and len(found) != end - start:
-                if len(found) > end - start:
+            content = self.fs.cat_file(self._path(name), start=start, end=end)
+            if end is not None and len(content) != end - start:
+                if len(content) > end - start:
                     raise self._outage(name, "a server that answers range requests", "all of the file at once")
-                raise (EOFError if self.local else ConnectionError)(f"{len(found)} of {end - start} bytes")
-            return found
+                raise (EOFError if self.local else ConnectionError)(f"{len(content)} of {end - start} bytes")
+            return content
 
         return self._patiently(name, once)
 
@@ -89,7 +89,7 @@ class Remote:
             yield self.read(name, start, min(start + PART_BYTES, size))
 
     def info(self, name: str) -> dict[str, Any]:
-        """What the place says of a file now: `size`, and whatever checksums it keeps; raises like `read`."""
+        """Returns the place's metadata of a file now: `size`, and its checksums if it keeps any; raises like `read`."""
 
         def once() -> dict[str, Any]:
             self.fs.invalidate_cache()
@@ -105,8 +105,8 @@ class Remote:
             return self.fs.ls(self._path(folder), detail=True)
 
         with suppress(FileNotFoundError):
-            found = self._patiently(folder, once)
-            return {row["name"].rsplit("/", 1)[-1]: row["size"] for row in found if row["type"] == "file"}
+            rows = self._patiently(folder, once)
+            return {row["name"].rsplit("/", 1)[-1]: row["size"] for row in rows if row["type"] == "file"}
         return {}
 
     def write(self, name: str, content: bytes) -> None:
@@ -136,7 +136,7 @@ class Remote:
         return self._writing(name, lambda: self.fs.put_file(str(path), self._path(name), **more))
 
     def proves(self, name: str, sha256: str, path: Path | None) -> bool:
-        """Whether an object has this SHA-256: by a checksum that the place itself keeps, else by reading it again.
+        """True where an object has this SHA-256: by a checksum that the place itself keeps, else by reading it again.
 
         Args:
             path: the file that was put there, None where the place took the file itself.
@@ -150,10 +150,10 @@ class Remote:
         stated = {str(info.get("ETag", "")).strip('"'), info.get("md5Hash"), getattr(info.get("lfs"), "sha256", None)}
         if path is not None and stated & {sha256, *_md5s(path)}:
             return True
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for chunk in self.chunks(name, info["size"]):
-            found.update(chunk)
-        return found.hexdigest() == sha256
+            digest.update(chunk)
+        return digest.hexdigest() == sha256
 
     def ready_to_write(self, *, new: bool) -> None:
         """Refuses a place that cannot be written, or where something else lies although it should be new.
@@ -182,7 +182,7 @@ class Remote:
             raise self._outage(name, expected, "none", "Make it first, with the access rights you want.") from error
 
     def _patiently(self, name: str, once: Callable[[], Answer]) -> Answer:
-        """Calls again after a cut connection, a few times; every other failure says in one line what it is."""
+        """Calls again after a cut connection, a few times; every other failure becomes one line."""
         for pause_s in (*PAUSES_S, None):
             try:
                 return once()
@@ -212,7 +212,7 @@ class Remote:
 
 
 def is_cut(error: Exception) -> bool:
-    """Whether the network failed, so that trying again may help."""
+    """True where the network failed, so that a retry may help."""
     if isinstance(error, ConnectionError | TimeoutError) or CUT & {kind.__name__ for kind in type(error).__mro__}:
         return True
     busy = isinstance(error, OSError) and error.errno in (errno.EIO, errno.EBUSY, errno.EPIPE)
@@ -223,8 +223,8 @@ def is_cut(error: Exception) -> bool:
 def _status(error: Exception) -> int:
     """HTTP status of an error, 0 where it has none."""
     answer = getattr(error, "response", None)
-    found = [getattr(error, "status", 0), getattr(error, "code", 0), getattr(answer, "status_code", 0)]
-    return next((int(status) for status in found if str(status).isdigit() and int(status)), 0)
+    statuses = [getattr(error, "status", 0), getattr(error, "code", 0), getattr(answer, "status_code", 0)]
+    return next((int(status) for status in statuses if str(status).isdigit() and int(status)), 0)
 
 
 def _first_line(error: Exception) -> str:
@@ -246,8 +246,8 @@ def _s3_options() -> dict[str, Any]:
     """The patience is ours: three layers that each try five times keep a user waiting for a minute."""
     from fsspec.config import conf
 
-    given = conf.get("s3", {}).get("config_kwargs", {})
-    return {"config_kwargs": {"retries": {"max_attempts": 0}, **given}}
+    theirs = conf.get("s3", {}).get("config_kwargs", {})
+    return {"config_kwargs": {"retries": {"max_attempts": 0}, **theirs}}
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

@@ -89,13 +89,11 @@ def decode(read: Callable[[str], bytes], record: dict[str, Any]) -> Entry:
 
 
 def form_problem(names: Iterable[str], read: Callable[[str], bytes]) -> str | None:
-    """What is wrong with the files around an entry's arrays and record."""
+    """Returns the damage of the files around an entry's arrays and record, if there is any."""
     known = group_attrs(read(META))["files"]
     wanted = {META, *known, *(f"{name}/{CHUNK}" for name in _DIMENSIONS)}
     if strange := sorted(set(names) ^ wanted):
-        return (
-            f"expected the files of an entry, got {strange[0]} {'missing' if strange[0] in wanted else 'beside them'}"
-        )
+        return f"expected the files of an entry, got {strange[0]} {'missing' if strange[0] in wanted else 'added'}"
     for name, sha256 in known.items():
         if bytes_sha256(read(name)) != sha256:
             return f"expected the {name} that was written, got another"

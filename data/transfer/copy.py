@@ -14,11 +14,12 @@ from typing import Any
 
 from ..errors import DamagedError, InputError
 from ..hashing import json_sha256, unsealed
-from ..store.base import Store, check_terms, new_root, open_store
+from ..store.base import Store, open_store
 from ..store.entry import Entry
 from ..store.fingerprint import clip_key, stream_alias
 from ..store.pack_store import ROOT, PackStore
 from ..store.remote import READ_ONLY, OutageError, Remote
+from ..store.root import check_terms, new_root
 from .dataset_card import card
 from .push_packs import Push
 
@@ -63,17 +64,17 @@ def copy(
 ) -> Copied:
     """Copies the entries that a destination lacks, each proven by its checksums.
 
-    Nothing at the destination is ever overwritten. Said again, it goes on where it was cut: folders grow by the entry,
-    packs by the pack. A single file is made anew with the old entries, and renamed.
+    Nothing at the destination is ever overwritten. An interrupted copy resumes when it is called again: folders grow by
+    the entry, packs by the pack. A single file is made anew with the old entries, and renamed.
 
     Args:
-        source: a cache of any form, or its address.
+        source: a cache of any layout, or its address.
         destination: `x.zarr`, `x.h5` (one file, unless it is a folder), `x.zarr.zip`, `x.packs`, `icechunk://…`,
             `s3://…`, `gs://…`, `hf://…`. A new one inherits the source's terms.
         clips: ids or patterns (`talks/*`); none = all.
         streams: names, aliases or modalities; none = all.
-        jobs: entries that are read at once; no more than these, and the one that is being written, are held in memory.
-        permission: whether a restricted cache may leave this machine.
+        jobs: entries read in parallel; no more than these, and the one that is being written, are held in memory.
+        permission: True where a restricted cache may leave this machine.
         progress: called with the clip_id of each entry that was read.
 
     Raises:
@@ -177,7 +178,7 @@ class _Job:
         check_terms(self.source.url, self.terms, target.root()["licence"], target.root()["restricted"])
 
     def _missing(self, target: Store | None) -> list[Pair]:
-        """What is to be copied; what is there already is counted, what cannot be copied is noted."""
+        """Returns the entries to copy; counts those that are there already, and notes those that cannot be copied."""
         if target is not None:
             self._check_terms(target)
         missing: list[Pair] = []
@@ -248,7 +249,7 @@ def _check_permission(source: Store, destination: str, permission: bool) -> None
             destination,
             expected=f"a place on this machine for {source.url}, which is restricted",
             got="one that is elsewhere",
-            todo=f"If its licence ({terms['licence'] or 'not stated'}) allows that, say so with --i-have-permission.",
+            todo=f"If its licence ({terms['licence'] or 'not stated'}) allows that, pass --i-have-permission.",
         )
 
 
@@ -259,12 +260,12 @@ def _pairs(store: Store) -> list[Pair]:
 def _choose(source: Store, clips: Sequence[str], streams: Sequence[str]) -> list[Pair]:
     """The entries that are meant, stream by stream."""
     names = {source.resolve(name) for name in streams}
-    found = [pair for pair in _pairs(source) if not names or pair[1] in names]
+    chosen = [pair for pair in _pairs(source) if not names or pair[1] in names]
     for pattern in clips:
-        if not any(_matches(clip_id, pattern) for clip_id, _ in found):
+        if not any(_matches(clip_id, pattern) for clip_id, _ in chosen):
             todo = f"See `sage-va cache ls {source.url}`."
             raise InputError(f"clip {pattern!r}", expected="a clip_id or a pattern of some", got="no match", todo=todo)
-    return [pair for pair in found if not clips or any(_matches(pair[0], pattern) for pattern in clips)]
+    return [pair for pair in chosen if not clips or any(_matches(pair[0], pattern) for pattern in clips)]
 
 
 def _matches(clip_id: str, pattern: str) -> bool:

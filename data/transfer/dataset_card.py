@@ -120,7 +120,7 @@ for stream, clips in pack["visual"].groups():
         values, frames = entry["values"][:], entry["frames"][:]  # frames: time in seconds, mask, quality signals
 ```
 
-A frame with mask 0 has no value (NaN). The attributes of an entry say what it is: clip, fingerprint, columns of
+A frame with mask 0 has no value (NaN). The attributes of an entry are its metadata: clip, fingerprint, columns of
 `frames`, and the SHA-256 of each array. A dtype of `bfloat16` lies as the uint16 of its bits.
 
 ## Terms

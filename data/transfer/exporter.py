@@ -55,7 +55,7 @@ def export(
     - csv: `<clip_id>.csv` with the columns `time_s`, `mask`, the quality signals, `feat_0` …; a missing value is an
       empty cell. The numbers are written so that they are read back exactly.
 
-    `cache.json` says what the stream is and on what terms, and which file is which clip: an id that a file system
+    `cache.json` has the stream's fingerprint, the terms of use, and the file of each clip: an id that a file system
     cannot take has a file name in escaped form. It is written first, each file whole or not at all.
 
     Args:
@@ -109,7 +109,7 @@ def _records(
 
 
 def _columns(records: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Name and unit of what stands beside the values, in any of the clips."""
+    """Returns name and unit of all columns of `frames`, in any of the clips."""
     return [list(pair) for pair in dict.fromkeys(tuple(pair) for r in records.values() for pair in r["columns"])]
 
 
@@ -120,7 +120,7 @@ def _check_permission(root: Mapping[str, Any], url: str, permission: bool) -> No
             url,
             expected="a cache whose terms let files be passed on",
             got=f"a restricted one (licence: {licence})",
-            todo="If its terms allow an export, say so with --i-have-permission.",
+            todo="If its terms allow an export, pass --i-have-permission.",
         )
 
 

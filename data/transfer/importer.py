@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 from ..clip import MODALITIES, VALUE_DTYPES, Clip, FrameClock, Track
 from ..errors import DamagedError, InputError, printable
 from ..hashing import json_sha256
-from ..labels import LabelFile, LabelFolder, Labels, label_names
-from ..store.base import FailedClip, Store, check_terms
+from ..labels import LabelFile, LabelFolder, label_names
+from ..store.base import FailedClip, Store
 from ..store.fingerprint import SCHEMA_VERSION, stream_name
-from ..timebase import usual_gap_s
+from ..store.root import check_terms
+from .array_files import OpenFiles
+from .length_checks import check_labels, check_length, last_end_s
 from .read_csv import Features, Rules
-from .read_files import Found, OpenFiles, exported_facts, find_features
-
-TOLERANCE_S = 0.5
-TOLERANCE = 0.02  # of the length
+from .read_files import ClipFile, exported_facts, find_features
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Imported:
     Args:
         stream: its full name.
         clips: ids of the imported clips; those that were there already included.
-        failures: unreadable files, and lengths that do not fit the recording that the cache knows.
+        failures: unreadable files, and lengths that do not fit the recording in the cache.
     """
 
     stream: str
@@ -71,8 +70,8 @@ def import_features(
         stream: `visual/NAME` or `audio/NAME`.
         hz: rows per second, where the files have no times.
         key: which array to take where a file, or a clip's group in it, holds several.
-        time_column: `NAME:s` or `NAME:ms`: the times in the files, where their name does not say the unit as `time_s`
-            and `time_ms` do.
+        time_column: `NAME:s` or `NAME:ms`: the times in the files, where their name does not have the unit, as `time_s`
+            and `time_ms` have.
         columns: patterns of the CSV columns to take; by default all that are numbers, except times, `segment_id`,
             `frame`, `face_id`, and OpenFace's `success` (a mask) and `confidence` (a quality signal).
         labels: a folder of label files; a clip whose length does not fit its labels fails.
@@ -81,30 +80,30 @@ def import_features(
     Raises:
         InputError: if an option is wrong, nothing is found, or the cache is not under the terms of an export.
     """
-    found = check_import(source, stream=stream, hz=hz, key=key, time_column=time_column, columns=columns)
+    files = check_import(source, stream=stream, hz=hz, key=key, time_column=time_column, columns=columns)
     rules, (modality, alias) = Rules(key, time_column, tuple(columns)), _checked(stream)
     facts = exported_facts(source)
     check_terms(store.url, store.root(), facts.get("licence"), True if facts.get("restricted") else None)
     fingerprint = _fingerprint(modality, alias, hz, rules)
     full = stream_name(modality, alias, fingerprint)
-    joined = LabelFolder(labels).join([one.clip_id for one in found]).files if labels else {}
-    return _Import(store, full, fingerprint, hz, rules, joined, overwrite).run(found)
+    joined = LabelFolder(labels).join([one.clip_id for one in files]).files if labels else {}
+    return _Import(store, full, fingerprint, hz, rules, joined, overwrite).run(files)
 
 
 def check_import(
     source: Path, *, stream: str, hz: float | None, key: str | None, time_column: str | None, columns: Sequence[str]
-) -> list[Found]:
-    """What `import_features` would import, asked before a cache is made for it.
+) -> list[ClipFile]:
+    """Returns what `import_features` would import; called before a cache is made for it.
 
     Raises:
         InputError: if an option is wrong or nothing is found.
     """
     _checked(stream)
     _check_hz(hz, time_column)
-    found = find_features(source, Rules(key, time_column, tuple(columns)))
-    if hz is None and all(one.needs_hz() for one in found):
+    files = find_features(source, Rules(key, time_column, tuple(columns)))
+    if hz is None and all(one.needs_hz() for one in files):
         raise _no_times(source)
-    return found
+    return files
 
 
 def _checked(stream: str) -> tuple[str, str]:
@@ -124,14 +123,14 @@ def _check_hz(hz: float | None, time_column: str | None) -> None:
 
 
 def _fingerprint(modality: str, alias: str, hz: float | None, rules: Rules) -> dict[str, Any]:
-    """All that decides the values; options that are not given leave no trace."""
+    """Returns all that decides the values; options that are not given leave no trace."""
     encoder: dict[str, Any] = {"kind": "import", "name": alias, "array": rules.key}
     if rules.columns:
         encoder["columns"] = sorted(rules.columns)
-    found = {"schema_version": SCHEMA_VERSION, "modality": modality, "encoder": encoder}
+    facts = {"schema_version": SCHEMA_VERSION, "modality": modality, "encoder": encoder}
     if rules.time_column:
-        found["time_column"] = rules.time_column
-    return {**found, "times": "file"} if hz is None else {**found, "hz": float(hz)}
+        facts["time_column"] = rules.time_column
+    return {**facts, "times": "file"} if hz is None else {**facts, "hz": float(hz)}
 
 
 @dataclass(frozen=True)
@@ -146,11 +145,11 @@ class _Import:
     labels: Mapping[str, LabelFile]
     overwrite: bool
 
-    def run(self, found: list[Found]) -> Imported:
+    def run(self, clip_files: list[ClipFile]) -> Imported:
         """Imports clip by clip; a bad file never stops the rest."""
         done, failures = list[str](), list[FailedClip]()
         with OpenFiles() as files:
-            for one in found:
+            for one in clip_files:
                 clip_id = one.clip_id
                 try:
                     clip_id = self._name_in_cache(clip_id)
@@ -166,11 +165,11 @@ class _Import:
     def _clips(self) -> dict[str, list[str]]:
         """The clips of the cache by each name that a file of theirs may have; their own name counts alone."""
         clip_ids = self.store.clip_ids()
-        found: dict[str, list[str]] = {}
+        by_name: dict[str, list[str]] = {}
         for clip_id in clip_ids:
             for name in set(label_names(clip_id)):
-                found.setdefault(name, []).append(clip_id)
-        return {**found, **{clip_id: [clip_id] for clip_id in clip_ids}}
+                by_name.setdefault(name, []).append(clip_id)
+        return {**by_name, **{clip_id: [clip_id] for clip_id in clip_ids}}
 
     def _name_in_cache(self, name: str) -> str:
         clip_ids = self._clips.get(name, [name])
@@ -179,21 +178,21 @@ class _Import:
             raise InputError(name, expected="the name of one clip", got=" and ".join(clip_ids), todo=todo)
         return clip_ids[0]
 
-    def _import(self, found: Found, clip_id: str, files: OpenFiles) -> None:
-        early = found.sha256()
+    def _import(self, file: ClipFile, clip_id: str, files: OpenFiles) -> None:
+        early = file.sha256()
         if early and not self.overwrite and self.store.has(clip_id, self.stream, early):
             return
-        features = found.load(self.rules, files)
+        features = file.load(self.rules, files)
         if not self.overwrite and self.store.has(clip_id, self.stream, features.sha256):
             return
-        track = self._track(found, features)
+        track = self._track(file, features)
         known = self._recording(clip_id)
         clip = known or self._new_clip(clip_id, track, features)
         if known:
-            _check_length(known, track, self.hz)
-        if found.clip_id in self.labels:
-            _check_labels(clip, track, self.labels[found.clip_id].labels)
-        report = {"path": found.path.name, "array": self.rules.key, "num_rows": track.num_frames}
+            check_length(known, track, self.hz)
+        if file.clip_id in self.labels:
+            check_labels(clip, track, self.labels[file.clip_id].labels)
+        report = {"path": file.path.name, "array": self.rules.key, "num_rows": track.num_frames}
         if features.names:
             report["columns_sha256"] = json_sha256(features.names)
         self._check_alike(clip_id, track, report.get("columns_sha256"))
@@ -207,23 +206,23 @@ class _Import:
             overwrite=self.overwrite,
         )
 
-    def _track(self, found: Found, features: Features) -> Track:
-        values = _as_values(found.clip_id, features.values)
+    def _track(self, file: ClipFile, features: Features) -> Track:
+        values = _as_values(file.clip_id, features.values)
         if self.hz is not None and features.times_s is not None:
             todo = "Leave --hz out."
-            raise InputError(found.path, expected="no times, since --hz is given", got="times in the file", todo=todo)
+            raise InputError(file.path, expected="no times, since --hz is given", got="times in the file", todo=todo)
         if self.hz is not None:
             times_s = FrameClock.regular(self.hz, len(values)).times_s
         elif features.times_s is not None:
             times_s = features.times_s
         else:
-            raise _no_times(found.path)
+            raise _no_times(file.path)
         finite = np.asarray(np.isfinite(values).all(axis=1))
         mask = finite if features.mask is None else finite & features.mask
         return Track.of(values, times_s, mask, features.quality)
 
     def _recording(self, clip_id: str) -> Clip | None:
-        """What the cache knows of the clip from its medium."""
+        """Returns the clip as the cache has it from its medium, or None."""
         if clip_id not in self._clips:
             return None
         with suppress(DamagedError):  # of this stream perhaps, which is about to be made again
@@ -239,12 +238,12 @@ class _Import:
         pts = np.rint(track.times_s * 1e6).astype(np.int64)
         known = features.rows_are_frames and self.stream.startswith("visual/") and (np.diff(pts) > 0).all()
         return Clip(
-            clip_id, duration_s=_end_s(track.times_s), clock=FrameClock(Fraction(1, 10**6), pts) if known else None
+            clip_id, duration_s=last_end_s(track.times_s), clock=FrameClock(Fraction(1, 10**6), pts) if known else None
         )
 
     @cached_property
     def _like(self) -> dict[str, Any]:
-        """What the stream's clips look like so far; filled by the first where the cache has none."""
+        """The width and columns that the stream has so far; filled by the first clip where the cache has none."""
         for clip_id in self.store.clip_ids(self.stream):
             with suppress(DamagedError):
                 record = self.store.record(clip_id, self.stream)
@@ -290,52 +289,3 @@ def _as_values(clip_id: str, values: NDArray[Any]) -> NDArray[Any]:
         got = f"{values[row, column]:g} in row {row}, column {column} (counted from 0)"
         raise InputError(clip_id, expected="values that float32 can hold", got=got, todo="Rescale the features.")
     return narrow
-
-
-def _end_s(times_s: NDArray[np.float64]) -> float:
-    """When the last row ends: a usual gap after it begins."""
-    return float(times_s[-1]) + usual_gap_s(times_s)
-
-
-def _fits(length: float, wanted: float, slack: float) -> bool:
-    return abs(length - wanted) <= max(slack, TOLERANCE * wanted)
-
-
-def _check_length(clip: Clip, track: Track, hz: float | None) -> None:
-    """Refuses features that do not fit the recording: by rows where they have its rate, and by their end.
-
-    Raises:
-        InputError: stating both.
-    """
-    todo = "Check --hz, the unit of the times, and that this is the same recording."
-    if hz and clip.clock and (gap_s := usual_gap_s(clip.clock.times_s)) and abs(gap_s * hz - 1) < 0.01:
-        num_frames = len(clip.clock.pts)
-        if not _fits(track.num_frames, num_frames, TOLERANCE_S * hz):
-            expected = f"about {num_frames} rows, one per frame of the recording"
-            raise InputError(clip.clip_id, expected=expected, got=f"{track.num_frames} rows", todo=todo)
-    end_s = _end_s(track.times_s)
-    if clip.duration_s is not None and not _fits(end_s, clip.duration_s, TOLERANCE_S):
-        expected = f"features that end at about {clip.duration_s:.2f} s, where the recording does"
-        raise InputError(clip.clip_id, expected=expected, got=f"an end at {end_s:.2f} s", todo=todo)
-
-
-def _check_labels(clip: Clip, track: Track, labels: Labels) -> None:
-    """Refuses features that do not end where their labels do; without times or a clock of frames nobody can tell.
-
-    Raises:
-        InputError: stating both.
-    """
-    num_rows = len(labels.va)
-    if labels.times_s is not None:
-        labels_end_s = _end_s(labels.times_s)
-    elif clip.clock is not None:
-        frames_s = clip.clock.times_s[:num_rows]
-        labels_end_s = _end_s(frames_s) + (num_rows - len(frames_s)) * usual_gap_s(frames_s)
-    else:
-        return
-    end_s = _end_s(track.times_s)
-    if not _fits(end_s, labels_end_s, TOLERANCE_S):
-        expected = f"features that end at about {labels_end_s:.2f} s, as the {num_rows} rows of {labels.path.name} do"
-        got = f"an end at {end_s:.2f} s after {track.num_frames} rows"
-        todo = "Check --hz, the unit of the times, and that the labels are those of this clip."
-        raise InputError(clip.clip_id, expected=expected, got=got, todo=todo)

@@ -1,4 +1,17 @@
-"""Adding to packs: each is made in a local file, sent whole under the name of its hash, and proven to have arrived."""
+"""Adding to packs: each is made in a local file, sent whole under the name of its hash, and proven to have arrived.
+
+An object store has no rename and no locks, so the protocol has neither. One push:
+
+    cache.json (a new place) -> aliases.json -> index.json -> pack -> pack -> ... -> index.json
+                                                               |
+        entries -> local file -> close: seal, SHA-256 -> packs/<16 hex>.zip -> proven? -> safe
+                                                               |                  no -> InputError, nothing is listed
+                                          sent by an earlier push, and proven: not sent again
+
+A kill between two steps leaves whole packs, and perhaps an index that lacks some: a reader that can list the folder
+sees them, and the next push corrects the index. Packs of several writers never collide, since their names are hashes
+of their bytes. The two lists can: each writer reads what it wrote, and writes again until the list holds all (`TRIES`).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +35,7 @@ from ..user_cache import user_cache
 from .dataset_card import CARD, MARK
 
 PACK_BYTES = 1 << 30
-TRIES = 5  # at lists that somebody else writes at the same moment
+TRIES = 5  # at lists that another writer replaces at the same moment
 
 
 class Push:
@@ -67,7 +80,7 @@ class Push:
         sha256 = pack.close()
         name = f"{FOLDER}/{sha256[:16]}.zip"
         there = Path(name).name in self.packs and self.place.proves(name, sha256, pack.path)  # sent before
-        if not there:  # what may lie under this name is no pack: its bytes are not what the name says
+        if not there:  # an object under this name with other bytes is replaced
             self.place.put(name, pack.path)
             self.objects += 1
         if not (there or self.place.proves(name, sha256, pack.path if pack.path.exists() else None)):
@@ -110,11 +123,11 @@ class Push:
         return {}
 
     def write_card(self, text: str) -> None:
-        """The page of a dataset repository; one that somebody else wrote stays."""
+        """Writes the page of a dataset repository; a page that its owner wrote stays."""
         repository = Remote("/".join(self.place.url.split("/")[:5]))
         with contextlib.suppress(FileNotFoundError):
-            found = repository.read(CARD).decode(errors="replace")
-            if MARK not in found or found == text:
+            page = repository.read(CARD).decode(errors="replace")
+            if MARK not in page or page == text:
                 return
         repository.write(CARD, text.encode())
         self.objects += 1
@@ -132,9 +145,9 @@ def _scratch(place: Remote) -> Iterator[Path]:
             elif left.name != "lock":
                 left.unlink()
     with locked(folder / "lock", fcntl.LOCK_SH):
-        made = folder / uuid.uuid4().hex
-        made.mkdir()
+        own = folder / uuid.uuid4().hex
+        own.mkdir()
         try:
-            yield made
+            yield own
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(own, ignore_errors=True)

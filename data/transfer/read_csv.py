@@ -27,7 +27,7 @@ _PER_SECOND = {"s": 1, "ms": 1000}
 
 @dataclass(frozen=True)
 class Rules:
-    """How the files are to be read.
+    """Options for reading files.
 
     Args:
         key: which array of a file, where it holds several.
@@ -46,15 +46,15 @@ class Rules:
             raise InputError("--time-column", expected="NAME:s or NAME:ms", got=repr(self.time_column), todo=todo)
 
     def is_time(self, name: str) -> bool:
-        """Whether a column or array of that name holds times."""
+        """True for the name of a column or array of times."""
         chosen = (self.time_column or "").rpartition(":")[0]
         return bool(_WITH_UNIT.fullmatch(name) or _WITHOUT_UNIT.fullmatch(name) or (chosen and name == chosen))
 
     def find_time(self, place: object, names: Sequence[str]) -> tuple[str, int] | None:
-        """Which of the names holds the times, and how many of its units make a second; None where none does.
+        """Returns the name of the times, and how many of their units make a second; None where there are none.
 
         Raises:
-            InputError: if the unit is not said, the chosen one is not there, or several could be meant.
+            InputError: if the unit is not given, the chosen name is missing, or several names could be meant.
         """
         if self.time_column:
             name, _, unit = self.time_column.rpartition(":")
@@ -74,15 +74,15 @@ class Rules:
 
 @dataclass(frozen=True)
 class Features:
-    """What a file says of one clip, before it is checked.
+    """The content of one clip's file, before it is checked.
 
     Args:
         values: (T, D) as in the file.
         times_s: (T,) float64, or None where the file has no times.
-        mask: (T,) bool, False where the file says that a row is not valid; None where it says nothing.
+        mask: (T,) bool, False where the file marks a row as not valid; None where it marks none.
         quality: name -> unit and (T,) values.
-        names: what the columns are called, where they have names.
-        rows_are_frames: whether the file says that its rows are all the frames of a recording.
+        names: of the columns, where they have names.
+        rows_are_frames: True where the rows are all the frames of a recording, by their numbers.
         sha256: hash of all this, or of the file.
     """
 
@@ -168,14 +168,14 @@ class _Table:
         """Names of the feature columns, in the order of the file."""
         free = [n for n in self.names if n not in reserved and not rules.is_time(n) and not QUALITY.fullmatch(n)]
         if rules.columns:
-            found = [n for n in free if any(fnmatchcase(n, pattern) for pattern in rules.columns)]
+            names = [n for n in free if any(fnmatchcase(n, pattern) for pattern in rules.columns)]
         else:
-            found = [n for n in free if not self._is_text(n)]
-        if not found:
+            names = [n for n in free if not self._is_text(n)]
+        if not names:
             expected = f"columns like {_listed(rules.columns)}" if rules.columns else "numeric columns"
             todo = "Choose the features with --columns."
             raise InputError(self.path, expected=expected, got=_listed(free), todo=todo)
-        return found
+        return names
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """(T,) float64, NaN where a cell is empty."""
@@ -203,14 +203,14 @@ class _Table:
         return numbers == 1
 
     def has_all_frames(self) -> bool:
-        """Whether a column `frame` counts the rows from 0 or 1."""
+        """True where a column `frame` counts the rows from 0 or 1."""
         if "frame" not in self.cells or self._is_text("frame"):
             return False
         frames = self.numbers("frame")
         return bool(frames[0] in (0, 1) and (np.diff(frames) == 1).all())
 
     def _is_text(self, name: str) -> bool:
-        """Whether a column holds words alone; numbers with a word among them are a mistake, not text."""
+        """True for a column of words alone; numbers with a word among them are a mistake, not text."""
         filled = (cell for cell in self.cells[name] if cell.strip())
         return not any(map(_is_number, filled)) and any(map(str.strip, self.cells[name]))
 

@@ -1,78 +1,35 @@
-"""Where features that people have lie, and how each kind of file is read; nothing in a file is ever executed."""
+"""Features in files of many kinds: found by clip, and read when their turn comes."""
 
 from __future__ import annotations
 
-import csv
 import json
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..hashing import array_sha256, file_sha256, json_sha256
+from .array_files import Arrays, OpenFiles, opened, readable, reason_of
 from .read_csv import QUALITY, Features, Rules, checked_times, read_csv
 
 CONTAINERS = (".npz", ".h5", ".hdf5", ".safetensors")
 SUFFIXES = (".npy", ".csv", *CONTAINERS)
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
-FRAMES = ".frames.npy"  # times, mask and quality beside the values of an exported clip
+FRAMES = ".frames.npy"  # times, mask and quality of an exported clip
 FACTS = "cache.json"
 
 
 @dataclass(frozen=True)
-class Arrays:
-    """An open file of arrays.
-
-    Args:
-        names: of all arrays, sorted.
-        read: returns one of them.
-    """
-
-    names: list[str]
-    read: Callable[[str], NDArray[Any]]
-
-
-class OpenFiles(AbstractContextManager["OpenFiles"]):
-    """Keeps the file of arrays that was asked for last open.
-
-    All clips of one file come one after another. Its directory is as long as there are clips, so to read it again for
-    each of them would take time with the square of their number.
-    """
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._arrays = Arrays([], lambda name: np.empty(0))
-        self._stack = ExitStack()
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def arrays(self, path: Path) -> Arrays:
-        """Returns the arrays of a file, and closes the file before."""
-        if path != self._path:
-            self._stack.close()
-            self._path = None
-            self._arrays = self._stack.enter_context(_opened(path))
-            self._path = path
-        return self._arrays
-
-
-@dataclass(frozen=True)
-class Found:
+class ClipFile:
     """The features of one clip, not read yet.
 
     Args:
-        clip_id: what its place is called.
+        clip_id: the name of its place.
         path: the file that they lie in.
         members: the arrays of that file which are the clip's; None = all.
-        problem: why they cannot be read.
+        problem: the reason why they cannot be read; None = they may be.
     """
 
     clip_id: str
@@ -87,14 +44,14 @@ class Found:
         return path if self.path.suffix == ".npy" and path.exists() else None
 
     def needs_hz(self) -> bool:
-        """Whether the file cannot have times of its own."""
+        """True where the file cannot have times of its own."""
         return self.path.suffix == ".npy" and not self.frames_path
 
     def sha256(self) -> str | None:
         """Hash of the file, where that is known without taking it apart."""
         if self.problem or self.path.suffix.lower() != ".csv":
             return None
-        with _readable(self.path):
+        with readable(self.path):
             return file_sha256(self.path)
 
     def load(self, rules: Rules, files: OpenFiles) -> Features:
@@ -110,7 +67,7 @@ class Found:
         if self.problem:
             raise self.problem
         kind = self.path.suffix.lower()
-        with _readable(self.path):
+        with readable(self.path):
             if kind == ".csv":
                 return read_csv(self.path, rules, file_sha256(self.path))
             return self._load_npy() if kind == ".npy" else self._load_member(rules, files.arrays(self.path))
@@ -149,18 +106,18 @@ class Found:
         return Features(values, times_s, None, {}, None, False, sha256)
 
     def _choose(self, names: list[str], rules: Rules) -> str:
-        """Which of the clip's arrays holds its features."""
-        found = [n for n in names if not rules.is_time(_base(n))] if len(names) > 1 else names
-        chosen = [n for n in found if rules.key is None or f"/{n}".endswith(f"/{rules.key}")]
+        """Returns the name of the array that holds the clip's features."""
+        features = [n for n in names if not rules.is_time(_base(n))] if len(names) > 1 else names
+        chosen = [n for n in features if rules.key is None or f"/{n}".endswith(f"/{rules.key}")]
         if len(chosen) == 1:
             return chosen[0]
-        got = ", ".join(found) or "none"
+        got = ", ".join(features) or "none"
         if rules.key is None:
             raise InputError(self.path, expected="one array", got=got, todo="Choose one with --key.")
         raise InputError(self.path, expected=f"an array {rules.key!r}", got=got, todo="Choose another --key.")
 
 
-def find_features(source: Path, rules: Rules) -> list[Found]:
+def find_features(source: Path, rules: Rules) -> list[ClipFile]:
     """All features in a folder or a file, sorted by clip.
 
     Raises:
@@ -171,25 +128,25 @@ def find_features(source: Path, rules: Rules) -> list[Found]:
         raise InputError(source, expected="a folder or a file", got="neither", todo=todo)
     kind = source.suffix.lower()
     if source.is_dir():
-        found = _in_folder(source)
+        files = _in_folder(source)
     elif kind in CONTAINERS:
-        found = _in_container(source, rules)
+        files = _in_container(source, rules)
     else:
-        found = [Found(source.stem, source, problem=_pickle(source))] if kind in (*SUFFIXES, *PICKLES) else []
-        for only in found:
+        files = [ClipFile(source.stem, source, problem=_pickle(source))] if kind in (*SUFFIXES, *PICKLES) else []
+        for only in files:
             if only.problem:
                 raise only.problem
-    if not found:
+    if not files:
         named = f" named {rules.key!r}" if rules.key else ""
         todo = "See `sage-va cache import --help` for the layouts."
         raise InputError(source, expected=f"features{named} in {', '.join(SUFFIXES)}", got="none", todo=todo)
-    if rules.columns and not any(one.path.suffix.lower() == ".csv" for one in found):
+    if rules.columns and not any(one.path.suffix.lower() == ".csv" for one in files):
         raise InputError("--columns", expected="CSV files", got="none", todo="Choose an array with --key.")
-    return sorted(found, key=lambda one: one.clip_id)
+    return sorted(files, key=lambda one: one.clip_id)
 
 
 def exported_facts(source: Path) -> dict[str, Any]:
-    """What `sage-va cache export` wrote into a folder, or beside a file; {} where it did not.
+    """Returns the facts that `sage-va cache export` wrote to a folder, or to that of a file; {} where there are none.
 
     Raises:
         InputError: if it cannot be read.
@@ -205,10 +162,10 @@ def exported_facts(source: Path) -> dict[str, Any]:
         return facts if ours else {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         todo = "Export again, or remove the file if it is none of ours."
-        raise InputError(path, expected="the facts of an export", got=_first_line(error), todo=todo) from None
+        raise InputError(path, expected="the facts of an export", got=reason_of(error), todo=todo) from None
 
 
-def _in_folder(folder: Path) -> list[Found]:
+def _in_folder(folder: Path) -> list[ClipFile]:
     """One file per clip, `<clip_id><suffix>`, or as the facts of an export name them."""
     clip_ids = {place: clip_id for clip_id, place in exported_facts(folder).get("clips", {}).items()}
     by_clip: dict[str, list[Path]] = {}
@@ -220,8 +177,8 @@ def _in_folder(folder: Path) -> list[Found]:
             continue
         clip_id = clip_ids.pop(place, place[: -len(path.suffix)])
         by_clip.setdefault(clip_id, []).append(path)
-    lost = [Found(clip_id, folder / place, problem=_lost(folder / place)) for place, clip_id in clip_ids.items()]
-    return lost + [Found(c, paths[0], problem=_rival(c, paths) or _pickle(paths[0])) for c, paths in by_clip.items()]
+    lost = [ClipFile(clip_id, folder / place, problem=_lost(folder / place)) for place, clip_id in clip_ids.items()]
+    return lost + [ClipFile(c, paths[0], problem=_rival(c, paths) or _pickle(paths[0])) for c, paths in by_clip.items()]
 
 
 def _lost(path: Path) -> InputError:
@@ -236,20 +193,20 @@ def _rival(clip_id: str, paths: list[Path]) -> InputError | None:
 
 
 def _pickle(path: Path) -> InputError | None:
-    """Why a pickle is not read."""
+    """Returns the error for a pickle, None for other files."""
     if path.suffix.lower() not in PICKLES:
         return None
     todo = "Save the arrays with numpy.save or safetensors where you trust the file; a pickle can run any code."
     return InputError(path, expected="plain arrays", got=f"a pickle ({path.suffix})", todo=todo)
 
 
-def _in_container(path: Path, rules: Rules) -> list[Found]:
+def _in_container(path: Path, rules: Rules) -> list[ClipFile]:
     """Many clips: `<clip_id>`, `<clip_id>/<key>`, or a group per clip that holds features and their times."""
-    with _readable(path), _opened(path) as arrays:
+    with readable(path), opened(path) as arrays:
         groups: dict[str, list[str]] = {}
         for name in arrays.names:
             groups.setdefault(name.rpartition("/")[0], []).append(name)
-    found: dict[str, Found] = {}
+    files: dict[str, ClipFile] = {}
     for group, members in groups.items():
         timed = any(rules.is_time(_base(name)) for name in members)
         for name in members:
@@ -261,65 +218,9 @@ def _in_container(path: Path, rules: Rules) -> list[Found]:
             elif timed:
                 whole, siblings = group, tuple(members)
             clip_id = whole or path.stem  # the file of one clip
-            found[clip_id] = Found(clip_id, path, siblings)
-    return list(found.values())
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Arrays]:
-    kind = path.suffix.lower()
-    if kind == ".npz":
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-            yield Arrays(sorted(names), lambda name: _read_npy(archive, f"{name}.npy"))
-    elif kind == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, framework="numpy") as tensors:
-            yield Arrays(sorted(tensors.keys()), tensors.get_tensor)
-    else:
-        import h5py
-
-        with h5py.File(path, "r") as file:
-            names: list[str] = []
-            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-            yield Arrays(names, lambda name: np.asarray(file[name][()]))  # pyright: ignore[reportIndexIssue]
-
-
-def _read_npy(archive: zipfile.ZipFile, member: str) -> NDArray[Any]:
-    """Reads one array of an `.npz`. `numpy.load` would look each name up in a list of all."""
-    with archive.open(member) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns whatever a library says of a file that is not what its name promises into one line."""
-    from safetensors import SafetensorError
-
-    known = (
-        ValueError,
-        TypeError,
-        KeyError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-        csv.Error,
-    )
-    try:
-        yield
-    except (*known, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        todo = "Save it again as plain arrays; pickled objects are never loaded."
-        raise InputError(path, expected="a file of features", got=_first_line(error), todo=todo) from None
+            files[clip_id] = ClipFile(clip_id, path, siblings)
+    return list(files.values())
 
 
 def _base(name: str) -> str:
     return name.rpartition("/")[2]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -186,9 +186,7 @@ class TestHdf5Folder(StoreContract):
         put(store, "b")
         (tmp_path / "cache.h5" / VISUAL_NAME / "a.h5").mkdir()
         assert store.clip_ids() == ["b"]
-        assert problems(store) == [
-            ("", "", f"{VISUAL_NAME}/a has no record: no writer of this cache made it")
-        ]
+        assert problems(store) == [("", "", f"{VISUAL_NAME}/a has no record: no writer of this cache made it")]
         put(store, "a")
         assert same(store.read("a", VISUAL_NAME), make_track(0))
         assert problems(store) == []

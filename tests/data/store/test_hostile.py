@@ -15,13 +15,13 @@ import pytest
 from sage_va.data import Clip, DamagedError, InputError, Store, open_store
 from sage_va.data.atomic import contained, json_file
 from sage_va.data.hashing import json_sha256, sealed
-from sage_va.data.store.base import new_root
 from sage_va.data.store.entry import Entry
 from sage_va.data.store.fingerprint import check_alias, check_key, check_stream, clip_key, stream_name
 from sage_va.data.store.hdf5_layout import LIBVER, SEAL_BYTES, put_entry, put_json, put_seal
 from sage_va.data.store.pack_file import PACK_ALIASES, RECORDS
 from sage_va.data.store.pack_file import SEAL_BYTES as PACK_SEAL_BYTES
 from sage_va.data.store.remote import Remote
+from sage_va.data.store.root import new_root
 from sage_va.data.store.zarr_layout import META, encode, group_file
 from sage_va.data.transfer.copy import copy
 from sage_va.data.transfer.exporter import export

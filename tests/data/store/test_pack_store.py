@@ -282,7 +282,7 @@ def test_a_pack_under_another_name_or_other_terms_is_named(small: Store, tmp_pat
     path.with_name("0123456789abcdef.zip").rename(path)
     root = json_file(sealed({**small.root(), "licence": "CC0"}))
     (tmp_path / "c.packs/cache.json").write_bytes(root)
-    what = f"packs/{path.name} was made under other terms than cache.json says"
+    what = f"packs/{path.name} was made under other terms than those in cache.json"
     assert problems(open_store(tmp_path / "c.packs")) == [("", "", what)]
 
 

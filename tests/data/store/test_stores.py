@@ -405,7 +405,7 @@ class TestWrongContent:
     def test_strange_files_beside_an_entry(self, store: Store, tmp_path: Path, name: str) -> None:
         place = tmp_path / "c.zarr" / VISUAL_NAME / "b" / name
         place.write_text("x")
-        assert problems(store) == [("b", VISUAL_NAME, f"expected the files of an entry, got {name} beside them")]
+        assert problems(store) == [("b", VISUAL_NAME, f"expected the files of an entry, got {name} added")]
 
     @pytest.mark.parametrize("name", ["=00", "=zz", "a~0123456789abcdef", "%41", "A B"])
     def test_entries_under_names_that_no_clip_has(self, store: Store, tmp_path: Path, name: str) -> None:

@@ -113,7 +113,7 @@ def test_facts_and_terms_travel(tmp_path: Path) -> None:
     store = open_store(tmp_path / "c.zarr", "a", licence="EULA", restricted=True)
     put(store, "a")
     put(store, "b")
-    with pytest.raises(InputError, match=r"got a restricted one \(licence: EULA\)\. .* say so with --i-have-perm"):
+    with pytest.raises(InputError, match=r"got a restricted one \(licence: EULA\)\. .* pass --i-have-perm"):
         run(store, tmp_path / "out", "csv", ["b"])
     assert not (tmp_path / "out").exists()
     done = run(store, tmp_path / "out", "csv", ["b"], permission=True)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from sage_va.data import Clip, FrameClock, InputError, Store, Track, open_store, stream_name
-from sage_va.data.transfer import read_files
+from sage_va.data.transfer import array_files, read_files
 from sage_va.data.transfer.importer import import_features
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -561,7 +561,7 @@ def test_the_work_on_one_file_grows_with_its_clips_and_not_their_square(
             for name, array in arrays.items():
                 file[name] = array
     opened, read = list[Path](), list[str]()
-    plain = read_files._opened
+    plain = array_files.opened
 
     @contextmanager
     def counting(path: Path) -> Iterator[Any]:
@@ -569,7 +569,8 @@ def test_the_work_on_one_file_grows_with_its_clips_and_not_their_square(
         with plain(path) as inside:
             yield replace(inside, read=lambda name: read.append(name) or inside.read(name))
 
-    monkeypatch.setattr(read_files, "_opened", counting)
+    for module in (array_files, read_files):
+        monkeypatch.setattr(module, "opened", counting)
     directories = Counter[str]()
     for owner, name in ((zipfile.ZipFile, "_RealGetContents"), (h5py.File, "visititems")):
         call = getattr(owner, name)
