@@ -109,7 +109,10 @@ BAD_ROWS = [
     ("clip_id,path,start_s\na,a.mp4,soon\n", r"m\.csv:2: expected start_s as a number, got 'soon'"),
     ("clip_id,path,start_s\na,a.mp4,nan\n", r"m\.csv:2: expected start_s as a number"),
     ("clip_id,path,start_s,end_s\na,a.mp4,3,2\n", r"m\.csv:2: expected end_s after start_s, got 3 to 2"),
-    ("clip_id,path,fps\na,a.mp4,30\n", r"m\.csv:2: expected fps above 0, for crops without a path, got fps 30 for a path"),
+    (
+        "clip_id,path,fps\na,a.mp4,30\n",
+        r"m\.csv:2: expected fps above 0, for crops without a path, got fps 30 for a path",
+    ),
     ("clip_id,crops,fps\na,c,0\n", r"m\.csv:2: expected fps above 0"),
     ("clip_id,path\n", "expected at least one recording, got none"),
 ]
