@@ -60,7 +60,7 @@ class DataConfig(Part):
 
 
 class SplitConfig(Part):
-    """How clips are divided into train, val and test.
+    """Division of clips into train, val and test.
 
     Clips of one recording are never divided: by its bytes, its audio or its name (`NAME`, `NAME_left`, `NAME_right`,
     `NAME#person`). Unless `by` is "clip", neither are the clips of one subject, as far as subjects are known.

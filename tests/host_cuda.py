@@ -28,7 +28,7 @@ INDEXING = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default)
 class DeviceTensor(Tensor):
     """A tensor on the device. torch's engine believes it to be on "meta", where a backward pass needs no driver."""
 
-    inner: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
+    on_host: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> DeviceTensor:
@@ -38,7 +38,7 @@ class DeviceTensor(Tensor):
             )
 
     def __init__(self, inner: Tensor) -> None:
-        self.inner = inner
+        self.on_host = inner
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
 
@@ -49,11 +49,11 @@ class DeviceTensor(Tensor):
     is_cuda, is_meta = True, False  # pyright: ignore[reportAssignmentType]
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
-        return ["inner"], None
+        return ["on_host"], None
 
     @staticmethod
     def __tensor_unflatten__(tensors: dict[str, Tensor], *_: Any) -> DeviceTensor:
-        return DeviceTensor(tensors["inner"])
+        return DeviceTensor(tensors["on_host"])
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -80,7 +80,7 @@ class _Device(TorchDispatchMode):
         _check(func, args, kwargs)
         if wanted is not None:
             kwargs["device"] = torch.device("cpu")
-        inner_args, inner_kwargs = tree_map_only(DeviceTensor, lambda tensor: tensor.inner, (args, kwargs))
+        inner_args, inner_kwargs = tree_map_only(DeviceTensor, lambda tensor: tensor.on_host, (args, kwargs))
         out = func(*inner_args, **inner_kwargs)
         if wanted == "cpu":
             return out
