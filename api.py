@@ -22,7 +22,7 @@ from .data.windows.load import load_corpus
 from .extract.engine.progress import ExtractionProgress
 from .fusion.config import Config, configure, suited_preset
 from .fusion.evaluation.predict import Prediction, averaged
-from .fusion.evaluation.score import score_run
+from .fusion.evaluation.score import Score, score_run
 from .fusion.export.pretrained import SAGE
 from .fusion.run_folder import SPLIT, fold_runs
 from .fusion.training.labelled import labelled_hours
@@ -79,7 +79,7 @@ def evaluate(
     labels: str | Path | None = None,
     split: str | None = None,
     device: str = "cpu",
-) -> dict[str, Any]:
+) -> Score:
     """Scores a run on its test clips (validation clips where there are none), or a model on the clips of a cache.
 
     Args:

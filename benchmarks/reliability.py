@@ -34,9 +34,10 @@ from sage_va.data.store.fingerprint import stream_alias
 from sage_va.data.windows.corpus import Corpus
 from sage_va.fusion.ccc import ccc_of_moments
 from sage_va.fusion.config import Config, load_config
-from sage_va.fusion.evaluation.metrics import corpus_sums
+from sage_va.fusion.evaluation.metrics import corpus_moments
 from sage_va.fusion.evaluation.predict import Prediction, predict
-from sage_va.fusion.evaluation.reliability import plot_diagram, spearman, trust_report
+from sage_va.fusion.evaluation.reliability import reliability_report, spearman
+from sage_va.fusion.evaluation.report import plot_diagram
 from sage_va.fusion.models.variants import resolve
 from sage_va.fusion.result import plain
 from sage_va.fusion.run_folder import Run, load_run, origin_of, start_run
@@ -84,7 +85,7 @@ def _speed(events: Sequence[dict[str, Any]], config: Config) -> dict[str, Any]:
 def _scores(trained: Run, corpus: Corpus, truth: np.lib.npyio.NpzFile) -> dict[str, Any]:
     test = corpus.find([clip_id for clip_id, role in trained.roles.items() if role == "test"])
     tested = predict(trained.model, corpus, test, trained.config.data)
-    sums = torch.stack([clip.all for clip in corpus_sums(tested, corpus)])
+    sums = torch.stack([clip.all for clip in corpus_moments(tested, corpus)])
     scores = ccc_of_moments(sums.sum(0))
     found = {"ccc": {"valence": float(scores[0]), "arousal": float(scores[1])}, "sums": sums.tolist()}
     return found if tested[0].weights is None else {**found, "trust": _trust(tested, corpus, truth, trained.sigma)}
@@ -97,10 +98,10 @@ def _trust(
     aliases = [stream_alias(stream.name) for stream in corpus.streams]
     ratio = np.concatenate([snr_on_grid(truth, p.clip_id, aliases, p.times_s) for p in tested])
     mask = np.concatenate([p.mask for p in tested]) & np.isfinite(ratio)
-    taught = trust_report(tested, corpus, sigma) if sigma and tested[0].reliability is not None else None
+    taught = reliability_report(tested, corpus, sigma) if sigma and tested[0].reliability is not None else None
     streams: dict[str, Any] = {}
     for m, stream in enumerate(corpus.streams):
-        row, valid = dict(taught["streams"][stream.label]) if taught else {}, mask[:, m]
+        row, valid = taught.streams[stream.label].to_json() if taught else {}, mask[:, m]
         weights = np.concatenate([p.weights[:, m] for p in tested if p.weights is not None])
         for name, chosen in (("corrupted", ratio[:, m] < 0), ("clean", ratio[:, m] >= 0)):
             counted = weights[valid & chosen]

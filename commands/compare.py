@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,10 @@ from .console import Bar, chosen_device, show
 from .options import config_option, device_option, json_option, labels_option, preset_option, set_option
 from .train import chosen_preset
 from .verb import verb
+
+if TYPE_CHECKING:  # these import torch
+    from ..fusion.experiments.compare import Comparison
+    from ..fusion.experiments.table import ComparisonTable
 
 
 @verb("sage-va compare cache.zarr --labels labels/ --variants sage,concat --seeds 5 --out runs/compare")
@@ -81,41 +85,42 @@ def compare(
             store, labels, out, config, names, device=chosen_device(device), progress=bar.count, **options
         )
     show(result, as_json, describe_comparison)
-    sys.exit(130 if result["interrupted"] else 1 if result["failures"] else 0)
+    sys.exit(130 if result.interrupted else 1 if result.failures else 0)
 
 
-def describe_comparison(result: dict[str, Any]) -> str:
+def describe_comparison(result: Comparison) -> str:
     """Returns the result of `compare` as text."""
-    lines = [f"{result['num_trained']} runs done, {result['num_skipped']} there already, "
-             f"{len(result['failures'])} failed, of {result['num_cells']}"]  # fmt: skip
-    if result["unlabelled"]:
-        lines.append(f"{len(result['unlabelled'])} clips without labels")
-    if result["interrupted"]:
+    lines = [f"{result.num_trained} runs done, {result.num_skipped} there already, "
+             f"{len(result.failures)} failed, of {result.num_cells}"]  # fmt: skip
+    if result.unlabelled:
+        lines.append(f"{len(result.unlabelled)} clips without labels")
+    if result.table is None:
         lines.append("interrupted: run the same command to resume")
     else:
-        lines += [describe_table(result), f"table.csv, .md, .json and .png: {result['out']}"]
-    return "\n".join([*lines, *(f"failed: {row['cell']}: {row['reason']}" for row in result["failures"])])
+        lines += [describe_table(result.table), f"table.csv, .md, .json and .png: {result.out}"]
+    return "\n".join([*lines, *(f"failed: {failure.cell}: {failure.reason}" for failure in result.failures)])
 
 
-def describe_table(result: dict[str, Any]) -> str:
+def describe_table(table: ComparisonTable) -> str:
     """Returns the table as text."""
-    from ..fusion.experiments.table import NAMES, cost, gain, heading, spread, title
+    from ..fusion.evaluation.metrics import NAMES
+    from ..fusion.experiments.table_files import cost, gain, heading, spread, title
 
-    width = max(len(title(row, result)) for row in result["rows"])
+    width = max(len(title(row, table)) for row in table.rows)
     head = "  ".join(f"{name:<14}" for name in (*NAMES, "mean, smoothed"))
     lines = [
-        *heading(result),
+        *heading(table),
         "CCC, mean ± std over seeds; seconds: median of the trainings (the first gate cross-fits for all)",
     ]
     lines.append(f"  {'':<{width}}  {head}  parameters  seconds")
-    for row in result["rows"]:
-        cells = [spread(row["raw"][name]) for name in NAMES] + [spread(row["smoothed"]["mean"])]
-        lines.append(f"  {title(row, result):<{width}}  " + "  ".join(f"{cell:<14}" for cell in cells) + cost(row))
-    others = [row for row in result["rows"] if row["raw_difference"]]
-    if others:
-        lines.append(f"difference to {result['base']}, with 95 % interval (paired bootstrap over clips)")
+    for row in table.rows:
+        cells = [spread(row.raw[name]) for name in NAMES] + [spread(row.smoothed["mean"])]
+        lines.append(f"  {title(row, table):<{width}}  " + "  ".join(f"{cell:<14}" for cell in cells) + cost(row))
+    differences = {title(row, table): row.raw_difference for row in table.rows if row.raw_difference}
+    if differences:
+        lines.append(f"difference to {table.base}, with 95 % interval (paired bootstrap over clips)")
         lines.append(f"  {'':<{width}}  " + "  ".join(f"{name:<23}" for name in NAMES).rstrip())
-    for row in others:
-        cells = [f"{gain(row['raw_difference'][name]):<23}" for name in NAMES]
-        lines.append(f"  {title(row, result):<{width}}  " + "  ".join(cells).rstrip())
+    for name_of_row, difference in differences.items():
+        cells = [f"{gain(difference[name]):<23}" for name in NAMES]
+        lines.append(f"  {name_of_row:<{width}}  " + "  ".join(cells).rstrip())
     return "\n".join(lines)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import Bar, chosen_device, show
 from .options import device_option, json_option
 from .verb import verb
+
+if TYPE_CHECKING:  # these import torch
+    from ..fusion.evaluation.metrics import Interval
+    from ..fusion.evaluation.reliability import ReliabilityReport
+    from ..fusion.evaluation.robustness import Robustness, RobustnessReport
+    from ..fusion.evaluation.score import Score
+    from ..fusion.training.calibrate import CalibrationReport
 
 
 @verb("sage-va eval runs/first --split test", name="eval")
@@ -46,7 +54,7 @@ def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str
     clips of all folds are pooled.
     """
     from ..fusion.evaluation.report import write_robustness
-    from ..fusion.evaluation.robustness import robustness
+    from ..fusion.evaluation.robustness import RobustnessReport, robustness
     from ..fusion.evaluation.score import score_run
 
     first, *others = runs
@@ -57,7 +65,7 @@ def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str
         show(score_run(first, **places), as_json, describe_score)
         return
     with Bar("corruptions") as bar:
-        result = {"runs": [robustness(run, **places, tick=bar.tick) for run in runs]}
+        result = RobustnessReport([robustness(run, **places, tick=bar.tick) for run in runs])
     if out:
         write_robustness(out, result)
     show(result, as_json, describe_robustness)
@@ -84,114 +92,115 @@ def calibrate(run: Path, out: Path, cache: str | None, labels: Path | None, devi
     show(refit(run, out, cache=cache, labels=labels, device=chosen_device(device)), as_json, describe_calibration)
 
 
-def describe_score(result: dict[str, Any]) -> str:
+def describe_score(score: Score) -> str:
     """Returns the result of `score_run` as text."""
-    from ..fusion.evaluation.predict import TARGETS
+    from ..fusion.evaluation.metrics import NAMES
     from ..fusion.evaluation.report import cautions
 
-    folds = f", {result['num_folds']} folds pooled" if result["num_folds"] else ""
-    lines = [f"{result['run']} ({result['variant']}), {result['split']}: {result['num_clips']} clips, "
-             f"{result['num_labels']} labels{folds}"]  # fmt: skip
-    lines += cautions(result["random_weights"], result["split"])
+    folds = f", {score.num_folds} folds pooled" if score.num_folds else ""
+    lines = [f"{score.run} ({score.variant}), {score.split}: {score.num_clips} clips, {score.num_labels} labels{folds}"]
+    lines += cautions(score.random_weights, score.split)
     lines.append("CCC (95 % interval, bootstrap over clips)   valence               arousal               mean")
-    for name in ("raw", "smoothed"):
-        row, title = result[name], name
-        if name == "smoothed":
-            widths = sorted(set(result["smoothing_s"]))
-            title = f"smoothed over {'/'.join(f'{w:g}' for w in widths)} s (chosen on validation)"
-        lines.append(f"  {title:<40}  " + "  ".join(_cell(row, key) for key in (*TARGETS, "mean")))
-        if "face_frames_only" in row:
-            only = "  ".join(f"{_number(row['face_frames_only'][key], 6, 3)}{'':14}" for key in (*TARGETS, "mean"))
+    widths = "/".join(f"{width:g}" for width in sorted(set(score.smoothing_s)))
+    for title, row in (("raw", score.raw), (f"smoothed over {widths} s (chosen on validation)", score.smoothed)):
+        cells = [f"{_number(row.ccc[name], 6, 3)} {_interval(row.interval[name])}" for name in NAMES]
+        lines.append(f"  {title:<40}  {'  '.join(cells)}")
+        if row.face_frames_only is not None:
+            only = "  ".join(f"{_number(row.face_frames_only[name], 6, 3)}{'':14}" for name in NAMES)
             lines.append(f"  {'  face frames only':<40}  {only}")
-    lines += _reliability_lines(result["trust"])
-    width = max(len(clip["clip_id"]) for clip in result["clips"])
-    lines += [f"  {clip['clip_id']:<{width}}  V {_number(clip['valence'], 6, 3)}  A {_number(clip['arousal'], 6, 3)}  "
-              f"({clip['num_labels']} labels)" for clip in result["clips"]]  # fmt: skip
+    lines += _reliability_lines(score.reliability)
+    width = max(len(clip.clip_id) for clip in score.clips)
+    for clip in score.clips:
+        valence, arousal = (_number(clip.ccc[target], 6, 3) for target in ("valence", "arousal"))
+        lines.append(f"  {clip.clip_id:<{width}}  V {valence}  A {arousal}  ({clip.num_labels} labels)")
     return "\n".join(lines)
 
 
-def _reliability_lines(reports: list[dict[str, Any]]) -> list[str]:
+def _reliability_lines(reports: Sequence[ReliabilityReport]) -> list[str]:
     """Returns the lines about reliability, for each stream the mean over folds."""
     lines = []
-    for label in reports[0]["streams"] if reports else ():
-        parts = [report["streams"][label] for report in reports]
-        means = []
-        for name in ("spearman", "ece"):
-            known = [part[name] for part in parts if part[name] is not None]
-            means.append(_number(sum(known) / len(known) if known else None, 5, 2))
-        lines.append(f"  reliability of {label}: Spearman(1 - r, error) {means[0]}, calibration error (ECE) {means[1]}")
+    for label in reports[0].streams if reports else ():
+        streams = [report.streams[label] for report in reports]
+        rank, error = _mean(stream.spearman for stream in streams), _mean(stream.ece for stream in streams)
+        lines.append(f"  reliability of {label}: Spearman(1 - r, error) {_number(rank, 5, 2)}, "
+                     f"calibration error (ECE) {_number(error, 5, 2)}")  # fmt: skip
     return lines
 
 
-def _cell(row: dict[str, Any], key: str) -> str:
-    low, high = row["interval"][key]
-    return f"{_number(row['ccc'][key], 6, 3)} [{_number(low, 5, 2)}, {_number(high, 5, 2)}]"
+def _mean(values: Iterable[float]) -> float:
+    """The mean of the values that are defined; NaN where none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
-def describe_robustness(result: dict[str, Any]) -> str:
-    """Returns `{"runs": …}` of `robustness` as text: the curves of one run, or a table of the areas of several."""
+def _interval(interval: Interval) -> str:
+    return f"[{_number(interval.low, 5, 2)}, {_number(interval.high, 5, 2)}]"
+
+
+def describe_robustness(report: RobustnessReport) -> str:
+    """Returns robustness as text: the curves of one run, or a table of the areas of several."""
     from ..fusion.evaluation.report import cautions, untrained
 
-    runs = result["runs"]
+    runs = report.runs
     lines = cautions(untrained(runs))
-    if len({(*run["clip_ids"], run["num_labels"]) for run in runs}) > 1:
+    if len({(*run.clip_ids, run.num_labels) for run in runs}) > 1:
         lines.append("These runs are scored on different clips or labels: their areas do not compare.")
     return "\n".join([*lines, *(_curves(runs[0]) if len(runs) == 1 else _areas(runs))])
 
 
-def _curves(run: dict[str, Any]) -> list[str]:
+def _curves(run: Robustness) -> list[str]:
     from ..fusion.evaluation.predict import TARGETS
     from ..fusion.evaluation.report import title_of
 
-    folds = f", {run['num_folds']} folds pooled" if run["num_folds"] else ""
-    strengths = "".join(f"{strength:7g}" for strength in run["strengths"])
+    folds = f", {run.num_folds} folds pooled" if run.num_folds else ""
+    strengths = "".join(f"{strength:7g}" for strength in run.strengths)
     lines = [
-        f"{title_of(run)}, {run['split']}: {len(run['clip_ids'])} clips, {run['num_labels']} labels{folds}",
+        f"{title_of(run)}, {run.split}: {len(run.clip_ids)} clips, {run.num_labels} labels{folds}",
         f"mean CCC by strength {strengths}   area (valence, arousal)   weight         reliability",
     ]
-    for name, kind in run["kinds"].items():
-        if not kind["taken"]:
-            lines.append(f"  {name:<19}{kind['modality']} not taken: the score does not change")
+    for name, kind in run.kinds.items():
+        if kind.ccc is None or kind.area is None:
+            lines.append(f"  {name:<19}{kind.modality} not taken: the score does not change")
             continue
-        curve = "".join(_number(value, 7, 3) for value in kind["ccc"]["mean"])
-        mean, *each = (_number(kind["area"][key], 6, 3) for key in ("mean", *TARGETS))
-        trust = "   ".join(_first_and_last(kind[key]) for key in ("weight", "reliability"))
-        lines.append(f"  {name:<19}{curve}  {mean} ({', '.join(each)})   {trust}".rstrip())
+        curve = "".join(_number(value, 7, 3) for value in kind.ccc["mean"])
+        mean, *each = (_number(kind.area[target], 6, 3) for target in ("mean", *TARGETS))
+        ends = "   ".join(_first_and_last(values) for values in (kind.weight, kind.reliability))
+        lines.append(f"  {name:<19}{curve}  {mean} ({', '.join(each)})   {ends}".rstrip())
     return [*lines, "weight, reliability: of the corrupted modality, at the first and the last strength",
-            *(f"{name}: {kind['means']}" for name, kind in run["kinds"].items())]  # fmt: skip
+            *(f"{name}: {kind.means}" for name, kind in run.kinds.items())]  # fmt: skip
 
 
 def _first_and_last(values: Sequence[float | None] | None) -> str:
     return f"{'–':^12}" if values is None else f"{_number(values[0], 4, 2)} -> {_number(values[-1], 4, 2)}"
 
 
-def _areas(runs: Sequence[dict[str, Any]]) -> list[str]:
+def _areas(runs: Sequence[Robustness]) -> list[str]:
     from ..fusion.evaluation.report import title_of
 
     width = max(len(title_of(run)) for run in runs)
-    kinds = list(runs[0]["kinds"])
     lines = ["Area under the mean CCC by strength of corruption, raw",
-             f"  {'':<{width}}   clean  {'  '.join(kinds)}"]  # fmt: skip
+             f"  {'':<{width}}   clean  {'  '.join(runs[0].kinds)}"]  # fmt: skip
     for run in runs:
         cells = [
-            _number(kind["area"]["mean"], len(name), 3) if kind["taken"] else f"{'not taken':>{len(name)}}"
-            for name, kind in run["kinds"].items()
+            f"{'not taken':>{len(name)}}" if kind.area is None else _number(kind.area["mean"], len(name), 3)
+            for name, kind in run.kinds.items()
         ]
-        lines.append(f"  {title_of(run):<{width}}  {_number(run['clean']['mean'], 6, 3)}  {'  '.join(cells)}")
+        lines.append(f"  {title_of(run):<{width}}  {_number(run.clean['mean'], 6, 3)}  {'  '.join(cells)}")
     return lines
 
 
-def describe_calibration(result: dict[str, Any]) -> str:
+def describe_calibration(report: CalibrationReport) -> str:
     """Returns the result of `calibrate` as text."""
     lines = ["Reliability on the validation clips       ECE before  after   Spearman with the error before  after"]
-    for run in result["runs"]:
-        lines.append(run["run"])
-        for label, before in run["before"]["streams"].items():
-            after = run["after"]["streams"][label]
-            ece, rank = ([_number(part[name], 6, 3) for part in (before, after)] for name in ("ece", "spearman"))
-            lines.append(f"  {label:<40}{'  '.join(ece):>18}{'':24}{'  '.join(rank)}")
+    for run in report.runs:
+        lines.append(run.run)
+        for label, before in run.before.streams.items():
+            both = (before, run.after.streams[label])
+            ece = "  ".join(_number(stream.ece, 6, 3) for stream in both)
+            rank = "  ".join(_number(stream.spearman, 6, 3) for stream in both)
+            lines.append(f"  {label:<40}{ece:>18}{'':24}{rank}")
     return "\n".join(lines)
 
 
 def _number(value: float | None, width: int, digits: int) -> str:
-    return f"{'–':>{width}}" if value is None else f"{value:{width}.{digits}f}"
+    return f"{'–':>{width}}" if value is None or math.isnan(value) else f"{value:{width}.{digits}f}"

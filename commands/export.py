@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .console import show
 from .options import json_option
 from .verb import verb
+
+if TYPE_CHECKING:  # these import torch
+    from ..fusion.export.metadata import PublishedScore
+    from ..fusion.export.onnx import ExportedModel
 
 
 @verb("sage-va export runs/first --out model/ --onnx model.onnx")
@@ -40,25 +45,26 @@ def export(
     show(export_run(run, out, onnx, cache=cache, labels=labels), as_json, describe_export)
 
 
-def describe_export(result: dict[str, Any]) -> str:
+def describe_export(result: ExportedModel) -> str:
     """Returns the result of `export_run` as text."""
+    from ..data.terms import untrained_mark
+
     lines = []
-    if result["out"]:
-        lines.append(f"{result['out']}: model.safetensors, config.json, README.md ({_score(result['scores'])})")
-    if result["onnx"]:
-        onnx = result["onnx"]
-        takes, gives = ", ".join(onnx["inputs"]), ", ".join(onnx["outputs"])
-        lines.append(f"{onnx['path']}: opset {onnx['opset']}; {takes} -> {gives}")
-    if result["random_weights"]:
-        lines.append(f"UNTRAINED ENCODER (random weights): {', '.join(result['random_weights'])}")
-    if result["restricted"]:
-        licence = result["licence"] or "not stated"
-        lines.append(f"Restricted data (licence: {licence}): do not share without permission.")
+    if result.out:
+        lines.append(f"{result.out}: model.safetensors, config.json, README.md ({_score(result.scores)})")
+    if result.onnx:
+        inputs, outputs = ", ".join(result.onnx.inputs), ", ".join(result.onnx.outputs)
+        lines.append(f"{result.onnx.path}: opset {result.onnx.opset}; {inputs} -> {outputs}")
+    if result.random_weights:
+        lines.append(untrained_mark(result.random_weights))
+    if result.restricted:
+        licence = result.licence or "not stated"
+        lines.append(f"Restricted data (licence: {licence}): do not pass it on without permission.")
     return "\n".join(lines)
 
 
-def _score(scores: dict[str, Any] | None) -> str:
+def _score(scores: PublishedScore | None) -> str:
     if scores is None:
         return "not scored: cache or labels not found; name them with --cache and --labels"
-    mean = scores["raw"]["ccc"]["mean"]
-    return f"{scores['split']} CCC {'not defined' if mean is None else f'{mean:.3f}'}"
+    mean = scores.raw.ccc["mean"]
+    return f"{scores.split} CCC {'not defined' if math.isnan(mean) else f'{mean:.3f}'}"

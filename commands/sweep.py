@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,10 @@ from .train import chosen_preset
 from .verb import verb
 
 NUM_SHOWN = 10
+
+
+if TYPE_CHECKING:  # only some commands need it
+    from ..fusion.experiments.sweep_result import SweepResult, TrialRow
 
 
 @verb("sage-va sweep cache.zarr --labels labels/ --space space.yaml --trials 50 --out runs/sweep")
@@ -72,7 +76,6 @@ def sweep(
     from ..fusion.config import load_config
     from ..fusion.experiments.search_space import load_space
     from ..fusion.experiments.sweep import sweep as search
-    from ..fusion.result import plain
 
     store = data.open_store(cache)
     config = load_config(config_path, assignments, chosen_preset(preset, store, labels))
@@ -85,42 +88,42 @@ def sweep(
             bar.count(num_finished, num_trials)
 
         result = search(store, labels, out, config, space, device=chosen_device(device), progress=report, **options)
-    show(plain(result), as_json, describe_sweep)
-    sys.exit(130 if result["interrupted"] else 1 if result["failures"] or result["best"] is None else 0)
+    show(result, as_json, describe_sweep)
+    sys.exit(130 if result.interrupted else 1 if result.failures or result.best is None else 0)
 
 
-def describe_sweep(result: dict[str, Any]) -> str:
+def describe_sweep(result: SweepResult) -> str:
     """Returns the result of `sweep` as text."""
     from ..fusion.evaluation.report import cautions
     from ..fusion.experiments.sweep_report import CHOSEN
 
-    states = Counter(row["state"] for row in result["rows"])
+    states = Counter(row.state for row in result.rows)
     counts = ", ".join(f"{number} {state}" for state, number in states.items())
     lines = [
-        f"{result['num_finished']} trials finished, {result['num_trials']} asked for ({counts or 'none begun'}); "
-        f"{result['num_trained']} done now, {len(result['failures'])} of them failed",
-        *cautions(result["random_weights"]),
-        f"score: {result['objective']}; {result['num_validation_clips']} clips, {CHOSEN}",
+        f"{result.num_finished} trials finished, {result.num_trials} asked for ({counts or 'none begun'}); "
+        f"{result.num_trained} done now, {len(result.failures)} of them failed",
+        *cautions(result.random_weights),
+        f"score: {result.objective}; {result.num_validation_clips} clips, {CHOSEN}",
     ]
-    if result["interrupted"]:
+    if result.interrupted:
         lines.append("interrupted: run the same command to resume")
-    lines += [*_table(result["rows"]), *_importance(result["importance"]), *_reasons(result["rows"])]
-    if result["best"] is not None:
-        lines += _outcome(result)
-    return "\n".join([*lines, *(f"failed: trial {row['trial']}: {row['reason']}" for row in result["failures"])])
+    lines += [*_table(result.rows), *_importance(result.importance), *_reasons(result.rows)]
+    if result.best is not None:
+        lines += _outcome(result, result.best)
+    return "\n".join([*lines, *(f"failed: trial {row.trial}: {row.reason}" for row in result.failures)])
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _table(rows: Sequence[TrialRow]) -> list[str]:
     """Returns the lines of the best complete trials, a column for each key."""
-    complete = [row for row in rows if row["state"] == "complete"]
-    complete.sort(key=lambda row: -row["score"])
+    complete = [row for row in rows if row.state == "complete"]
+    complete.sort(key=lambda row: -(row.score or 0.0))
     if not complete:
         return ["no trial is complete yet"]
-    keys = list(complete[0]["params"])
+    keys = list(complete[0].params)
     titles = ["trial", "score", "valence", "arousal", "epoch", *keys]
     cells = [
-        [str(row["trial"]), *(f"{row[name]:.3f}" for name in ("score", "valence", "arousal")), str(row["epoch"])]
-        + [_short(row["params"][key]) for key in keys]
+        [str(row.trial), *(f"{getattr(row, name):.3f}" for name in ("score", "valence", "arousal")), str(row.epoch)]
+        + [_short(row.params[key]) for key in keys]
         for row in complete[:NUM_SHOWN]
     ]
     widths = [max(len(line[column]) for line in (titles, *cells)) for column in range(len(titles))]
@@ -140,17 +143,18 @@ def _importance(importance: dict[str, float] | None) -> list[str]:
     return [f"importance for a score among the best (PED-ANOVA, complete trials): {shares}"]
 
 
-def _reasons(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _reasons(rows: Sequence[TrialRow]) -> list[str]:
     """Returns each reason for which trials could not be trained, once."""
-    unfit = [row for row in rows if row["state"] == "pruned" and row["reason"]]
-    reasons = Counter(row["reason"].removeprefix(f"trial {row['trial']}: ") for row in unfit)
+    reasons = Counter(
+        row.reason.removeprefix(f"trial {row.trial}: ") for row in rows if row.state == "pruned" and row.reason
+    )
     return [f"pruned as unfit, {number} trials: {reason}" for reason, number in reasons.most_common(5)]
 
 
-def _outcome(result: dict[str, Any]) -> list[str]:
-    best, out = result["best"], result["out"]
-    lines = [f"best: trial {best['trial']}, its run {out}/best, its configuration {out}/best.yaml"]
-    if not result["has_test_clips"]:
+def _outcome(result: SweepResult, best: TrialRow) -> list[str]:
+    out = result.out
+    lines = [f"best: trial {best.trial}, its run {out}/best, its configuration {out}/best.yaml"]
+    if not result.has_test_clips:
         return [*lines, "This split has no test clips: score the run on clips that took no part in the search."]
     return [
         *lines,

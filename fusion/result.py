@@ -1,15 +1,49 @@
-"""Results as plain JSON."""
+"""The base of typed results: frozen dataclasses that know their JSON."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+else:
+    DataclassInstance = object
 
 
-def plain(found: Any) -> Any:
-    """The same nested values with None for NaN, which JSON does not know."""
-    if isinstance(found, dict):
-        return {key: plain(value) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [plain(value) for value in found]
-    return None if isinstance(found, float) and math.isnan(found) else found
+class Result(DataclassInstance):
+    """A frozen dataclass whose fields are the keys of the JSON that users read.
+
+    OPTIONAL: fields that the JSON leaves out where they are None.
+    """
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields in their order, as plain values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: plain(value) for name, value in values.items() if value is not None or name not in self.OPTIONAL}
+
+
+def plain(value: Any) -> Any:
+    """Returns nested values as JSON has them: None for NaN, a list for an array or tuple, an object for a Result."""
+    if isinstance(value, Result):
+        return value.to_json()
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def number_of(value: float | None) -> float:
+    """Returns a number from JSON, where None stands for NaN."""
+    return math.nan if value is None else value

@@ -42,8 +42,8 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert lines[0].endswith("9 clips")
     assert "weight of the voice while the face is away: 1.0" in lines
     assert len(SNIPPETS) == 6
-    assert names["score"]["split"] == "test"
-    assert names["found"]["num_clips"] == 9
+    assert names["score"].split == "test"
+    assert names["own"].num_clips == 9
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.zarr", "labels", "model", "runs"]
 
 
@@ -98,11 +98,11 @@ def test_evaluate_takes_runs_models_and_their_places(trained: tuple[Path, Path, 
     run, cache, labels = trained
     model = sage_va.SAGE.from_run(run)
     model.save_pretrained(tmp_path / "model")
-    assert sage_va.evaluate(run)["split"] == "test"
-    assert sage_va.evaluate(str(run), cache=cache, labels=labels, split="val")["split"] == "val"
-    found = [sage_va.evaluate(m, cache=cache, labels=labels) for m in (model, tmp_path / "model")]
-    assert found[0] == found[1]
-    assert (found[0]["split"], found[0]["num_clips"]) == ("all", 6)
+    assert sage_va.evaluate(run).split == "test"
+    assert sage_va.evaluate(str(run), cache=cache, labels=labels, split="val").split == "val"
+    first, second = (sage_va.evaluate(m, cache=cache, labels=labels) for m in (model, tmp_path / "model"))
+    assert first.to_json() == second.to_json()
+    assert (first.split, first.num_clips) == ("all", 6)
     refusals: tuple[dict[str, Any], ...] = ({}, {"cache": cache}, {"cache": cache, "labels": labels, "split": "test"})
     for refused in refusals:
         with pytest.raises(InputError, match=r"expected a cache and labels, and no split.*evaluate\(model, cache="):

@@ -1,4 +1,4 @@
-"""What can go wrong with cached streams, by kind and strength: hidden, drowned in noise, late, or missing."""
+"""Corruptions of cached streams, by kind and strength: masked, noisy, misaligned or missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...data.errors import InputError
+from ...data.errors import InputError, did_you_mean
 from ...data.timebase import Grid
 from ...data.windows.corpus import Corpus
 
@@ -25,12 +25,12 @@ Source = Callable[[Grid, float, np.random.Generator], Steps]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A way for all streams of a modality to go wrong.
+class Corruption:
+    """A corruption of all streams of a modality; `means` describes it to readers.
 
     source: grid of a clip, strength, randomness -> (T,) the step of that clip that each step's content comes from,
     `NOWHERE` for none; None where steps stay in their place. noise: standard deviations of noise at strength 1.
-    whole_clips: the source is meant for the share of clips that `strength` says, and at its full strength there.
+    whole_clips: `strength` is the share of clips that are corrupted, each of them fully.
     """
 
     modality: str
@@ -41,10 +41,10 @@ class Kind:
 
 
 def _spans(grid: Grid, strength: float, rng: np.random.Generator) -> Steps:
-    """Hides that share of the steps. The clip is laid out in spans, which are hidden one after the other.
+    """Masks that share of the steps. The clip is divided into spans, which are masked one after the other.
 
-    Spans lie on the clip's own clock, so that every model misses the same seconds, and those that are hidden at one
-    strength are hidden at each greater one; the last is cut to the exact share.
+    Spans lie on the clip's own clock, so that every model misses the same seconds. Those masked at one strength are
+    masked at each greater one; the last is cut to the exact share.
     """
     num_spans = int((grid.first_step + grid.num_steps) / grid.hz / SPAN_S[0]) + 1
     drawn = rng.random((max(num_spans, 1), 2))
@@ -70,14 +70,14 @@ def _absent(grid: Grid, strength: float, rng: np.random.Generator) -> Steps:
 _HIDDEN = f"share of each clip hidden, in spans of {SPAN_S[0]:g}-{SPAN_S[1]:g} s"
 _NOISE = f"Gaussian noise of up to {MAX_NOISE:g} standard deviations ({-20 * np.log10(MAX_NOISE):.1f} dB SNR)"
 _DROPPED = "share of clips that lack the whole modality"
-KINDS = {
-    "visual-occlusion": Kind("visual", _HIDDEN, source=_spans),
-    "visual-noise": Kind("visual", _NOISE, noise=MAX_NOISE),
-    "visual-dropped": Kind("visual", _DROPPED, source=_absent, whole_clips=True),
-    "audio-noise": Kind("audio", _NOISE, noise=MAX_NOISE),
-    "audio-silence": Kind("audio", _HIDDEN, source=_spans),
-    "misalignment": Kind("audio", f"audio early or late by up to {MAX_SHIFT_S:g} s", source=_shifted),
-    "audio-dropped": Kind("audio", _DROPPED, source=_absent, whole_clips=True),
+CORRUPTIONS = {
+    "visual-occlusion": Corruption("visual", _HIDDEN, source=_spans),
+    "visual-noise": Corruption("visual", _NOISE, noise=MAX_NOISE),
+    "visual-dropped": Corruption("visual", _DROPPED, source=_absent, whole_clips=True),
+    "audio-noise": Corruption("audio", _NOISE, noise=MAX_NOISE),
+    "audio-silence": Corruption("audio", _HIDDEN, source=_spans),
+    "misalignment": Corruption("audio", f"audio early or late by up to {MAX_SHIFT_S:g} s", source=_shifted),
+    "audio-dropped": Corruption("audio", _DROPPED, source=_absent, whole_clips=True),
 }
 
 
@@ -90,42 +90,44 @@ def corrupted(
     clip_ids: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Corpus:
-    """The corpus with every stream of the kind's modality corrupted; the one given stays as it is.
+    """Returns a copy of the corpus in which every stream of the kind's modality is corrupted.
 
-    What is done to a clip depends on kind, strength, seed and the clip's name alone, not on the model, the device or
-    the company it is in. A hidden step is what the cache holds for one without face or voice: mask False, value 0,
-    quality not measured. Noise leaves mask and quality as they were measured on the clean recording. Labels, and which
-    of them count, never change.
+    The corruption of a clip depends on kind, strength, seed and the clip's name alone, not on the model, the device or
+    the other clips. A masked step is what the cache holds for one without face or voice: mask False, value 0, quality
+    not measured. Noise leaves mask and quality as they were measured on the clean recording. Labels, and which of them
+    count, never change.
 
     Args:
         corpus: clean.
-        kind: one of `KINDS`.
+        kind: one of `CORRUPTIONS`.
         strength: 0 (nothing happens) to 1.
         scales: for each stream (D,) the standard deviation of its features over the training clips, the unit of noise.
-        clip_ids: of whom a share of clips is meant, where the corpus is a part of what is scored; default: its own.
-        seed: decides what is hidden, which clips, which way, and the noise.
+        clip_ids: of all scored clips, of which a share is corrupted, where the corpus is a part of them; default: its
+            own.
+        seed: decides which steps, which clips, which direction, and the noise.
 
     Raises:
         InputError: for an unknown kind or a strength out of range.
     """
-    if kind not in KINDS:
-        raise InputError("corruption", expected=f"one of {', '.join(KINDS)}", got=repr(kind), todo="Name one of them.")
+    if kind not in CORRUPTIONS:
+        todo = did_you_mean(kind, CORRUPTIONS, "Name one of them.")
+        raise InputError("corruption", expected=f"one of {', '.join(CORRUPTIONS)}", got=repr(kind), todo=todo)
     if not 0 <= strength <= 1:
         todo = "Give a share: 0 is clean, 1 the worst."
         raise InputError(f"strength of {kind}", expected="0 to 1", got=str(strength), todo=todo)
-    chosen, streams = KINDS[kind], _streams(corpus, KINDS[kind].modality)
+    chosen, streams = CORRUPTIONS[kind], _streams(corpus, CORRUPTIONS[kind].modality)
     if strength == 0 or not streams:
         return corpus
     if chosen.source is None:
-        return _drowned(corpus, streams, [chosen.noise * strength * scale for scale in scales], kind, seed)
+        return _with_noise(corpus, streams, [chosen.noise * strength * scale for scale in scales], kind, seed)
     ids = [clip.clip_id for clip in corpus.clips]
-    met = set(_first_share(clip_ids or ids, strength, kind, seed) if chosen.whole_clips else ids)
+    affected = set(_first_share(clip_ids or ids, strength, kind, seed) if chosen.whole_clips else ids)
     source = np.arange(corpus.num_steps)
     for index, clip_id in enumerate(ids):
-        if clip_id in met:
+        if clip_id in affected:
             own = chosen.source(corpus.grids[index], strength, _random(seed, kind, clip_id))
             source[corpus.steps(index)] = np.where(own == NOWHERE, NOWHERE, own + corpus.offsets[index])
-    return _moved(corpus, streams, torch.from_numpy(source).to(corpus.mask.device))
+    return _from_sources(corpus, streams, torch.from_numpy(source).to(corpus.mask.device))
 
 
 def _streams(corpus: Corpus, modality: str) -> list[int]:
@@ -138,13 +140,13 @@ def _random(seed: int, *names: str) -> np.random.Generator:
 
 
 def _first_share(clip_ids: Sequence[str], strength: float, kind: str, seed: int) -> list[str]:
-    """That share of clips, always the same ones first."""
+    """Returns that share of clips, the same ones first at every strength."""
     order = sorted(clip_ids, key=lambda clip_id: _random(seed, kind, clip_id).random())
     return order[: round(strength * len(order))]
 
 
-def _moved(corpus: Corpus, streams: Sequence[int], source: Tensor) -> Corpus:
-    """Every step of these streams with the content of its source (N,), or with none."""
+def _from_sources(corpus: Corpus, streams: Sequence[int], source: Tensor) -> Corpus:
+    """Gives every step of these streams the content of its source (N,), or none."""
     here, place = source != NOWHERE, source.clamp(min=0)
     values, quality, mask = list(corpus.values), list(corpus.quality), corpus.mask.clone()
     for m in streams:
@@ -154,8 +156,8 @@ def _moved(corpus: Corpus, streams: Sequence[int], source: Tensor) -> Corpus:
     return replace(corpus, values=values, quality=quality, mask=mask)
 
 
-def _drowned(corpus: Corpus, streams: Sequence[int], spreads: Sequence[Tensor], kind: str, seed: int) -> Corpus:
-    """Noise of these standard deviations, M × (D,), on the valid steps of these streams."""
+def _with_noise(corpus: Corpus, streams: Sequence[int], spreads: Sequence[Tensor], kind: str, seed: int) -> Corpus:
+    """Adds noise of these standard deviations, M × (D,), to the valid steps of these streams."""
     values = list(corpus.values)
     for m in streams:
         values[m] = values[m].clone()

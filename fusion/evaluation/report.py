@@ -1,4 +1,4 @@
-"""What people look at: scores as text and tables, pictures of clips and of curves."""
+"""Files and pictures of results: robustness curves, reliability diagrams, a clip over time; cautions for readers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ import numpy as np
 
 from ...data.atomic import replacing, write_text
 from ...data.labels import Truth
+from ...data.terms import untrained_mark
+from ..result import plain
+from .metrics import NAMES
 from .predict import TARGETS, Prediction
+from .reliability import ReliabilityReport
+from .robustness import Robustness, RobustnessReport
 
 SEEN = "scored on the clips that chose the epoch and the smoothing: too good for unseen ones"
 COLOURS = (  # Okabe and Ito, safe for colour-blind readers
@@ -22,51 +27,44 @@ STYLES = ("-", "--", ":")
 
 
 def cautions(random_weights: Sequence[str], split: str = "") -> list[str]:
-    """What must be said of a result: encoders that were never trained, and clips that are not unseen."""
-    lines = [f"UNTRAINED ENCODER (random weights): {', '.join(random_weights)}"] if random_weights else []
+    """Returns the lines that go with a result: encoders that were never trained, clips that decided something."""
+    lines = [untrained_mark(random_weights)] if random_weights else []
     return [*lines, SEEN] if "val" in split else lines
 
 
-def untrained(runs: Sequence[dict[str, Any]]) -> list[str]:
+def untrained(runs: Sequence[Robustness]) -> list[str]:
     """Returns the streams of these runs whose encoders have random weights."""
-    return sorted({name for run in runs for name in run["random_weights"]})
+    return sorted({name for run in runs for name in run.random_weights})
 
 
-def title_of(run: dict[str, Any]) -> str:
+def title_of(run: Robustness) -> str:
     """Returns a run's folder and variant as text."""
-    return f"{run['run']} ({run['variant']})"
+    return f"{run.run} ({run.variant})"
 
 
-def write_robustness(out: Path, found: dict[str, Any]) -> None:
-    """`{"runs": results of `robustness`}` as `robustness.json`, `.csv` (a row per point) and `.png` into a folder."""
+def write_robustness(out: Path, report: RobustnessReport) -> None:
+    """Writes `robustness.json`, `robustness.csv` (a row per point) and `robustness.png` into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "robustness.json", json.dumps(found, indent=2, ensure_ascii=False))
+    write_text(out / "robustness.json", json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     with replacing(out / "robustness.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(_points(found["runs"]))
-    plot_robustness(out / "robustness.png", found["runs"])
+        csv.writer(file).writerows(_points(report.runs))
+    plot_robustness(out / "robustness.png", report.runs)
 
 
-def _points(runs: Sequence[dict[str, Any]]) -> Iterator[Sequence[Any]]:
+def _points(runs: Sequence[Robustness]) -> Iterator[Sequence[Any]]:
     """Rows of the table: a cell is empty where a number is not defined."""
-    trust, scores = ("weight", "reliability"), (*TARGETS, "mean")
-    yield ("run", "variant", "random_weights", "kind", "modality", "strength", *scores, *trust)
+    yield ("run", "variant", "random_weights", "kind", "modality", "strength", *NAMES, "weight", "reliability")
     for run in runs:
-        about = (run["run"], run["variant"], " ".join(run["random_weights"]))
-        for name, kind in run["kinds"].items():
-            for k, strength in enumerate(run["strengths"] if kind["taken"] else ()):
-                ccc = [kind["ccc"][score][k] for score in scores]
-                yield (
-                    *about,
-                    name,
-                    kind["modality"],
-                    strength,
-                    *ccc,
-                    *(kind[t][k] if kind[t] else None for t in trust),
-                )
+        about = (run.run, run.variant, " ".join(run.random_weights))
+        for name, kind in run.kinds.items():
+            columns = [*(plain((kind.ccc or {})[target]) for target in NAMES)] if kind.taken else []
+            columns += [values or [None] * len(run.strengths) for values in (kind.weight, kind.reliability)]
+            for strength, *cells in zip(run.strengths, *columns, strict=True) if kind.taken else ():
+                yield (*about, name, kind.modality, strength, *cells)
 
 
-def plot_robustness(path: Path, runs: Sequence[dict[str, Any]]) -> None:
-    """A picture of the mean CCC by strength: a panel per kind of corruption, a line per run that takes the modality.
+def plot_robustness(path: Path, runs: Sequence[Robustness]) -> None:
+    """Draws the mean CCC by strength: a panel per kind of corruption, a line per run that takes the modality.
 
     Args:
         path: .png, .svg or .pdf.
@@ -77,16 +75,15 @@ def plot_robustness(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    kinds = list(runs[0]["kinds"])
+    kinds = list(runs[0].kinds)
     num_columns = len(kinds) // 2 + 1  # the last panel of two rows is the legend's
     figure, axes = plt.subplots(2, num_columns, figsize=(3 * num_columns, 6), sharey=True, layout="constrained")
     lines = {}
     for axis, name in zip(axes.flat, kinds, strict=False):
         for k, run in enumerate(runs):
-            if (kind := run["kinds"][name])["taken"]:
+            if (ccc := run.kinds[name].ccc) is not None:
                 style = {"color": COLOURS[k % len(COLOURS)], "ls": STYLES[k // len(COLOURS) % len(STYLES)]}
-                height = np.array(kind["ccc"]["mean"], float)
-                (lines[title_of(run)],) = axis.plot(run["strengths"], height, marker="o", ms=3, **style)
+                (lines[title_of(run)],) = axis.plot(run.strengths, ccc["mean"], marker="o", ms=3, **style)
         axis.set_title(name, fontsize="medium")
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(kinds) :]:
@@ -94,8 +91,37 @@ def plot_robustness(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     axes.flat[-1].legend(lines.values(), lines.keys(), loc="center", fontsize="x-small", frameon=False)
     figure.supxlabel("strength of corruption")
     figure.supylabel("CCC, mean of valence and arousal")
-    if warned := cautions(untrained(runs)):
-        figure.suptitle("\n".join(warned), fontsize="medium")
+    if warnings := cautions(untrained(runs)):
+        figure.suptitle("\n".join(warnings), fontsize="medium")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
+    plt.close(figure)
+
+
+def plot_diagram(path: Path, report: ReliabilityReport, title: str = "") -> None:
+    """Draws the reliability diagram of a report: a line per stream against the diagonal, counts below.
+
+    Args:
+        path: .png, .svg or .pdf.
+        report: see `reliability_report`.
+        title: above the picture.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (above, below) = plt.subplots(2, 1, figsize=(5, 6), height_ratios=(3, 1), sharex=True, layout="constrained")
+    above.plot([0, 1], [0, 1], ":", color="grey")
+    for m, (label, stream) in enumerate(report.streams.items()):
+        bins, colour = stream.diagram, COLOURS[m % len(COLOURS)]
+        text = f"{label}: ECE {stream.ece:.3f}, Spearman {stream.spearman:.2f}"
+        above.plot(bins.reliability, bins.target, "o-", color=colour, label=text)
+        below.stairs(bins.count, np.linspace(0, 1, len(bins.count) + 1), color=colour)
+    above.set(ylabel=f"mean exp(-|err| / {report.sigma:.2f})", ylim=(0, 1), xlim=(0, 1))
+    above.legend(loc="upper left", fontsize="small")
+    below.set(xlabel="reliability", ylabel="steps")
+    figure.suptitle(title, fontsize="medium")
     with replacing(path) as part:
         figure.savefig(part, dpi=110)
     plt.close(figure)
@@ -112,11 +138,11 @@ def plot_clip(
     spans: Sequence[tuple[float, float, str]] = (),
     title: str = "",
 ) -> None:
-    """A picture of one clip: valence, arousal and, where there is a gate, reliability per stream over time.
+    """Draws one clip: valence, arousal and, where there is a gate, reliability per stream over time.
 
     Args:
         path: .png, .svg or .pdf.
-        prediction: what is shown in colour.
+        prediction: drawn in colour.
         streams: name of each of the M streams.
         name: name of the prediction in the legend.
         truth: gold standard, drawn in black.
@@ -156,7 +182,7 @@ def plot_clip(
 
 
 def _shade(axes: Any, spans: Sequence[tuple[float, float, str]]) -> None:
-    """Each kind of stage in a shade of its own, named above the picture."""
+    """Shades each kind of stage in a colour of its own, named above the picture."""
     names = sorted({name for _, _, name in spans})
     for start, end, name in spans:
         for axis in axes:

@@ -1,8 +1,9 @@
-"""`sage-va eval --robustness`: how the score of a run falls as its inputs go wrong."""
+"""Robustness of a run: its score as its inputs are corrupted more and more (`sage-va eval --robustness`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,67 @@ import numpy as np
 
 from ...data.errors import InputError
 from ...data.windows.corpus import Corpus
-from ..result import plain
+from ..result import Result
 from ..run_folder import Run
-from .corruption import KINDS, corrupted
-from .metrics import ClipSums, corpus_sums, pooled_ccc
-from .predict import TARGETS, Prediction, predict
-from .score import load_scored
+from .corruption import CORRUPTIONS, corrupted
+from .metrics import NAMES, ClipMoments, corpus_moments, num_labels, pooled_ccc
+from .predict import Prediction, predict
+from .score import ScoredModel, load_scored
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-Parts = Sequence[tuple[Run, Corpus]]
-Pooled = list[tuple[Corpus, list[Prediction]]]
+RunsWithClips = Sequence[tuple[Run, Corpus]]
+Predictions = list[tuple[Corpus, list[Prediction]]]
+
+
+@dataclass(frozen=True)
+class RobustnessCurve(Result):
+    """The score by strength of one kind of corruption.
+
+    taken: the run takes the corrupted modality; else there is no curve. ccc: for each target the score by strength.
+    area: for each target the mean height of that curve, between straight lines: the score to be expected if all
+    strengths are alike. weight, reliability: means of the corrupted modality by strength; None without a gate.
+    """
+
+    modality: str
+    means: str
+    taken: bool
+    ccc: dict[str, list[float]] | None = None
+    area: dict[str, float] | None = None
+    weight: list[float | None] | None = None
+    reliability: list[float | None] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as plain values; `modality`, `means` and `taken` alone where there is no curve."""
+        values = super().to_json()
+        return values if self.taken else {name: values[name] for name in ("modality", "means", "taken")}
+
+
+@dataclass(frozen=True)
+class Robustness(ScoredModel, Result):
+    """The curves of a run, by kind of corruption; `clean` is its score without any."""
+
+    clip_ids: list[str]
+    num_labels: int
+    strengths: list[float]
+    seed: int
+    clean: dict[str, float]
+    kinds: dict[str, RobustnessCurve]
+
+
+@dataclass(frozen=True)
+class RobustnessReport(Result):
+    """The robustness of one run or several."""
+
+    runs: list[Robustness]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The score at one strength, and the mean weight and reliability of the corrupted modality."""
+
+    ccc: dict[str, float]
+    weight: float | None
+    reliability: float | None
 
 
 def robustness(
@@ -32,8 +84,8 @@ def robustness(
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
     tick: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
-    """For each kind of corruption, the score of a run (pooled over folds where there are folds) by strength.
+) -> Robustness:
+    """Returns the score of a run (pooled over folds where there are folds) by kind and strength of corruption.
 
     Args:
         path: the run, or the folder of its folds.
@@ -42,11 +94,6 @@ def robustness(
         seed: of the corruptions, which are the same for every run.
         tick: called at each strength of each kind.
 
-    Returns:
-        `{"run", "variant", "split", "num_folds", "random_weights", "clip_ids", "num_labels", "strengths", "seed",
-        "clean", "kinds"}`: `clean` is the plain score; `kinds` says of each kind `{"modality", "means", "taken"}` and,
-        where the run takes that modality, what `_curve` says. Fit for JSON: a number that is not defined is None.
-
     Raises:
         InputError: as `score_run`, and for strengths that make no curve.
     """
@@ -54,80 +101,76 @@ def robustness(
         todo = "Begin with the clean score: 0, 0.5, 1."
         raise InputError("strengths", expected="numbers rising from 0 to 1", got=str(list(strengths)), todo=todo)
     scored = load_scored(path, cache=cache, labels=labels, split=split, device=device)
-    parts = list(scored.parts())
-    clean = _predicted(parts)
-    sums = _sums(clean)
-    scored.check(sums)
-    kinds: dict[str, Any] = {}
-    for name, kind in KINDS.items():
-        taken = any(stream.modality == kind.modality for stream in scored.runs[0].streams)
-        kinds[name] = {"modality": kind.modality, "means": kind.means, "taken": taken}
-        if taken:
+    runs = list(scored.parts())
+    clean = _predicted(runs)
+    clips = _moments(clean)
+    scored.check(clips)
+    curves: dict[str, RobustnessCurve] = {}
+    for name, kind in CORRUPTIONS.items():
+        curves[name] = RobustnessCurve(kind.modality, kind.means, taken=False)
+        if any(stream.modality == kind.modality for stream in scored.runs[0].streams):
             points = [_point(clean, kind.modality)]
             for strength in strengths[1:]:
-                points.append(_point(_predicted(parts, name, strength, seed), kind.modality))
+                points.append(_point(_predicted(runs, name, strength, seed), kind.modality))
                 tick()
-            kinds[name] |= _curve(strengths, points)
-    found = {
-        **scored.about,
-        "clip_ids": sorted(clip.clip_id for clip in sums),
-        "num_labels": int(sum(clip.all[0, 0] for clip in sums)),
-        "strengths": list(strengths),
-        "seed": seed,
-        "clean": pooled_ccc([clip.all for clip in sums]),
-        "kinds": kinds,
-    }
-    return plain(found)
+            curves[name] = _curve(kind.modality, kind.means, strengths, points)
+    return Robustness(
+        **vars(scored.model),
+        clip_ids=sorted(clip.clip_id for clip in clips),
+        num_labels=num_labels(clips),
+        strengths=list(strengths),
+        seed=seed,
+        clean=pooled_ccc([clip.all for clip in clips]),
+        kinds=curves,
+    )
 
 
-def _predicted(parts: Parts, kind: str = "", strength: float = 0.0, seed: int = 0) -> Pooled:
+def _predicted(runs: RunsWithClips, kind: str = "", strength: float = 0.0, seed: int = 0) -> Predictions:
     """The estimates of every run for its own clips, clean or corrupted."""
-    clip_ids = [clip.clip_id for _, corpus in parts for clip in corpus.clips]
-    found: Pooled = []
-    for run, corpus in parts:
-        seen = corpus
+    clip_ids = [clip.clip_id for _, corpus in runs for clip in corpus.clips]
+    predictions: Predictions = []
+    for run, clean in runs:
+        corpus = clean
         if strength:
-            seen = corrupted(corpus, kind, strength, run.model.feature_scales, clip_ids=clip_ids, seed=seed)
-        found.append((seen, predict(run.model, seen, range(len(seen.clips)), run.config.data)))
-    return found
+            corpus = corrupted(clean, kind, strength, run.model.feature_scales, clip_ids=clip_ids, seed=seed)
+        predictions.append((corpus, predict(run.model, corpus, range(len(corpus.clips)), run.config.data)))
+    return predictions
 
 
-def _sums(pooled: Pooled) -> list[ClipSums]:
-    return [clip for corpus, predictions in pooled for clip in corpus_sums(predictions, corpus)]
+def _moments(pooled: Predictions) -> list[ClipMoments]:
+    return [clip for corpus, predictions in pooled for clip in corpus_moments(predictions, corpus)]
 
 
-def _point(pooled: Pooled, modality: str) -> dict[str, float | None]:
-    """One strength: the score, and how far the streams of the corrupted modality are trusted."""
-    ccc = pooled_ccc([clip.all for clip in _sums(pooled)])
+def _point(pooled: Predictions, modality: str) -> _Point:
     streams = [m for m, stream in enumerate(pooled[0][0].streams) if stream.modality == modality]
-    predictions = [prediction for _, found in pooled for prediction in found]
-    return {**ccc, "weight": _mean_weight(predictions, streams), "reliability": _mean_reliability(predictions, streams)}
+    predictions = [prediction for _, of_run in pooled for prediction in of_run]
+    ccc = pooled_ccc([clip.all for clip in _moments(pooled)])
+    return _Point(ccc, _mean_weight(predictions, streams), _mean_reliability(predictions, streams))
 
 
 def _mean_weight(predictions: Sequence[Prediction], streams: Sequence[int]) -> float | None:
-    """Over all steps, what these streams together get; None without weights."""
-    found = [p.weights[:, streams].sum(1) for p in predictions if p.weights is not None]
-    return float(np.concatenate(found).mean()) if found else None
+    """The share of these streams together, over all steps; None without weights."""
+    weights = [p.weights[:, streams].sum(1) for p in predictions if p.weights is not None]
+    return float(np.concatenate(weights).mean()) if weights else None
 
 
 def _mean_reliability(predictions: Sequence[Prediction], streams: Sequence[int]) -> float | None:
-    """Over the steps where these streams are valid; None where none is, and without a gate."""
-    found = [p.reliability[:, streams][p.mask[:, streams]] for p in predictions if p.reliability is not None]
-    return float(np.concatenate(found).mean()) if sum(map(len, found)) else None
+    """Mean over the steps where these streams are valid; None where none is, and without a gate."""
+    values = [p.reliability[:, streams][p.mask[:, streams]] for p in predictions if p.reliability is not None]
+    return float(np.concatenate(values).mean()) if sum(map(len, values)) else None
 
 
-def _curve(strengths: Sequence[float], points: Sequence[dict[str, float | None]]) -> dict[str, Any]:
-    """`{"ccc": {target: score by strength}, "area": {target: mean height of that curve}, "weight", "reliability"}`.
-
-    The area lies under straight lines between the strengths and is divided by their range: the score that is to be
-    expected if all strengths are alike. weight and reliability: see `_point`; None for a variant without them.
-    """
-    ccc = {name: [point[name] for point in points] for name in (*TARGETS, "mean")}
+def _curve(modality: str, means: str, strengths: Sequence[float], points: Sequence[_Point]) -> RobustnessCurve:
+    ccc = {name: [point.ccc[name] for point in points] for name in NAMES}
     width = strengths[-1] - strengths[0]
-    area = {name: float(np.trapezoid(np.array(found, float), strengths)) / width for name, found in ccc.items()}
-    trust = {name: [point[name] for point in points] for name in ("weight", "reliability")}
-    return {
-        "ccc": ccc,
-        "area": area,
-        **{name: found if found[0] is not None else None for name, found in trust.items()},
-    }
+    area = {name: float(np.trapezoid(np.array(heights, float), strengths)) / width for name, heights in ccc.items()}
+    weight, reliability = [point.weight for point in points], [point.reliability for point in points]
+    return RobustnessCurve(
+        modality,
+        means,
+        True,
+        ccc,
+        area,
+        weight if weight[0] is not None else None,
+        reliability if reliability[0] is not None else None,
+    )

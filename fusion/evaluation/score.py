@@ -1,9 +1,9 @@
-"""`sage-va eval`: a run, or the folds of one, scored by the protocol."""
+"""The score of a run, or of all folds of one, by the protocol: `sage-va eval`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,55 @@ from ...data.labels import LabelFolder
 from ...data.store.base import Store, open_store
 from ...data.windows.corpus import Corpus
 from ...data.windows.load import load_corpus, read_clips
-from ..result import plain
 from ..run_folder import Run, fold_runs, load_run
-from .metrics import ClipSums, corpus_sums, summarise
+from .metrics import ClipMoments, SplitScore, corpus_moments, num_labels, summarise
 from .predict import predict
-from .reliability import trust_report
+from .reliability import ReliabilityReport, reliability_report
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What is scored together: a run or all folds of one, and the part of their clips that counts.
+class ScoredModel:
+    """What every result says of its model.
+
+    run: its place; None for a model without one. split: train, val, test, or all. num_folds: of which the clips are
+    pooled; None for a single run. random_weights: streams whose encoders were never trained.
+    """
+
+    run: str | None
+    variant: str
+    split: str
+    num_folds: int | None
+    random_weights: list[str]
+
+
+@dataclass(frozen=True)
+class Score(SplitScore, ScoredModel):
+    """The score of a model on a split.
+
+    smoothing_s: width of the moving average of each run. reliability: a report for each run whose gate was trained; its
+    key in the JSON is `trust`.
+    """
+
+    smoothing_s: list[float]
+    reliability: list[ReliabilityReport]
+
+    @classmethod
+    def of(
+        cls, model: ScoredModel, score: SplitScore, smoothing_s: list[float], reliability: list[ReliabilityReport]
+    ) -> Score:
+        """Puts its parts together."""
+        return cls(**vars(model), **vars(score), smoothing_s=smoothing_s, reliability=reliability)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns facts of the model, then the score, as plain values."""
+        values = super().to_json()
+        head = [*(field.name for field in fields(ScoredModel)), "smoothing_s"]
+        return {**{name: values.pop(name) for name in head}, "trust": values.pop("reliability"), **values}
+
+
+@dataclass(frozen=True)
+class ScoredRuns:
+    """What is scored together: a run or all folds of one, and the split of their clips that counts.
 
     runs: on their device. split: train, val or test. num_folds: None for a single run. cache, labels: other ones than
     the run was trained with.
@@ -38,19 +77,13 @@ class Scored:
     device: torch.device
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What every result says of it."""
+    def model(self) -> ScoredModel:
+        """The facts of these runs that every result holds."""
         first = self.runs[0]
-        return {
-            "run": str(self.path),
-            "variant": first.config.model.variant,
-            "split": self.split,
-            "num_folds": self.num_folds,
-            "random_weights": first.random_weights,
-        }
+        return ScoredModel(str(self.path), first.config.model.variant, self.split, self.num_folds, first.random_weights)
 
     def parts(self) -> Iterator[tuple[Run, Corpus]]:
-        """Each run with the clips that it is scored on, on its device."""
+        """Yields each run with the clips that it is scored on, on its device."""
         folders: dict[Path, LabelFolder] = {}
         for run in self.runs:
             store, labels = open_store(self.cache or run.cache), self.labels or Path(run.labels)
@@ -58,24 +91,26 @@ class Scored:
                 folders[labels] = LabelFolder(labels)
             yield run, load_part(run, store, folders[labels], self.split).to(self.device)
 
-    def check(self, sums: list[ClipSums]) -> None:
-        """Refuses a score of nothing.
-
-        Raises:
-            InputError: if no label of any clip counts.
-        """
-        if not sum(clip.all[0, 0] for clip in sums):
+    def check(self, sums: list[ClipMoments]) -> None:
+        """Raises an InputError if no label of any clip counts."""
+        if not num_labels(sums):
             todo = "Check that labels and features cover the same seconds."
-            raise InputError(self.path, expected=f"labels that fall on the {self.split} clips", got="none", todo=todo)
+            raise InputError(self.path, f"no label falls on the {self.split} clips", todo=todo)
 
 
 def load_scored(
     path: Path, *, cache: str | None = None, labels: Path | None = None, split: str | None = None, device: str = "cpu"
-) -> Scored:
-    """A run, or all folds below `path`, for the test clips (validation clips where there are none) or another part.
+) -> ScoredRuns:
+    """Loads a run, or all folds below `path`, to be scored on the test clips (validation clips where there are none).
+
+    Args:
+        path: of a run, or of the folder of its folds.
+        cache, labels: other ones than the run was trained with.
+        split: another split than that.
+        device: where to compute.
 
     Raises:
-        InputError: if a run is unfinished, a fold is lacking, or folds were to be scored on clips they learnt from.
+        InputError: if a run is unfinished, a fold is lacking, or folds were to be scored on their training clips.
     """
     folds = fold_runs(path)
     runs = [load_run(fold, device) for fold in folds] or [load_run(path, device)]
@@ -85,37 +120,37 @@ def load_scored(
         todo = "Train all folds; a clip is trained on in several of them, so only held-out clips are pooled."
         raise InputError(path, expected="all folds, and held-out clips", got=got, todo=todo)
     chosen = split or runs[0].scored_split
-    return Scored(path, runs, chosen, len(runs) if folds else None, cache, labels, torch.device(device))
+    return ScoredRuns(path, runs, chosen, len(runs) if folds else None, cache, labels, torch.device(device))
 
 
 def score_run(
     path: Path, *, cache: str | None = None, labels: Path | None = None, split: str | None = None, device: str = "cpu"
-) -> dict[str, Any]:
-    """The score of a run's test clips (or of another part), pooled over folds where there are folds.
+) -> Score:
+    """Returns the score of a run's test clips (or of another split), pooled over folds where there are folds.
 
-    Fit for JSON: a number that is not defined, such as the interval of a single clip, is None. `trust` holds, where a
-    gate was taught, the `trust_report` of each run.
+    Args:
+        path, cache, labels, split, device: as for `load_scored`.
 
     Raises:
-        InputError: if the run is unfinished, or no clip of that part is in the cache with labels.
+        InputError: if the run is unfinished, or no clip of that split is in the cache with labels.
     """
     scored = load_scored(path, cache=cache, labels=labels, split=split, device=device)
-    raw: list[ClipSums] = []
-    smoothed: list[ClipSums] = []
-    trust: list[dict[str, Any]] = []
+    raw: list[ClipMoments] = []
+    smoothed: list[ClipMoments] = []
+    reliability: list[ReliabilityReport] = []
     for run, corpus in scored.parts():
         predictions = predict(run.model, corpus, range(len(corpus.clips)), run.config.data)
-        raw += corpus_sums(predictions, corpus)
-        smoothed += corpus_sums(predictions, corpus, run.smoothing_s)
+        raw += corpus_moments(predictions, corpus)
+        smoothed += corpus_moments(predictions, corpus, run.smoothing_s)
         if run.sigma is not None:
-            trust.append(trust_report(predictions, corpus, run.sigma))
+            reliability.append(reliability_report(predictions, corpus, run.sigma))
     scored.check(raw)
     widths = [run.smoothing_s for run in scored.runs]
-    return plain({**scored.about, "smoothing_s": widths, "trust": trust, **summarise(raw, smoothed)})
+    return Score.of(scored.model, summarise(raw, smoothed), widths, reliability)
 
 
 def load_part(run: Run, store: Store, labels: Path | LabelFolder, split: str) -> Corpus:
-    """The clips of one part of a run's split, with labels, on the run's grid."""
+    """Returns the clips of one split of a run, with labels, on the run's grid."""
     wanted = sorted(clip_id for clip_id, role in run.roles.items() if role == split)
     joined = LabelFolder.of(labels).join(wanted)
     if joined.unlabelled or not wanted:

@@ -1,4 +1,18 @@
-"""The trials of a sweep on disk: an Optuna study in a journal, which several processes and machines may share."""
+"""The trials of a sweep on disk: an Optuna study in a journal, which several processes and machines may share.
+
+The journal is a file of lines, each a change of the study, appended under a lock. Every process replays the lines that
+it has not read yet, so all see the same trials in the same order:
+
+    ask      lock, append "trial N begins", unlock      N is the place of that line: no two processes share a number
+    report   lock, append the score of an epoch, unlock after each epoch; pruning compares with the trials read so far
+    tell     lock, append "trial N is complete / pruned / failed", unlock
+    best     if N is the best: the link `best` -> trials/N is replaced, the runs of all other finished trials removed
+
+A killed process leaves a trial that stays `unfinished` and counts for nothing; half a line, which the next process cuts
+off under the lock before it appends; or the lock itself, which is broken after 30 seconds. Two processes that end at
+the same moment may both replace the link: each looks again afterwards, so the last one leaves it at the best trial.
+What a trial draws depends on seed and number alone, so it does not matter which process asks.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +30,7 @@ from ...data.atomic import publish
 from ...data.errors import InputError
 from ...data.hashing import json_sha256
 from .search_space import Choices, Range, Space
+from .sweep_result import TrialRow
 
 try:
     import optuna
@@ -29,16 +44,16 @@ except ModuleNotFoundError:
 
 JOURNAL, BEST = "study.journal", "best"
 NUM_RANDOM = 10  # trials that are drawn at random, and finish, before the others are chosen and may be pruned
-PRUNED_AFTER = 0.3  # of the epochs: earlier ones tell too little of the last
-NUM_BESIDE = 5  # completed trials that a trial is held against, at least
+PRUNED_AFTER = 0.3  # of the epochs: earlier scores say too little about the last
+NUM_BESIDE = 5  # completed trials that a trial is compared with, at least
 MadeOf = tuple[tuple[str, str], ...]
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Sampler(BaseSampler):
-    """TPE that draws by seed and number of the trial alone.
+    """TPE whose draws depend on the seed and the number of the trial alone.
 
-    So processes never draw the same, and a sweep of one process that goes on is one that never stopped.
+    So processes never draw the same, and a sweep of one process that was resumed equals one that never stopped.
     """
 
     def __init__(self, seed: int) -> None:
@@ -65,7 +80,7 @@ class Sampler(BaseSampler):
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """A space in the words of Optuna."""
+    """Returns a space as Optuna's distributions."""
     return {key: _distribution(part) for key, part in space.items()}
 
 
@@ -78,30 +93,30 @@ def _distribution(part: Choices | Range) -> BaseDistribution:
 
 
 def open_study(out: Path, made_of: MadeOf, seed: int, num_epochs: int) -> optuna.Study:
-    """The study in a folder, made if there is none.
+    """Opens the study in a folder, or begins one.
 
     Args:
         out: the folder.
-        made_of: names and values that the study must be made of; another one is refused.
-        seed: decides what is drawn.
-        num_epochs: of a trial, which decide from when on it may be pruned.
+        made_of: names and values that identify the study; a study of other ones is refused.
+        seed: of the draws.
+        num_epochs: of a trial; they decide from when on it may be pruned.
 
     Raises:
-        InputError: if so, or if the journal cannot be read.
+        InputError: if the folder holds another study, or its journal cannot be read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name, path = json_sha256(made_of)[:16], out / JOURNAL
     # The lock is a file made with O_EXCL, which NFS 3 and later keep between machines. The other one that Optuna has,
-    # a symbolic link, is judged abandoned by the journal's own time: one that was just taken may be broken.
+    # a symbolic link, counts as abandoned by the age of the journal: a fresh one may be broken.
     lock = JournalFileOpenLock(str(path))
     try:
         _mend(path, lock)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock))
         studies = storage.get_all_studies()
         if not studies or studies[0].study_name == name:
-            made = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
-            if not made.user_attrs:
-                made.set_user_attr("made_of", dict(made_of))
+            study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+            if not study.user_attrs:
+                study.set_user_attr("made_of", dict(made_of))
             studies = storage.get_all_studies()  # the journal has one order for all: the first study is the study
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         got, todo = " ".join(str(error).split())[:200], "Restore it, or choose another --out."
@@ -114,10 +129,10 @@ def open_study(out: Path, made_of: MadeOf, seed: int, num_epochs: int) -> optuna
 
 
 def _mend(path: Path, lock: JournalFileOpenLock) -> None:
-    """Cuts off half a line that a killed process left, before others write behind it."""
+    """Cuts off half a line that a killed process left, before others append to it."""
     if not path.exists() or _num_whole(path) == path.stat().st_size:
         return
-    lock.acquire()  # whoever is just writing a line has finished it by then
+    lock.acquire()  # a process that is writing a line has finished it by then
     try:
         os.truncate(path, _num_whole(path))
     finally:
@@ -138,23 +153,23 @@ def _refuse(out: Path, kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> No
 
 
 def num_finished(study: optuna.Study) -> int:
-    """How many trials are complete or pruned."""
+    """Returns the number of complete and pruned trials."""
     return len(study.get_trials(deepcopy=False, states=FINISHED))
 
 
 def best_of(study: optuna.Study) -> FrozenTrial | None:
-    """The trial with the best score, the first of several; None before one is complete."""
+    """Returns the trial with the best score, the first of several; None before one is complete."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return max(complete, key=lambda trial: trial.value or 0.0, default=None)
 
 
 def folder_of(out: Path, number: int) -> Path:
-    """Where a trial trains its run."""
+    """Returns the folder of a trial's run."""
     return out / "trials" / f"{number:04}"
 
 
 def keep_best(study: optuna.Study, out: Path) -> None:
-    """Lets `best` point to the run of the best trial, and removes those of all other finished ones."""
+    """Links `best` to the run of the best trial, and removes the runs of all other finished ones."""
     while (best := best_of(study)) is not None:
         link, part = out / BEST, out / f".{BEST}-{uuid.uuid4().hex}"
         part.symlink_to(folder_of(Path(), best.number))
@@ -166,32 +181,33 @@ def keep_best(study: optuna.Study, out: Path) -> None:
             shutil.rmtree(folder_of(out, trial.number), ignore_errors=True)
 
 
-def rows_of(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
-    """Of each trial `trial`, `state`, `score` (its best epoch), `valence`, `arousal`, `epoch`, `num_epochs`, `seconds`,
-    `reason` and `params`; None for what it has not.
-    """
+def rows_of(study: optuna.Study, space: Space) -> list[TrialRow]:
+    """Returns one row per trial, in their order."""
     return [_row(trial, space) for trial in study.get_trials(deepcopy=False)]
 
 
-def _row(trial: FrozenTrial, space: Space) -> dict[str, Any]:
+def _row(trial: FrozenTrial, space: Space) -> TrialRow:
     states = {TrialState.FAIL: "failed", TrialState.RUNNING: "unfinished"}
     reached = [value for value in trial.intermediate_values.values() if not math.isnan(value)]
-    return {
-        "trial": trial.number,
-        "state": states.get(trial.state, trial.state.name.lower()),
-        "score": max(reached, default=None),
-        **{name: trial.user_attrs.get("best", {}).get(name) for name in ("valence", "arousal", "epoch")},
-        "num_epochs": len(trial.intermediate_values),
-        "seconds": round(trial.duration.total_seconds(), 2) if trial.duration else None,
-        "reason": trial.user_attrs.get("reason"),
-        "params": {key: space[key].value(label) for key, label in trial.params.items()},
-    }
+    best = trial.user_attrs.get("best", {})
+    return TrialRow(
+        trial.number,
+        states.get(trial.state, trial.state.name.lower()),
+        max(reached, default=None),
+        best.get("valence"),
+        best.get("arousal"),
+        best.get("epoch"),
+        num_epochs=len(trial.intermediate_values),
+        seconds=round(trial.duration.total_seconds(), 2) if trial.duration else None,
+        reason=trial.user_attrs.get("reason"),
+        params={key: space[key].value(label) for key, label in trial.params.items()},
+    )
 
 
 def importance_of(study: optuna.Study) -> dict[str, float] | None:
-    """Of each key the share it has in reaching the best scores (PED-ANOVA, which needs no scikit-learn).
+    """Returns the share of each key in reaching the best scores (PED-ANOVA, which needs no scikit-learn).
 
-    None before so many trials are complete that it could tell.
+    None while too few trials are complete.
     """
     num_complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     if num_complete < 2 * NUM_BESIDE:

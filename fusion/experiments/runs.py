@@ -1,11 +1,22 @@
-"""The cells of a comparison: each the training of one variant with one seed on one fold, a run with its score."""
+"""The cells of a comparison: each the training of one variant with one seed on one fold, a run with its score.
+
+A cell is done again, scored, or left alone by what its folder holds, so a comparison may be killed at any moment:
+
+    empty, or an unfinished run --clear, train--> config.json --score--> score.json (done)
+               ^                                       |
+               +--- killed while it was trained        +--- killed before its score: scored by the next call
+
+`config.json` and `score.json` are replaced whole, and are the last files of their steps. Before anything is trained,
+every finished cell is checked against the settings, labels, streams and split of this call; one of other settings is
+refused, never overwritten. Strange files in the folder of a cell are never removed: the cell fails, the others go on.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +30,10 @@ from ...data.windows.corpus import Corpus
 from ...data.windows.placement import place
 from ...data.windows.splits import Role, read_split
 from ..config import Config, check_config
-from ..evaluation.metrics import corpus_sums
+from ..evaluation.metrics import corpus_moments
 from ..evaluation.predict import predict
 from ..models.variants import resolve, variant_streams
+from ..result import Result
 from ..run_folder import CONFIG, OF_A_RUN, RESOLVED, SPLIT, fold_runs, load_run, origin_of, start_run, write_json
 from ..training.crossfit import crossfit_config, out_of_fold_errors
 from ..training.labelled import assign_roles, labels_sha256, load_labelled
@@ -43,13 +55,13 @@ class Cell:
 
     @property
     def done(self) -> bool:
-        """Whether it is trained and scored."""
+        """True if it is trained and scored."""
         return (self.path / CONFIG).exists() and (self.path / SCORE).exists()
 
 
 @dataclass(frozen=True)
-class Job:
-    """What all processes of a comparison share; `config` names the streams of all variants."""
+class BenchSettings:
+    """The data and the device that all processes of a comparison share; `config` names the streams of all variants."""
 
     cache: str
     labels: Path
@@ -58,7 +70,7 @@ class Job:
 
 
 def plan(config: Config, variants: Sequence[str], num_seeds: int, folds: int | None, out: Path) -> list[Cell]:
-    """All cells, those of one seed and fold together, so that early ones already compare.
+    """Returns all cells, those of one seed and fold together, so that early ones already compare.
 
     Raises:
         InputError: if a variant is not known, or the split has no folds.
@@ -80,27 +92,27 @@ def plan(config: Config, variants: Sequence[str], num_seeds: int, folds: int | N
 class Bench:
     """The labelled clips, loaded once, on which the cells of a process are trained and scored.
 
-    All variants stand on one grid per clip, whatever streams they take, and so are scored on the same labels.
+    All variants use one grid per clip, whatever streams they take, and so are scored on the same labels.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        store = open_store(job.cache)
-        self.found = load_labelled(store, job.labels, job.config)
+    def __init__(self, settings: BenchSettings) -> None:
+        self.settings = settings
+        store = open_store(settings.cache)
+        self.labelled = load_labelled(store, settings.labels, settings.config)
         self._errors: dict[str, Tensor] = {}
-        self.origin = {**origin_of(store, job.labels), "labels_sha256": labels_sha256(self.found.corpus)}
+        self.origin = {**origin_of(store, settings.labels), "labels_sha256": labels_sha256(self.labelled.corpus)}
 
     @functools.cached_property
     def corpus(self) -> Corpus:
-        """The clips on the device."""
-        return place(self.found.corpus, torch.device(self.job.device))[0]
+        """The clips, on the device where they fit."""
+        return place(self.labelled.corpus, torch.device(self.settings.device))[0]
 
     def roles(self, cell: Cell) -> dict[str, Role]:
-        """Who is trained on in a cell."""
-        return assign_roles(self.found.corpus.clips, self.found.parts, cell.config.split, cell.seed)
+        """Returns the split of a cell: clip_id -> train, val or test."""
+        return assign_roles(self.labelled.corpus.clips, self.labelled.parts, cell.config.split, cell.seed)
 
     def _unseen(self, corpus: Corpus, training: list[int], config: Config, log: Log) -> Tensor:
-        """`out_of_fold_errors`, remembered, as all variants with a gate learn from the same ones."""
+        """`out_of_fold_errors`, kept for the next cell: all variants with a gate learn from the same ones."""
         probe = crossfit_config(config)
         key = json.dumps([training, [s.name for s in corpus.streams], probe.model_dump(mode="json")])
         if key not in self._errors:
@@ -108,41 +120,38 @@ class Bench:
         return self._errors[key]
 
     def streams(self, cell: Cell) -> list[int]:
-        """Which streams the variant of a cell takes."""
-        streams = self.found.corpus.streams
+        """Returns the positions of the streams that the variant of a cell takes."""
+        streams = self.labelled.corpus.streams
         return [streams.index(stream) for stream in variant_streams(cell.variant, streams)]
 
     def check(self, cell: Cell) -> None:
-        """Refuses a cell that cannot be done, or whose folder holds the result of something else.
-
-        Raises:
-            InputError: if so.
-        """
-        streams = [self.found.corpus.streams[m].name for m in self.streams(cell)]
+        """Raises an InputError for a cell that cannot be trained, or whose folder holds a result of other settings."""
+        streams = [self.labelled.corpus.streams[m].name for m in self.streams(cell)]
         roles = self.roles(cell)
         if (cell.path.parent / RESOLVED).exists() or fold_runs(cell.path):
             todo = "Choose another --out, or --folds as before."
             raise InputError(cell.path, expected="a run or folds of it", got="the other", todo=todo)
         if not (cell.path / CONFIG).exists():
             return
-        told = read_json(cell.path / CONFIG)
-        kept = check_config(told.pop("config"), str(cell.path / CONFIG))
-        found = {**told, "streams": ", ".join(stream["name"] for stream in told["streams"]), **kept.flat()}
+        described = read_json(cell.path / CONFIG)
+        config = check_config(described.pop("config"), str(cell.path / CONFIG))
+        names = ", ".join(stream["name"] for stream in described["streams"])
+        kept = {**described, "streams": names, **config.flat()}
         wanted = {**self.origin, "streams": ", ".join(streams), **cell.config.flat()}
         split = {"split": "changed"} if read_split(cell.path / SPLIT) != roles else {}
         for key, value in {**wanted, **split}.items():
-            if found.get(key) != value:
-                got = f"one of {key} = {found.get(key)}"
+            if kept.get(key) != value:
+                got = f"one of {key} = {kept.get(key)}"
                 todo = "Choose another --out, or the settings of before."
                 raise InputError(cell.path, expected=f"a result of {key} = {value}", got=got, todo=todo)
 
     def do(self, cell: Cell) -> None:
-        """Trains a cell unless that is done, and scores it."""
+        """Trains a cell unless it is trained, and scores it."""
         if not (cell.path / CONFIG).exists():
             _clear(cell.path)
             self.train(cell)
         corpus = self.corpus.only(self.streams(cell))
-        write_json(cell.path / SCORE, score_cell(cell, corpus, self.job.device))
+        write_json(cell.path / SCORE, score_cell(cell, corpus, self.settings.device).to_json())
 
     def train(self, cell: Cell, log: Log = lambda event: None) -> None:
         """Trains a cell, whose folder must be new."""
@@ -151,30 +160,64 @@ class Bench:
         train_one(corpus, roles, cell.config, cell.path, self.origin, log, self._unseen)
 
 
-def score_cell(cell: Cell, corpus: Corpus, device: str) -> dict[str, Any]:
-    """All that a table needs of a trained cell, so that nothing is predicted again.
+@dataclass(frozen=True)
+class CellClip(Result):
+    """The (2, 6) moments of valence and arousal of one clip."""
 
-    Returns:
-        `clips`: of each scored clip the (2, 6) moments of valence and arousal, raw and smoothed.
-    """
+    clip_id: str
+    raw: list[list[float]]
+    smoothed: list[list[float]]
+
+
+@dataclass(frozen=True)
+class CellScore(Result):
+    """All that a table needs of a trained cell, so that nothing is predicted again: the content of `score.json`."""
+
+    variant: str
+    seed: int
+    fold: int | None
+    split: str
+    smoothing_s: float
+    num_parameters: int
+    seconds: float
+    random_weights: list[str]
+    clips: list[CellClip]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> CellScore:
+        """Returns what `to_json` wrote."""
+        return cls(**{**values, "clips": [CellClip(**clip) for clip in values["clips"]]})
+
+
+def score_cell(cell: Cell, corpus: Corpus, device: str) -> CellScore:
+    """Scores the run of a cell on the clips of its split."""
     run = load_run(cell.path, device)
     chosen = [index for index, clip in enumerate(corpus.clips) if run.roles[clip.clip_id] == run.scored_split]
     predictions = predict(run.model, corpus, chosen, run.config.data)
-    raw, smoothed = (corpus_sums(predictions, corpus, width_s) for width_s in (0.0, run.smoothing_s))
-    return {
-        "variant": cell.variant,
-        "seed": cell.seed,
-        "fold": cell.fold,
-        "split": run.scored_split,
-        "smoothing_s": run.smoothing_s,
-        "num_parameters": sum(weight.numel() for weight in run.model.parameters()),
-        "seconds": (cell.path / CONFIG).stat().st_mtime - (cell.path / RESOLVED).stat().st_mtime,  # its last, its first
-        "random_weights": run.random_weights,
-        "clips": [
-            {"clip_id": a.clip_id, "raw": a.all.tolist(), "smoothed": b.all.tolist()}
-            for a, b in zip(raw, smoothed, strict=True)
-        ],
-    }
+    raw, smoothed = (corpus_moments(predictions, corpus, width_s) for width_s in (0.0, run.smoothing_s))
+    return CellScore(
+        cell.variant,
+        cell.seed,
+        cell.fold,
+        run.scored_split,
+        run.smoothing_s,
+        num_parameters=sum(weight.numel() for weight in run.model.parameters()),
+        seconds=(cell.path / CONFIG).stat().st_mtime - (cell.path / RESOLVED).stat().st_mtime,  # its last, its first
+        random_weights=run.random_weights,
+        clips=[CellClip(a.clip_id, a.all.tolist(), b.all.tolist()) for a, b in zip(raw, smoothed, strict=True)],
+    )
+
+
+def read_score(path: Path) -> CellScore:
+    """Reads a `score.json`.
+
+    Raises:
+        InputError: if the file holds something else.
+    """
+    try:
+        return CellScore.from_json(read_json(path))
+    except (KeyError, TypeError):
+        raise _unreadable(path) from None
 
 
 def _clear(path: Path) -> None:
@@ -184,9 +227,13 @@ def _clear(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file of a run holds."""
+    """Reads a JSON file of a run."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        todo = "Remove the folder; its run will be done again."
-        raise InputError(path, expected="JSON", got="something else", todo=todo) from None
+        raise _unreadable(path) from None
+
+
+def _unreadable(path: Path) -> InputError:
+    todo = "Remove the folder; its run will be done again."
+    return InputError(path, "this file of a run cannot be read", todo=todo)

@@ -1,6 +1,13 @@
-"""`sage-va sweep`: the configuration with the best validation score, looked for trial by trial in many processes.
+"""Search for the configuration with the best validation score, trial by trial in many processes: `sage-va sweep`.
 
-Only the training and the validation clips are looked at: the test clips are for the one run that comes out.
+Only training and validation clips are used; the test clips are kept for the run of the best trial.
+
+    until enough trials of the study are finished, in each process:
+        ask -> draw values -> train, report every epoch -+-> complete: the best so far keeps its run
+                                                         +-> pruned: worse than the median, or unfit to be trained
+                                                         +-> failed: any other error; does not count
+
+See optuna_study.py for the journal that the processes share.
 """
 
 from __future__ import annotations
@@ -26,7 +33,7 @@ from ..models.variants import variant_streams
 from ..run_folder import SPLIT
 from ..training.labelled import settle_split
 from ..training.trainer import settled
-from .compare import bench_of, in_processes, in_this_process, num_jobs, of_all
+from .compare import bench_of, of_all
 from .optuna_study import (
     JOURNAL,
     FrozenTrial,
@@ -42,17 +49,18 @@ from .optuna_study import (
     optuna,
     rows_of,
 )
-from .runs import Bench, Cell, Job
+from .processes import in_processes, in_this_process, num_jobs
+from .runs import Bench, BenchSettings, Cell
 from .search_space import Choices, Space, configured
 from .sweep_report import write_sweep
+from .sweep_result import FailedTrial, SweepResult
 
-Progress = Callable[[int, int, float | None], None]
-Outcome = tuple[int, str, str | None]
+SweepProgress = Callable[[int, int, float | None], None]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What all processes of a sweep share. `config` holds for all trials, but for the keys of `space`."""
+    """The settings that all processes of a sweep share; `config` is that of all trials, but for the keys of `space`."""
 
     cache: str
     labels: Path
@@ -64,27 +72,27 @@ class Sweep:
     made_of: MadeOf = ()
 
     def bench(self, config: Config) -> Bench:
-        """The clips for a configuration, all of its streams, loaded once per process for one choice of them."""
+        """Returns the clips with all streams of a configuration, loaded once per process for one choice of them."""
         data = DataConfig(streams=config.data.streams, grid_hz=config.data.grid_hz)
         loaded = of_all(open_store(self.cache), Config(data=data), [config.model.variant])
-        return bench_of(Job(self.cache, self.labels, loaded, self.device))
+        return bench_of(BenchSettings(self.cache, self.labels, loaded, self.device))
 
     def begun(self) -> Sweep:
-        """The same with `made_of`, all that a score depends on besides a trial's own values."""
+        """Returns a copy with `made_of`: all that a score depends on besides a trial's own values."""
         bench, config = self.bench(self.config), self.config.flat()
         made_of = {key: bench.origin[key] for key in ("cache", "labels", "labels_sha256")}
-        made_of["streams"] = ", ".join(stream.name for stream in bench.found.corpus.streams)
+        made_of["streams"] = ", ".join(stream.name for stream in bench.labelled.corpus.streams)
         made_of |= {key: str(value) for key, value in config.items() if key not in self.space}
         made_of |= {f"space of {key}": str(part) for key, part in sorted(self.space.items())}
         return replace(self, made_of=tuple(made_of.items()))
 
     @property
     def of_study(self) -> tuple[MadeOf, int, int]:
-        """What its study is opened with."""
+        """The arguments with which its study is opened."""
         return self.made_of, self.config.seed, self.config.train.epochs
 
     def config_of(self, trial: optuna.Trial | FrozenTrial) -> Config:
-        """The whole configuration of a trial.
+        """Returns the whole configuration of a trial.
 
         Raises:
             InputError: if its values do not go together.
@@ -103,28 +111,24 @@ def sweep(
     num_trials: int = 200,
     jobs: int | None = None,
     device: str = "cpu",
-    progress: Progress = lambda num_finished, num_trials, best: None,
-) -> dict[str, Any]:
-    """Searches until so many trials of the study in `out` are finished, whoever finished them.
+    progress: SweepProgress = lambda num_finished, num_trials, best: None,
+) -> SweepResult:
+    """Searches until `num_trials` trials of the study in `out` are finished, by this call or any other.
 
     A trial trains with values of the space and is scored, after every epoch, on the validation clips; one that is worse
     than the median of the others at its epoch is pruned, and so is one that cannot be trained. Others that fail do not
-    count. What `out` holds already is not done again, and other processes may work on it at the same time.
+    count. Trials that `out` already holds are not done again, and other processes may work on it at the same time.
 
     Args:
         store: the feature cache.
         labels: folder of label files.
-        out: folder of the study, of the run of its best trial (`best`), and of what is written about it.
+        out: folder of the study, of the run of its best trial (`best`), and of the files of the result.
         config: of all trials, but for the keys of the space. Its seed is that of every trial.
         space: see `load_space`.
         num_trials: complete or pruned.
         jobs: processes; None = one per core, or one where the device is no CPU.
         device: where to compute.
-        progress: told how many trials are finished, of how many, and the best score.
-
-    Returns:
-        `rows` (see `rows_of`), `best` (one of them, or None), `importance`, `num_trained` (now), `failures` (now),
-        `interrupted`, and what else is to be known.
+        progress: called with the number of finished trials, of trials asked for, and the best score.
 
     Raises:
         InputError: if cache, labels, split and space do not go together, or `out` holds something else.
@@ -134,36 +138,45 @@ def sweep(
     out.mkdir(parents=True, exist_ok=True)
     config = settle_split(settled(config, torch.device(device)), store, labels)
     task = Sweep(address_of(store), labels.resolve(), out.resolve(), config, space, num_trials, device).begun()
-    found = task.bench(config).found
+    labelled = task.bench(config).labelled
     num_val, has_test = _check_clips(task, store)
     study = open_study(task.out, *task.of_study)
     outcomes, interrupted = _work(task, study, jobs or num_jobs(device), progress)
     keep_best(study, out)
     best, rows = best_of(study), rows_of(study, space)
-    told = {
-        "out": str(out),
-        "objective": "CCC on the validation clips, mean of valence and arousal, at the best epoch",
-        "num_validation_clips": num_val,
-        "has_test_clips": has_test,
-        "num_trials": num_trials,
-        "num_finished": num_finished(study),
-        "num_trained": len(outcomes),
-        "failures": [{"trial": n, "reason": reason} for n, state, reason in outcomes if state == "failed"],
-        "interrupted": interrupted,
-        "random_weights": [stream.name for stream in found.corpus.streams if stream.random_weights],
-        "unlabelled": found.unlabelled,
-        "unused": found.unused,
-        "best": rows[best.number] if best else None,
-        "importance": importance_of(study),
-        "rows": rows,
-    }
-    write_sweep(out, told, task.config_of(best) if best else None)
-    return told
+    result = SweepResult(
+        out=str(out),
+        objective="CCC on the validation clips, mean of valence and arousal, at the best epoch",
+        num_validation_clips=num_val,
+        has_test_clips=has_test,
+        num_trials=num_trials,
+        num_finished=num_finished(study),
+        num_trained=len(outcomes),
+        failures=[FailedTrial(each.trial, each.reason) for each in outcomes if each.state == TrialState.FAIL],
+        interrupted=interrupted,
+        random_weights=[stream.name for stream in labelled.corpus.streams if stream.random_weights],
+        unlabelled=labelled.unlabelled,
+        unused=labelled.unused,
+        best=rows[best.number] if best else None,
+        importance=importance_of(study),
+        rows=rows,
+    )
+    write_sweep(out, result, task.config_of(best) if best else None)
+    return result
 
 
-def _work(task: Sweep, study: optuna.Study, jobs: int, progress: Progress) -> tuple[list[Outcome], bool]:
-    """Does the trials that are lacking; returns what came of them, and whether Ctrl-C ended it."""
-    outcomes: list[Outcome] = []
+@dataclass(frozen=True)
+class TrialOutcome:
+    """The end of a trial in this call."""
+
+    trial: int
+    state: TrialState
+    reason: str | None
+
+
+def _work(task: Sweep, study: optuna.Study, jobs: int, progress: SweepProgress) -> tuple[list[TrialOutcome], bool]:
+    """Does the missing trials; returns their outcomes, and True if Ctrl-C ended the work."""
+    outcomes: list[TrialOutcome] = []
     left = range(task.num_trials - num_finished(study))
     if jobs == 1:
         ended = in_this_process(functools.partial(_attempt, task, study), left)
@@ -189,11 +202,11 @@ def _score(study: optuna.Study) -> float | None:
 _opened = functools.lru_cache(maxsize=1)(open_study)
 
 
-def _in_worker(task: Sweep, number: int) -> Outcome | None:
+def _in_worker(task: Sweep, number: int) -> TrialOutcome | None:
     def ended(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, ended)  # so that it lets go of the journal's lock, for which others would wait
+    signal.signal(signal.SIGTERM, ended)  # so that it releases the journal's lock, for which others would wait
     try:
         return _attempt(task, _opened(task.out, *task.of_study), number)
     except KeyboardInterrupt:
@@ -202,8 +215,8 @@ def _in_worker(task: Sweep, number: int) -> Outcome | None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _attempt(task: Sweep, study: optuna.Study, _: int) -> Outcome | None:
-    """Draws, trains and records one trial; None if enough are finished, by whomever."""
+def _attempt(task: Sweep, study: optuna.Study, _: int) -> TrialOutcome | None:
+    """Draws, trains and records one trial; None if enough are finished."""
     if num_finished(study) >= task.num_trials:
         return None
     trial = study.ask(distributions(task.space))
@@ -220,7 +233,7 @@ def _attempt(task: Sweep, study: optuna.Study, _: int) -> Outcome | None:
         _end(task, study, trial, TrialState.FAIL, "interrupted")
         raise
     _end(task, study, trial, state, reason, value)
-    return trial.number, "failed" if state == TrialState.FAIL else state.name.lower(), reason
+    return TrialOutcome(trial.number, state, reason)
 
 
 def _end(
@@ -241,10 +254,10 @@ def _end(
 
 
 def _train(task: Sweep, trial: optuna.Trial) -> float:
-    """The score of a trial's best epoch.
+    """Trains the run of a trial; returns the score of its best epoch.
 
     Raises:
-        TrialPruned: if others are better. InputError: if its values do not go together, or lead nowhere.
+        TrialPruned: if others are better. InputError: if its values do not go together, or no epoch has a score.
     """
     config = task.config_of(trial)
     bench = task.bench(config)
@@ -264,14 +277,14 @@ def _train(task: Sweep, trial: optuna.Trial) -> float:
     bench.train(cell, judge)
     if not math.isfinite(best["mean"]):
         todo = "Add validation clips whose labels vary."
-        raise InputError("validation clips", expected="a score in some epoch", got="none", todo=todo)
+        raise InputError("validation clips", "no epoch has a score on them", todo=todo)
     trial.set_user_attr("best", {name: best[name] for name in ("epoch", "valence", "arousal")})
     return best["mean"]
 
 
 def _check_split(config: Config) -> None:
     if config.split.folds is not None and config.split.fold is None:
-        todo = "Name one, such as --set split.fold=0: its test clips alone are unseen by what comes out."
+        todo = "Name one, such as --set split.fold=0: only its test clips play no part in the search."
         raise InputError("split.fold", expected="the fold to search on", got="none", todo=todo)
 
 
@@ -283,12 +296,12 @@ def _check_folder(out: Path) -> None:
 
 
 def _check_clips(task: Sweep, store: Store) -> tuple[int, bool]:
-    """How many validation clips there are, and whether there are test clips.
+    """Returns the number of validation clips, and True if there are test clips.
 
     Raises:
-        InputError: if clips are lacking, or streams that the space names.
+        InputError: if clips are missing, or streams that the space names.
     """
-    corpus = task.bench(task.config).found.corpus
+    corpus = task.bench(task.config).labelled.corpus
     streams, variants = (task.space.get(key) for key in ("data.streams", "model.variant"))
     if isinstance(streams, Choices):
         for names in streams.values:

@@ -1,4 +1,4 @@
-"""What is told of a sweep: text, `trials.csv`, `best.yaml`, `importance.json` and a picture."""
+"""The files of a sweep: `trials.csv`, `best.yaml`, `importance.json` and a picture."""
 
 from __future__ import annotations
 
@@ -13,65 +13,67 @@ import numpy as np
 from ...data.atomic import replacing, write_text
 from ..config import Config
 from ..evaluation.report import COLOURS, cautions
+from .sweep_result import SweepResult, TrialRow
 
 ABOUT = ("trial", "state", "score", "valence", "arousal", "epoch", "num_epochs", "seconds", "reason")
 CHOSEN = "which chose the configuration: too good for unseen ones"
 
 
-def write_sweep(out: Path, found: dict[str, Any], best: Config | None) -> None:
-    """Writes the result of `sweep` into its folder, each file at once, as others may be writing the same.
+def write_sweep(out: Path, result: SweepResult, best: Config | None) -> None:
+    """Writes the result of `sweep` into its folder; each file is replaced whole, as other processes may write it too.
 
     Args:
         out: the folder.
-        found: the result.
-        best: the configuration of the best trial.
+        result: of the sweep.
+        best: the configuration of the best trial; None without one.
     """
     with replacing(out / "trials.csv") as part:
-        _write_csv(part, found["rows"])
+        _write_csv(part, result.rows)
     if best is not None:
         write_text(out / "best.yaml", best.to_yaml())
-    if found["importance"] is not None:
-        write_text(out / "importance.json", json.dumps(found["importance"], indent=2))
+    if result.importance is not None:
+        write_text(out / "importance.json", json.dumps(result.importance, indent=2))
     if best is not None:
-        plot_sweep(out / "sweep.png", found)
+        plot_sweep(out / "sweep.png", result)
 
 
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    keys = sorted({key for row in rows for key in row["params"]})
+def _write_csv(path: Path, rows: Sequence[TrialRow]) -> None:
+    keys = sorted({key for row in rows for key in row.params})
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow((*ABOUT, *keys))
         for row in rows:
-            writer.writerow([*(row[name] for name in ABOUT), *(plain_value(row["params"].get(key)) for key in keys)])
+            about = [getattr(row, name) for name in ABOUT]
+            writer.writerow([*about, *(plain_value(row.params.get(key)) for key in keys)])
 
 
 def plain_value(value: Any) -> Any:
-    """Returns a value of a key as it stands in a table."""
+    """Returns a value of a key as the cell of a table: lists as JSON."""
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
-def plot_sweep(path: Path, found: dict[str, Any]) -> None:
-    """A picture: the score of each trial in their order with the best so far, and the importance of the keys.
+def plot_sweep(path: Path, result: SweepResult) -> None:
+    """Draws the score of each trial in their order with the best so far, and the importance of the keys.
 
     Args:
         path: .png, .svg or .pdf.
-        found: the result of `sweep`, with at least one complete trial.
+        result: of a sweep with at least one complete trial.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    importance = found["importance"] or {}
+    importance = result.importance or {}
     size = (11, max(4.0, 1.5 + 0.3 * len(importance)))
     figure, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained", width_ratios=(3, 2))
     marks = (("complete", "o", COLOURS[0]), ("pruned", "x", COLOURS[1]))
     for state, mark, colour in marks:
-        rows = [row for row in found["rows"] if row["state"] == state]
-        scored = [(row["trial"], row["score"]) for row in rows if row["score"] is not None]
+        rows = [row for row in result.rows if row.state == state]
+        scored = [(row.trial, row.score) for row in rows if row.score is not None]
         unscored = f", {len(rows) - len(scored)} without a score" if len(rows) > len(scored) else ""
         left.plot(*np.array(scored).reshape(-1, 2).T, mark, color=colour, label=f"{state} ({len(rows)}{unscored})")
-    complete = [(row["trial"], row["score"]) for row in found["rows"] if row["state"] == "complete"]
+    complete = [(row.trial, row.score) for row in result.rows if row.state == "complete"]
     numbers, scores = np.array(complete).T
     left.step(numbers, np.maximum.accumulate(scores), where="post", color="grey", label="best so far")
     left.set(xlabel="trial", ylabel="validation CCC, best epoch")
@@ -82,7 +84,7 @@ def plot_sweep(path: Path, found: dict[str, Any]) -> None:
     none = "" if importance else ": too few complete trials"
     right.set(title=f"importance (PED-ANOVA){none}", xlabel="share")
     figure.suptitle(
-        "\n".join([*cautions(found["random_weights"]), f"scored on the validation clips, {CHOSEN}"]), fontsize="medium"
+        "\n".join([*cautions(result.random_weights), f"scored on the validation clips, {CHOSEN}"]), fontsize="medium"
     )
     with replacing(path) as part:
         figure.savefig(part, dpi=110)

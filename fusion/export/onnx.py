@@ -10,6 +10,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from ...data.errors import InputError
 from ...data.windows.corpus import Stream, Windows
 from ..models.base import QualityNorm, VAModel
 from ..models.tcn import TCNBlock
+from ..result import Result
+from .metadata import PublishedScore
 from .pretrained import SAGE
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -28,10 +31,34 @@ OUTPUTS = ("va", "reliability", "weights")
 EXAMPLE = (2, 24)  # windows and steps that the network is traced with; both are free in the file
 
 
+@dataclass(frozen=True)
+class OnnxFile(Result):
+    """An exported network: its path, opset, and the names of its inputs and outputs."""
+
+    path: str
+    opset: int
+    inputs: list[str]
+    outputs: list[str]
+
+
+@dataclass(frozen=True)
+class ExportedModel(Result):
+    """The result of `export_run`: the model, its terms and score, and where it was written; None where it was not."""
+
+    run: str
+    variant: str
+    licence: str | None
+    restricted: bool
+    scores: PublishedScore | None
+    random_weights: list[str]
+    out: str | None
+    onnx: OnnxFile | None
+
+
 def export_run(
     run: Path, out: Path | None, onnx: Path | None, *, cache: str | None = None, labels: Path | None = None
-) -> dict[str, Any]:
-    """Writes a run, or a model that was saved, into a folder to give away, as an ONNX file, or both.
+) -> ExportedModel:
+    """Writes a run, or a saved model, as a self-contained folder, as an ONNX file, or both.
 
     Args:
         run: its place, as `SAGE.load` takes it.
@@ -42,33 +69,37 @@ def export_run(
     sage = SAGE.load(run, scored=out is not None, cache=cache, labels=labels)
     if out is not None:
         sage.save_pretrained(out)
-    told = {name: getattr(sage, name) for name in ("licence", "restricted", "scores", "random_weights")}
-    written = {"out": str(out) if out else None, "onnx": export_onnx(sage, onnx) if onnx else None}
-    return {"run": str(run), "variant": sage.config.model.variant, **told, **written}
+    return ExportedModel(
+        str(run),
+        sage.config.model.variant,
+        sage.licence,
+        sage.restricted,
+        sage.scores,
+        sage.random_weights,
+        str(out) if out else None,
+        export_onnx(sage, onnx) if onnx else None,
+    )
 
 
-def export_onnx(model: SAGE | str | Path, path: str | Path) -> dict[str, Any]:
+def export_onnx(model: SAGE | str | Path, path: str | Path) -> OnnxFile:
     """Writes a model as ONNX.
 
     Inputs: for each stream `<label>.values` (B, L, D) float32 and, if it has quality signals, `<label>.quality`
-    (B, L, Q) float32, NaN = not measured; `mask` (B, L, M) bool, True = valid. What a masked step holds is ignored. All
+    (B, L, Q) float32, NaN = not measured; `mask` (B, L, M) bool, True = valid. Values of a masked step are ignored. All
     steps lie inside their clips: windows of one batch are of one length, and none is padded. Outputs: `va` (B, L, 2),
-    and `reliability` and `weights` (B, L, M) where the variant has them. The file's metadata tell streams, grid,
+    and `reliability` and `weights` (B, L, M) where the variant has them. The file's metadata hold streams, grid,
     configuration and terms.
 
     Args:
         model: or the place of one, as `SAGE.load` takes it.
-        path: the file, an .onnx; one that is there is replaced.
-
-    Returns:
-        `{"path", "opset", "inputs", "outputs"}`.
+        path: of the .onnx file; an existing one is replaced.
 
     Raises:
-        InputError: if the packages for it are absent, or the model cannot be had.
+        InputError: if the packages for it are absent, or the model cannot be loaded.
     """
     _check_packages()
     sage = model if isinstance(model, SAGE) else SAGE.load(model)
-    flat = Flat(_plain(sage.model)).eval()
+    flat = Flat(_exportable(sage.model)).eval()
     example = flat.example(*EXAMPLE)
     outputs = [name for name, part in zip(OUTPUTS, flat.parts(*example), strict=True) if part is not None]
     with _quiet(), torch.no_grad():
@@ -78,11 +109,11 @@ def export_onnx(model: SAGE | str | Path, path: str | Path) -> dict[str, Any]:
     assert program is not None
     graph = program.model
     for node in graph.graph.all_nodes():
-        node.metadata_props.clear()  # they tell where on the author's disk the code lay
-    graph.metadata_props.update(_about(sage))
+        node.metadata_props.clear()  # they hold paths of the author's disk
+    graph.metadata_props.update(_metadata(sage))
     with replacing(Path(path)) as part:
         program.save(part, external_data=False)
-    return {"path": str(path), "opset": graph.opset_imports[""], "inputs": flat.names(), "outputs": outputs}
+    return OnnxFile(str(path), graph.opset_imports[""], flat.names(), outputs)
 
 
 class Flat(nn.Module):
@@ -98,41 +129,41 @@ class Flat(nn.Module):
         self.measured = [m for m, stream in enumerate(model.streams) if stream.quality_names]
 
     def forward(self, values: list[Tensor], quality: list[Tensor], mask: Tensor) -> tuple[Tensor, ...]:
-        """What is not None of `parts`."""
+        """Returns the parts that are not None."""
         return tuple(part for part in self.parts(values, quality, mask) if part is not None)
 
     def parts(self, values: list[Tensor], quality: list[Tensor], mask: Tensor) -> tuple[Tensor | None, ...]:
         """values M × (B, L, D), quality of those streams that have it, mask -> `OUTPUTS`, None for what is absent."""
-        given = dict(zip(self.measured, quality, strict=True))
-        every = [given.get(m, x[..., :0]) for m, x in enumerate(values)]
+        signals = dict(zip(self.measured, quality, strict=True))
+        every = [signals.get(m, x[..., :0]) for m, x in enumerate(values)]
         inside = torch.ones_like(mask[..., 0])
         va = torch.zeros_like(values[0][..., :1]).expand(-1, -1, 2)
         steps = torch.zeros_like(mask[..., 0], dtype=torch.int64)
-        made = self.model(Windows(values, every, mask, inside, va, inside, steps))
-        return made.va, made.fused.reliability, made.fused.weights
+        output = self.model(Windows(values, every, mask, inside, va, inside, steps))
+        return output.va, output.fused.reliability, output.fused.weights
 
     def example(self, num_windows: int, num_steps: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Arguments of `forward`, with some steps masked and some signals not measured."""
+        """Returns arguments of `forward`, with some steps masked."""
         shape, streams = (num_windows, num_steps), self.model.streams
-        made = torch.Generator().manual_seed(0)
-        values = [torch.randn(*shape, stream.dim, generator=made) for stream in streams]
-        quality = [torch.randn(*shape, len(streams[m].quality_names), generator=made) for m in self.measured]
-        mask = torch.rand(*shape, len(streams), generator=made) < 0.8
+        generator = torch.Generator().manual_seed(0)
+        values = [torch.randn(*shape, stream.dim, generator=generator) for stream in streams]
+        quality = [torch.randn(*shape, len(streams[m].quality_names), generator=generator) for m in self.measured]
+        mask = torch.rand(*shape, len(streams), generator=generator) < 0.8
         return values, quality, mask
 
     def names(self) -> list[str]:
-        """Of the inputs, in the order of `forward`."""
+        """Returns the names of the inputs, in the order of `forward`."""
         labels = [stream.label for stream in self.model.streams]
         return [*(f"{label}.values" for label in labels), *(f"{labels[m]}.quality" for m in self.measured), "mask"]
 
     def free(self) -> tuple[Any, ...]:
-        """Which sizes of the arguments of `forward` are free."""
+        """Returns the sizes of the arguments of `forward` that are free."""
         sizes = {0: torch.export.Dim("windows"), 1: torch.export.Dim("steps")}
         return [sizes] * len(self.model.streams), [sizes] * len(self.measured), sizes
 
 
 class ExactQualityNorm(nn.Module):
-    """As `QualityNorm`, with NaN taken out first: ONNX does not say what clipping makes of it."""
+    """A `QualityNorm` that replaces NaN first: ONNX does not define the clipping of NaN."""
 
     def __init__(self, norm: QualityNorm) -> None:
         super().__init__()
@@ -144,20 +175,21 @@ class ExactQualityNorm(nn.Module):
         return self.norm(known)
 
 
-def _plain(model: VAModel) -> VAModel:
+def _exportable(model: VAModel) -> VAModel:
     """A copy on the CPU whose convolutions hold their weights as they are."""
-    found = copy.deepcopy(model).cpu().eval()
-    for module in found.modules():
+    exportable = copy.deepcopy(model).cpu().eval()
+    for module in exportable.modules():
         if isinstance(module, TCNBlock):
             module.settle()
-    found.quality_norms = nn.ModuleList(ExactQualityNorm(n) for n in found.quality_norms if isinstance(n, QualityNorm))
-    return found.requires_grad_(False)
+    norms = [ExactQualityNorm(norm) for norm in exportable.quality_norms if isinstance(norm, QualityNorm)]
+    exportable.quality_norms = nn.ModuleList(norms)
+    return exportable.requires_grad_(False)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Torch's exporter on the common operators, not its fused layers, and without what it says to itself."""
-    fused, heard = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
+    """Makes torch's exporter use the common operators, not its fused layers, and silences its output."""
+    fused, disabled = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
     torch.backends.mha.set_fastpath_enabled(False)
     logging.disable(logging.WARNING)
     try:
@@ -166,12 +198,11 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-        logging.disable(heard)
+        logging.disable(disabled)
 
 
-def _about(sage: SAGE) -> dict[str, str]:
-    """The metadata of the file: texts, those that are no plain words in JSON."""
-    told = sage.described()
+def _metadata(sage: SAGE) -> dict[str, str]:
+    """The metadata of the file: texts; all but plain words as JSON."""
     data = sage.config.data
     return {
         "variant": sage.config.model.variant,
@@ -182,7 +213,7 @@ def _about(sage: SAGE) -> dict[str, str]:
         "random_weights": json.dumps(sage.random_weights),
         "licence": sage.licence or "not stated",
         "restricted": json.dumps(sage.restricted),
-        "config": json.dumps(told["config"]),
+        "config": json.dumps(sage.config.model_dump(mode="json")),
     }
 
 

@@ -1,9 +1,9 @@
-"""A trained model that travels: one folder of weights, configuration and model card, to give away or put on the hub."""
+"""A trained model as a self-contained folder of weights, configuration and model card, here or on the hub."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,39 +15,32 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ...data.clip import Clip
 from ...data.errors import InputError, first_line
 from ...data.labels import LabelFolder
 from ...data.store.base import Store, open_store
 from ...data.windows.corpus import Corpus, Stream, Windows
 from ...data.windows.load import load_corpus, read_clips
 from ..config import Config, check_config
-from ..evaluation.metrics import corpus_sums, summarise
+from ..evaluation.metrics import corpus_moments, summarise
 from ..evaluation.predict import Prediction, predict
-from ..evaluation.score import score_run
+from ..evaluation.score import Score, ScoredModel, score_run
 from ..models.base import Output, VAModel
 from ..models.variants import build_model
-from ..result import plain
 from ..run_folder import CONFIG, MODEL, SPLIT, Run, load_run, write_json
+from .metadata import ClipCounts, ModelMetadata, PublishedScore
 from .model_card import MARK, card_of
 
 CARD = "README.md"
-KEPT = ("smoothing_s", "sigma", "licence", "restricted", "data", "scores")
-SCORED = ("split", "num_clips", "num_labels", "raw", "smoothed")
 NOT_KEPT = "stays with its author"
 
 
 class SAGE(nn.Module, ModelHubMixin):
-    """A trained model of any variant, with all that it takes to use it and to judge it.
+    """A trained model of any variant, with everything needed to use and to judge it.
 
     Args:
         model: trained; `model.streams` are its inputs, with their fingerprints.
         config: that it was trained with.
-        smoothing_s: width of the moving average that was best on the validation clips.
-        sigma: the error at which a stream deserves a trust of 1 / e; None where no gate was taught.
-        licence, restricted: terms of the data that it was trained on.
-        data: `{"num_clips": {"train": …, "val": …, "test": …}, "hours": … or None}`.
-        scores: of clips that it was not trained on, as `score_run` gives them, without their names; None = not scored.
+        smoothing_s, sigma, licence, restricted, data, scores: see `ModelMetadata`.
     """
 
     def __init__(
@@ -59,8 +52,8 @@ class SAGE(nn.Module, ModelHubMixin):
         sigma: float | None = None,
         licence: str | None = None,
         restricted: bool = False,
-        data: Mapping[str, Any] | None = None,
-        scores: Mapping[str, Any] | None = None,
+        data: ClipCounts | None = None,
+        scores: PublishedScore | None = None,
     ) -> None:
         super().__init__()
         self.model, self.config = model.eval(), config
@@ -69,8 +62,13 @@ class SAGE(nn.Module, ModelHubMixin):
         self.data, self.scores = data, scores
 
     @property
+    def metadata(self) -> ModelMetadata:
+        """What is saved beside weights, configuration and streams."""
+        return ModelMetadata(self.smoothing_s, self.sigma, self.licence, self.restricted, self.data, self.scores)
+
+    @property
     def streams(self) -> list[Stream]:
-        """Its inputs."""
+        """The inputs of the model."""
         return self.model.streams
 
     @property
@@ -80,15 +78,15 @@ class SAGE(nn.Module, ModelHubMixin):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the weights."""
         return next(self.model.parameters()).device
 
     def forward(self, windows: Windows) -> Output:
-        """Windows -> Output, with gradients; `predict` is what gives estimates for clips."""
+        """Windows -> Output, with gradients; see `predict` for estimates of clips."""
         return self.model(windows)
 
     def predict(self, data: Store | Corpus | str | Path, clip_ids: Sequence[str] | None = None) -> list[Prediction]:
-        """Estimates for clips, one after the other; default: all.
+        """Predicts clips, one after the other; default: all.
 
         Args:
             data: a cache, its address, or clips that `load_corpus` has loaded with `streams` of this model.
@@ -101,11 +99,11 @@ class SAGE(nn.Module, ModelHubMixin):
             chosen = range(len(data.clips)) if clip_ids is None else data.find(clip_ids)
             return predict(self.model, self._fitting(data).to(self.device), chosen, self.config.data)
         store = data if isinstance(data, Store) else open_store(data)
-        found = []
+        predictions = []
         for clip_id in store.clip_ids() if clip_ids is None else clip_ids:
             corpus = load_corpus(store, self.streams, [clip_id], grid_hz=self.config.data.grid_hz, keep=False)
-            found += predict(self.model, corpus.to(self.device), [0], self.config.data)
-        return found
+            predictions += predict(self.model, corpus.to(self.device), [0], self.config.data)
+        return predictions
 
     def _fitting(self, corpus: Corpus) -> Corpus:
         """The corpus with the model's own streams, in its order."""
@@ -114,14 +112,14 @@ class SAGE(nn.Module, ModelHubMixin):
         if lacking:
             todo = "Load it with the `streams` of the model."
             raise InputError("corpus", expected=f"the stream {lacking[0]}", got=", ".join(names), todo=todo)
-        found, wanted = {grid.hz for grid in corpus.grids}, self.config.data.grid_hz
-        if found != {wanted}:
-            got = ", ".join(f"{hz:g} Hz" for hz in found)
+        rates, wanted = {grid.hz for grid in corpus.grids}, self.config.data.grid_hz
+        if rates != {wanted}:
+            got = ", ".join(f"{hz:g} Hz" for hz in rates)
             raise InputError("corpus", expected=f"a grid of {wanted:g} Hz", got=got, todo="Load it at that rate.")
         return corpus.only([names.index(stream.name) for stream in self.streams])
 
-    def score(self, data: Store | str | Path, labels: str | Path) -> dict[str, Any]:
-        """The score on every labelled clip of a cache; it tells something if the model has not seen them.
+    def score(self, data: Store | str | Path, labels: str | Path) -> Score:
+        """Returns the score on every labelled clip of a cache; it means something if none was trained on.
 
         Raises:
             InputError: if there is no such clip, or its features are not those that the model was trained on.
@@ -135,13 +133,13 @@ class SAGE(nn.Module, ModelHubMixin):
             raise InputError(labels, expected=f"labels for clips of {store.url}", got="none", todo=todo)
         corpus = load_corpus(store, self.streams, clips, grid_hz=self.config.data.grid_hz, truths=truths)
         predictions = self.predict(corpus)
-        sums = (corpus_sums(predictions, corpus, width_s) for width_s in (0.0, self.smoothing_s))
-        about = {"variant": self.config.model.variant, "split": "all", "random_weights": self.random_weights}
-        return plain({**about, "smoothing_s": self.smoothing_s, **summarise(*sums)})
+        raw, smoothed = (corpus_moments(predictions, corpus, width_s) for width_s in (0.0, self.smoothing_s))
+        facts = ScoredModel(None, self.config.model.variant, "all", None, self.random_weights)
+        return Score.of(facts, summarise(raw, smoothed), [self.smoothing_s], [])
 
     @classmethod
     def load(cls, place: str | Path, device: torch.device | str = "cpu", **scoring: Any) -> SAGE:
-        """From a run, a folder that was saved, or a repository of the hub: whatever lies there.
+        """Loads a run, a saved folder, or a repository of the hub, whichever `place` is.
 
         Args:
             place: a folder or a name on the hub.
@@ -169,7 +167,7 @@ class SAGE(nn.Module, ModelHubMixin):
         scored: bool = True,
         device: torch.device | str = "cpu",
     ) -> SAGE:
-        """A finished run without what belongs to its author: no places on a disk, no names of clips or persons.
+        """Loads a finished run without its author's own: places on a disk, names of clips and persons.
 
         Args:
             path: folder of the run.
@@ -185,10 +183,18 @@ class SAGE(nn.Module, ModelHubMixin):
         truths = Path(labels or run.labels)
         scores = None
         if store is not None and (labels or truths.is_dir()):
-            found = score_run(Path(path), cache=store.url, labels=truths, device=str(device))
-            scores = {name: found[name] for name in SCORED}
-        told = {name: getattr(run, name) for name in ("smoothing_s", "sigma", "licence", "restricted")}
-        return cls(run.model, _without_places(run.config), **told, data=_counts(run, store), scores=scores)
+            scores = PublishedScore.of(score_run(Path(path), cache=store.url, labels=truths, device=str(device)))
+        clips = [] if store is None else [store.clip(clip_id) for clip_id in run.roles]
+        return cls(
+            run.model,
+            _without_places(run.config),
+            smoothing_s=run.smoothing_s,
+            sigma=run.sigma,
+            licence=run.licence,
+            restricted=run.restricted,
+            data=ClipCounts.of(list(run.roles.values()), clips),
+            scores=scores,
+        )
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Writes `model.safetensors`, `config.json` and `README.md`; `options` as in huggingface_hub.
@@ -212,24 +218,24 @@ class SAGE(nn.Module, ModelHubMixin):
             self.generate_model_card().save(card)
 
     def described(self) -> dict[str, Any]:
-        """All but the weights, as plain JSON: `config`, `streams`, and what else `SAGE` is made with."""
+        """Returns all but the weights, as plain JSON: `config`, `streams`, and the metadata."""
         return {
             "library_name": "sage-va",
             "config": self.config.model_dump(mode="json"),
             "streams": [asdict(stream) for stream in self.streams],
-            **{name: getattr(self, name) for name in KEPT},
+            **self.metadata.to_json(),
         }
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The page that says what the model is, how good, and what it must not be used for."""
-        return ModelCard(card_of(self.config, self.streams, {name: getattr(self, name) for name in KEPT}))
+        """Returns the model card."""
+        return ModelCard(card_of(self.config, self.streams, self.metadata))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> SAGE:
-        """From a folder that `save_pretrained` wrote, or a repository of the hub; `options` as in huggingface_hub.
+        """Loads a folder that `save_pretrained` wrote, or a repository of the hub; `options` as in huggingface_hub.
 
         Raises:
-            InputError: if it cannot be had, or is not whole.
+            InputError: if it cannot be fetched, or is not whole.
         """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **options)
@@ -252,16 +258,16 @@ class SAGE(nn.Module, ModelHubMixin):
     ) -> SAGE:
         if Path(model_id).is_dir():
             return _read(model_id, Path(model_id) / MODEL, Path(model_id) / CONFIG)
-        how = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        options = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
         weights, described = (
-            Path(hf_hub_download(model_id, name, force_download=force_download, **how)) for name in (MODEL, CONFIG)
+            Path(hf_hub_download(model_id, name, force_download=force_download, **options)) for name in (MODEL, CONFIG)
         )
         return _read(model_id, weights, described)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
     ) -> str:
-        """Puts it on the hub and returns the address of the commit; `options` as in huggingface_hub.
+        """Uploads the model to the hub and returns the address of the commit; `options` as in huggingface_hub.
 
         Raises:
             InputError: if it was trained on restricted data, and the repository is not a private one.
@@ -281,12 +287,12 @@ class SAGE(nn.Module, ModelHubMixin):
 
 def _read(place: str, weights: Path, described: Path) -> SAGE:
     try:
-        told = json.loads(described.read_text(encoding="utf-8"))
-        config = check_config(told["config"], place)
-        streams = [Stream(**{**stream, "quality_names": tuple(stream["quality_names"])}) for stream in told["streams"]]
+        values = json.loads(described.read_text(encoding="utf-8"))
+        config, metadata = check_config(values["config"], place), ModelMetadata.from_json(values)
+        streams = [Stream(**{**each, "quality_names": tuple(each["quality_names"])}) for each in values["streams"]]
         model = build_model(streams, config.model)
         model.load_state_dict(load_file(weights))
-        return SAGE(model, config, **{name: told[name] for name in KEPT})
+        return SAGE(model, config, **vars(metadata))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
@@ -295,7 +301,7 @@ def _read(place: str, weights: Path, described: Path) -> SAGE:
 
 
 def _store_at_hand(run: Run, cache: str | None) -> Store | None:
-    """The cache of a run; None where it is no longer at its place, and nobody has said that it is elsewhere."""
+    """The cache of a run; None where it is no longer at its place, and no other is named."""
     if cache is not None:
         return open_store(cache)
     try:
@@ -304,17 +310,8 @@ def _store_at_hand(run: Run, cache: str | None) -> Store | None:
         return None
 
 
-def _counts(run: Run, store: Store | None) -> dict[str, Any]:
-    """How many clips play which part, and how long they all are where that is known."""
-    roles = list(run.roles.values())
-    clips = [store.clip(clip_id) for clip_id in run.roles] if store is not None else list[Clip]()
-    lengths = [clip.duration_s for clip in clips if clip.duration_s is not None]
-    hours = sum(lengths) / 3600 if clips and len(lengths) == len(clips) else None
-    return {"num_clips": {role: roles.count(role) for role in ("train", "val", "test")}, "hours": hours}
-
-
 def _without_places(config: Config) -> Config:
-    """A configuration that tells nothing of its author's disk."""
+    """A configuration without paths of its author's disk."""
     if config.split.file is None:
         return config
     return config.model_copy(update={"split": config.split.model_copy(update={"file": NOT_KEPT})})

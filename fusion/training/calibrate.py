@@ -1,11 +1,11 @@
-"""`sage-va calibrate`: offset and temperature of each stream's reliability, refitted on clips not trained on."""
+"""Calibration: offset and temperature of each stream's reliability, refitted on the validation clips."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +15,11 @@ from ...data.store.base import open_store
 from ...data.windows.batches import in_batches
 from ...data.windows.corpus import Corpus, Windows, cut, plan_windows
 from ..evaluation.predict import predict
-from ..evaluation.reliability import trust_report
+from ..evaluation.reliability import ReliabilityReport, reliability_report
 from ..evaluation.score import load_part
 from ..models.base import FusionModel
 from ..models.sage import Encoded, ReliabilityFusion
-from ..result import plain
+from ..result import Result
 from ..run_folder import METRICS, ORIGIN, Run, check_new, finish_run, fold_runs, load_run, start_run
 from .losses import calibration_loss
 from .metrics_log import write_table
@@ -27,9 +27,25 @@ from .metrics_log import write_table
 NUM_STEPS, STEP_SIZE, BATCH_SIZE = 200, 0.05, 32
 
 
+@dataclass(frozen=True)
+class CalibratedRun(Result):
+    """A calibrated run: its folder, and the reliability of the validation clips before and after."""
+
+    run: str
+    before: ReliabilityReport
+    after: ReliabilityReport
+
+
+@dataclass(frozen=True)
+class CalibrationReport(Result):
+    """The calibrated runs: one, or one for each fold."""
+
+    runs: list[CalibratedRun]
+
+
 def calibrate(
     path: Path, out: Path, *, cache: str | None = None, labels: Path | None = None, device: str = "cpu"
-) -> dict[str, Any]:
+) -> CalibrationReport:
     """Refits (tau_m, b_m) of equation (6) on the validation clips, all else frozen, into a new run.
 
     The target is that of equation (15), from the errors of the model's own unimodal estimates.
@@ -40,11 +56,8 @@ def calibrate(
         cache, labels: other ones than the run was trained with.
         device: where to compute.
 
-    Returns:
-        `{"runs": [{"run", "before", "after"}]}`: `trust_report` of the validation clips before and after.
-
     Raises:
-        InputError: if the run has no gate that was taught, or no validation clip is labelled.
+        InputError: if the run has no trained gate, or no validation clip is labelled.
     """
     check_new(out)
     folds = fold_runs(path)
@@ -52,18 +65,18 @@ def calibrate(
     runs = [(load_run(source, device), place) for source, place in places]
     for run, _ in runs:
         _fusion_of(run)
-    return plain({"runs": [_calibrate(run, place, cache, labels, device) for run, place in runs]})
+    return CalibrationReport([_calibrate(run, place, cache, labels, device) for run, place in runs])
 
 
 def _fusion_of(run: Run) -> ReliabilityFusion:
     fusion = run.model.fusion if isinstance(run.model, FusionModel) else None
     if not isinstance(fusion, ReliabilityFusion) or run.sigma is None:
         todo = "Train `sage` with loss.calibration or loss.ordinal above 0."
-        raise InputError(run.path, expected="a gate that was taught", got=run.config.model.variant, todo=todo)
+        raise InputError(run.path, expected="a trained gate", got=run.config.model.variant, todo=todo)
     return fusion
 
 
-def _calibrate(run: Run, out: Path, cache: str | None, labels: Path | None, device: str) -> dict[str, Any]:
+def _calibrate(run: Run, out: Path, cache: str | None, labels: Path | None, device: str) -> CalibratedRun:
     corpus = load_part(run, open_store(cache or run.cache), labels or Path(run.labels), "val").to(torch.device(device))
     before = _report(run, corpus)
     refit(run, corpus)
@@ -72,12 +85,13 @@ def _calibrate(run: Run, out: Path, cache: str | None, labels: Path | None, devi
     write_table(out)
     origin = {name: getattr(run, name) for name in ORIGIN}
     finish_run(out, run.model, run.config, {**origin, "calibrated_from": str(run.path)})
-    return {"run": str(out), "before": before, "after": _report(run, corpus)}
+    return CalibratedRun(str(out), before, _report(run, corpus))
 
 
-def _report(run: Run, corpus: Corpus) -> dict[str, Any]:
+def _report(run: Run, corpus: Corpus) -> ReliabilityReport:
     assert run.sigma is not None, "checked"
-    return trust_report(predict(run.model, corpus, range(len(corpus.clips)), run.config.data), corpus, run.sigma)
+    predictions = predict(run.model, corpus, range(len(corpus.clips)), run.config.data)
+    return reliability_report(predictions, corpus, run.sigma)
 
 
 def refit(run: Run, corpus: Corpus) -> None:
@@ -86,12 +100,12 @@ def refit(run: Run, corpus: Corpus) -> None:
     counts = [int((windows.mask & error.isfinite()).sum()) for _, error, windows in batches]
     if not sum(counts):
         raise InputError(run.path, expected="validation labels that count", got="none", todo="Check --labels.")
-    learnt = [fusion.gate.offset, fusion.gate.raw_temperature]
+    parameters = [fusion.gate.offset, fusion.gate.raw_temperature]
     fusion.gate.uncalibrate()
     run.model.requires_grad_(False)
-    for weight in learnt:
-        weight.requires_grad_(True)
-    optimiser = torch.optim.Adam(learnt, lr=STEP_SIZE)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.Adam(parameters, lr=STEP_SIZE)
     sigma = torch.tensor(run.sigma)
     for _ in range(NUM_STEPS):
         optimiser.zero_grad()

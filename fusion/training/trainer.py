@@ -22,7 +22,7 @@ from ...data.windows.corpus import Corpus, Windows, plan_windows
 from ...data.windows.placement import each_cut
 from ..config import Config
 from ..distributed import gathered, num_processes, process_index
-from ..evaluation.metrics import pooled_ccc, va_sums
+from ..evaluation.metrics import pooled_ccc, va_moments
 from ..evaluation.predict import predict_va
 from ..models.base import VAModel
 from .augment import corrupt
@@ -195,7 +195,7 @@ class Trainer:
     def validate(self, clips: Sequence[int]) -> dict[str, float]:
         """Returns the score of clips, each predicted by one of the processes."""
         share = self._share(clips)
-        sums = va_sums(predict_va(self.judged, self.corpus, share, self.config.data), self.corpus, share)
+        sums = va_moments(predict_va(self.judged, self.corpus, share, self.config.data), self.corpus, share)
         return pooled_ccc([clip for part in gathered(sums) for clip in part])
 
     def keep(self) -> None:

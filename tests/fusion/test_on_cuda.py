@@ -111,7 +111,7 @@ def test_a_run_on_a_gpu_gives_the_host_s_losses_and_scores(
         report = score_run(tmp_path / "run", device=device)
     assert_same(rows, on_host[1])
     assert described["sigma"] == pytest.approx(load_run(on_host[0]).sigma, abs=1e-4)
-    assert report["raw"]["ccc"] == pytest.approx(score_run(on_host[0])["raw"]["ccc"], abs=1e-3)
+    assert report.raw.ccc == pytest.approx(score_run(on_host[0]).raw.ccc, abs=1e-3)
 
 
 def test_a_run_on_a_gpu_resumes(
@@ -150,8 +150,8 @@ def test_a_run_is_calibrated_and_corrupted_on_a_gpu_as_on_the_host(
 
     def results(name: str, device: str) -> list[dict[str, Any]]:
         return [
-            calibrate(on_host[0], tmp_path / name, device=device),
-            robustness(on_host[0], strengths=(0.0, 1.0), device=device),
+            calibrate(on_host[0], tmp_path / name, device=device).to_json(),
+            robustness(on_host[0], strengths=(0.0, 1.0), device=device).to_json(),
         ]
 
     expected = numbers(results("cpu", "cpu"))

@@ -30,7 +30,7 @@ from sage_va.data.store.remote import OutageError, Remote
 from sage_va.data.transfer import copy as copy_module
 from sage_va.data.transfer import push_packs as push
 from sage_va.data.transfer.copy import Copied, copy
-from sage_va.data.transfer.dataset_card import MARK
+from sage_va.data.transfer.dataset_card import MARK, card
 from sage_va.testing import AUDIO_NAME, VISUAL, VISUAL_NAME, make_track, problems, put, same
 from sage_va.tests.s3 import (
     BUCKET,
@@ -557,8 +557,15 @@ class TestHub:
         assert "extra_gated_prompt" not in header
         assert f"| visual/toy | 3 | bfloat16, float16 | 4 | 20 | ? | toy | {VISUAL_NAME[-8:]} |" in text
         assert f"sage-va cache copy {url} features.zarr" in text
+        assert "UNTRAINED" not in text
         assert copy(url, str(tmp_path / "c.zarr")).content_sha256 == source.content_sha256()
         assert copy(source, url).objects == 0
+
+    def test_the_card_marks_untrained_encoders(self, source: Store) -> None:
+        fingerprint = {"encoder": {"name": "toy", "weights": "random"}}
+        name = stream_name("audio", "raw", fingerprint)
+        source.commit(Clip("a"), name, make_track(3), fingerprint=fingerprint, source_sha256="0" * 64)
+        assert f"> **UNTRAINED ENCODER (random weights): {name}.**" in card(source, "hf://datasets/me/features")
 
     def test_the_way_of_reading_that_the_card_shows_works(self, source: Store, hub: Path) -> None:
         copy(source, "hf://datasets/me/features", streams=["visual"])

@@ -17,12 +17,12 @@ from sage_va.data import Clip, Grid
 from sage_va.data.labels import Labels, Truth
 from sage_va.fusion.config import DataConfig, ModelConfig
 from sage_va.fusion.evaluation.metrics import (
-    ClipSums,
+    ClipMoments,
     at_instants,
     best_smoothing_s,
     bootstrap,
-    clip_sums,
-    corpus_sums,
+    clip_moments,
+    corpus_moments,
     pooled_ccc,
     score,
     smooth,
@@ -31,7 +31,6 @@ from sage_va.fusion.evaluation.metrics import (
 from sage_va.fusion.evaluation.predict import Prediction, predict, predict_va
 from sage_va.fusion.models.base import FusionModel
 from sage_va.fusion.models.variants import build_model
-from sage_va.fusion.result import plain
 from sage_va.tests.fake_cuda import on_cuda
 from sage_va.tests.synthetic import random_corpus, streams_of
 
@@ -199,11 +198,11 @@ def test_labels_at_30_fps_meet_a_grid_of_25_hz_at_their_own_times() -> None:
     times = np.arange(120) / 30
     truth = truth_of(times, np.column_stack([times / 4, -times / 8]))
     perfect = np.column_stack([grid.times_s / 4, -grid.times_s / 8])
-    sums = clip_sums(prediction_of(perfect, grid), grid, truth, None, 0.0)
+    sums = clip_moments(prediction_of(perfect, grid), grid, truth, None, 0.0)
     assert sums.all[0, 0] == 120
     found = pooled_ccc([sums.all])
     assert found["mean"] == pytest.approx(1, abs=1e-6)
-    late = clip_sums(prediction_of(perfect - 0.1, grid), grid, truth, None, 0.0)
+    late = clip_moments(prediction_of(perfect - 0.1, grid), grid, truth, None, 0.0)
     assert pooled_ccc([late.all])["mean"] < 0.97
 
 
@@ -213,7 +212,7 @@ def test_labels_out_of_coverage_or_not_annotated_do_not_count() -> None:
     mask = np.arange(90) % 7 != 0
     truth = truth_of(times, np.full((90, 2), np.nan), mask)
     truth.va[mask] = np.random.default_rng(0).uniform(-1, 1, (mask.sum(), 2))
-    sums = clip_sums(prediction_of(ramp(50), grid), grid, truth, None, 0.0)
+    sums = clip_moments(prediction_of(ramp(50), grid), grid, truth, None, 0.0)
     assert sums.all[:, 0].tolist() == [mask[10:60].sum()] * 2
     assert torch.isfinite(sums.all).all()
 
@@ -222,7 +221,7 @@ def test_one_missing_target_takes_both_away() -> None:
     grid, va = Grid(25.0, 0, 50), ramp(50).astype(np.float32)
     va[3, 0], va[4, 1], va[5, 0], va[6, 1] = np.nan, np.nan, -5, -5.0001
     truth = Labels(Path("clip.csv"), va, grid.times_s).timed(Clip("clip"))
-    sums = clip_sums(prediction_of(ramp(50), grid), grid, truth, None, 0.0)
+    sums = clip_moments(prediction_of(ramp(50), grid), grid, truth, None, 0.0)
     assert sums.all[:, 0].tolist() == [46, 46]
     assert pooled_ccc([sums.all])["mean"] == pytest.approx(1)
 
@@ -231,7 +230,7 @@ def test_labels_without_a_face_count_and_face_frames_stand_beside() -> None:
     grid, va = Grid(25.0, 0, 50), ramp(50)
     face = np.arange(50) < 20
     truth = truth_of(grid.times_s, np.where(face[:, None], va, -va))
-    sums = clip_sums(prediction_of(va, grid), grid, truth, face, 0.0)
+    sums = clip_moments(prediction_of(va, grid), grid, truth, face, 0.0)
     assert sums.face is not None
     assert (sums.all[0, 0], sums.face[0, 0]) == (50, 20)
     assert pooled_ccc([sums.face])["mean"] == pytest.approx(1)
@@ -240,21 +239,21 @@ def test_labels_without_a_face_count_and_face_frames_stand_beside() -> None:
 
 def test_a_face_is_any_valid_visual_stream_and_sound_is_none() -> None:
     predictions = predict(WHOLE, CORPUS, range(5), DataConfig())
-    sums = corpus_sums(predictions, CORPUS)
+    sums = corpus_moments(predictions, CORPUS)
     for clip, truth in zip(sums, CORPUS.truths, strict=True):
         assert truth is not None
         assert clip.face is not None
         assert clip.face[0, 0] <= clip.all[0, 0] <= truth.mask.sum()
     alone = CORPUS.only([1])
     model = build_model(alone.streams, ModelConfig(variant="audio", dim=8, heads=2, layers=0, tcn_blocks=0))
-    assert all(clip.face is None for clip in corpus_sums(predict(model, alone, range(5), DataConfig()), alone))
+    assert all(clip.face is None for clip in corpus_moments(predict(model, alone, range(5), DataConfig()), alone))
 
 
 def test_clips_without_labels_are_predicted_and_not_scored() -> None:
     unlabelled = dataclasses.replace(CORPUS, truths=[None, *CORPUS.truths[1:]])
     predictions = predict(WHOLE, unlabelled, range(5), DataConfig())
     assert len(predictions) == 5
-    assert [clip.clip_id for clip in corpus_sums(predictions, unlabelled)] == [f"clip{i:02}" for i in range(1, 5)]
+    assert [clip.clip_id for clip in corpus_moments(predictions, unlabelled)] == [f"clip{i:02}" for i in range(1, 5)]
 
 
 def sums_of(num_clips: int, seed: int = 0) -> list[torch.Tensor]:
@@ -264,7 +263,7 @@ def sums_of(num_clips: int, seed: int = 0) -> list[torch.Tensor]:
     for _ in range(num_clips):
         va = rng.uniform(-1, 1, (60, 2))
         noisy = va + rng.normal(0, 0.5, (60, 2))
-        found.append(clip_sums(prediction_of(noisy, grid), grid, truth_of(grid.times_s, va), None, 0.0).all)
+        found.append(clip_moments(prediction_of(noisy, grid), grid, truth_of(grid.times_s, va), None, 0.0).all)
     return found
 
 
@@ -289,8 +288,8 @@ def test_bootstrap_resamples_clips() -> None:
 
 def test_one_clip_has_no_interval_and_json_has_no_nan() -> None:
     nothing = torch.zeros(2, 6, dtype=torch.float64)
-    clips = [ClipSums("a", sums_of(1)[0], None), ClipSums("b", nothing, None)]
-    found = plain(summarise(clips, clips))
+    clips = [ClipMoments("a", sums_of(1)[0], None), ClipMoments("b", nothing, None)]
+    found = summarise(clips, clips).to_json()
     assert found["raw"]["interval"] == {name: [None, None] for name in ("valence", "arousal", "mean")}
     assert found["clips"][1] == {"clip_id": "b", "valence": None, "arousal": None, "mean": None, "num_labels": 0}
     assert found["raw"]["ccc"]["mean"] == pytest.approx(found["clips"][0]["mean"])
@@ -299,7 +298,7 @@ def test_one_clip_has_no_interval_and_json_has_no_nan() -> None:
 
 def test_a_constant_truth_is_zero_agreement_within_its_clip_and_still_pooled() -> None:
     grid = Grid(25.0, 0, 50)
-    flat = clip_sums(prediction_of(ramp(50), grid), grid, truth_of(grid.times_s, np.full((50, 2), 0.3)), None, 0.0)
+    flat = clip_moments(prediction_of(ramp(50), grid), grid, truth_of(grid.times_s, np.full((50, 2), 0.3)), None, 0.0)
     assert pooled_ccc([flat.all])["mean"] == pytest.approx(0, abs=1e-9)
     other = sums_of(1)[0]
     assert pooled_ccc([flat.all, other])["mean"] != pooled_ccc([other])["mean"]

@@ -19,10 +19,10 @@ from sage_va.data.windows.corpus import Corpus
 from sage_va.data.windows.splits import Role
 from sage_va.fusion.config import Config, DataConfig, ModelConfig, SplitConfig, check_config
 from sage_va.fusion.evaluation.metrics import (
-    ClipSums,
+    ClipMoments,
     best_smoothing_s,
     bootstrap,
-    corpus_sums,
+    corpus_moments,
     pooled_ccc,
     score,
     smooth,
@@ -31,7 +31,6 @@ from sage_va.fusion.evaluation.metrics import (
 from sage_va.fusion.evaluation.predict import Prediction, predict
 from sage_va.fusion.evaluation.score import load_part, score_run
 from sage_va.fusion.models.variants import build_model
-from sage_va.fusion.result import plain
 from sage_va.fusion.run_folder import Run, load_run, start_run
 from sage_va.fusion.training.crossfit import crossfit_folds
 from sage_va.fusion.training.labelled import assign_roles, groups_of
@@ -110,20 +109,20 @@ def close(found: dict[str, float], expected: Sequence[float]) -> bool:
 def test_the_score_is_that_of_the_protocol_written_out(seed: int, lengths: list[int], hz: float) -> None:
     """Both-targets mask, -5, coverage, labels between steps, face or no face, pooling: all in one."""
     corpus, predictions, labels = labelled(seed, lengths, hz)
-    raw = corpus_sums(predictions, corpus)
+    raw = corpus_moments(predictions, corpus)
     expected, num_labels = by_hand(corpus, predictions, labels)
     assume(num_labels > 3)
     found = summarise(raw, raw)
-    assert found["num_labels"] == num_labels
+    assert found.num_labels == num_labels
     assert close(score(predictions, corpus), expected)
-    assert found["raw"]["ccc"] == score(predictions, corpus)
+    assert found.raw.ccc == score(predictions, corpus)
     seen, num_seen = by_hand(corpus, predictions, labels, face=True)
-    assert found["num_face_labels"] == num_seen
-    assert num_seen < 4 or close(found["raw"]["face_frames_only"], seen)
-    for clip, prediction, label in zip(found["clips"], predictions, labels, strict=True):
+    assert found.num_face_labels == num_seen
+    assert num_seen < 4 or close(found.raw.face_frames_only or {}, seen)
+    for clip, prediction, label in zip(found.clips, predictions, labels, strict=True):
         own, count = by_hand(corpus, [prediction], [label])
-        assert clip["num_labels"] == count
-        assert count < 4 or close(clip, own)
+        assert clip.num_labels == count
+        assert count < 4 or close(clip.ccc, own)
 
 
 @given(st.integers(0, 2**32 - 1), st.data())
@@ -134,8 +133,8 @@ def test_the_score_is_blind_to_who_computed_which_clips(seed: int, data: st.Data
     worker_of = data.draw(st.lists(st.integers(0, 3), min_size=5, max_size=5))
     parts = [[p for p, w in zip(predictions, worker_of, strict=True) if w == k] for k in range(4)]
     order = data.draw(st.permutations(range(4)))
-    sums = [clip for k in order for clip in corpus_sums(parts[k], corpus)]
-    whole = corpus_sums(predictions, corpus)
+    sums = [clip for k in order for clip in corpus_moments(parts[k], corpus)]
+    whole = corpus_moments(predictions, corpus)
     for kind in ("all", "face"):
         found, expected = (pooled_ccc([getattr(clip, kind) for clip in each]) for each in (sums, whole))
         assert found == pytest.approx(expected, abs=1e-9, nan_ok=True)
@@ -153,7 +152,7 @@ def test_what_stands_in_rows_that_do_not_count_changes_nothing(seed: int) -> Non
         other = np.where(out[:, None], rng.choice([np.nan, -5, 9.0]), label.va).astype(np.float32)
         truths.append(dataclasses.replace(label, va=other).timed(Clip("clip")))
     changed = dataclasses.replace(corpus, truths=truths)
-    for a, b in zip(corpus_sums(predictions, corpus), corpus_sums(predictions, changed), strict=True):
+    for a, b in zip(corpus_moments(predictions, corpus), corpus_moments(predictions, changed), strict=True):
         assert torch.equal(a.all, b.all)
         assert a.face is not None
         assert b.face is not None
@@ -171,7 +170,7 @@ def test_rows_of_minus_five_in_a_file_never_reach_the_score(tmp_path: Path) -> N
         grid.times_s, *(getattr(read_label_file(tmp_path / "clip00.txt"), k) for k in ("va", "mask"))
     )
     exact = np.array([[0.1, 0.2], [7, 7], [7, 7], [7, 7], [0.5, -0.4], [-0.6, 0.8]])
-    (sums,) = corpus_sums([prediction_of("clip00", grid, exact, np.ones((6, 3), bool))], corpus)
+    (sums,) = corpus_moments([prediction_of("clip00", grid, exact, np.ones((6, 3), bool))], corpus)
     assert sums.all[:, 0].tolist() == [3, 3]
     assert pooled_ccc([sums.all])["mean"] == pytest.approx(1, abs=1e-6)
 
@@ -185,15 +184,15 @@ def test_faces_are_a_part_of_the_score_and_never_the_score() -> None:
     face = np.arange(400) < 250
     seen = np.column_stack([face & (np.arange(400) % 2 == 0), ~face, face & (np.arange(400) % 2 == 1)])
     good = dataclasses.replace(prediction, va=np.where(face[:, None], va, -va), mask=seen)
-    found = summarise(*[corpus_sums([good], corpus)] * 2)
-    assert (found["num_labels"], found["num_face_labels"]) == (400, 250)
-    assert found["raw"]["face_frames_only"]["mean"] == pytest.approx(1, abs=1e-6)
-    assert found["raw"]["ccc"]["mean"] < 0.7
+    found = summarise(*[corpus_moments([good], corpus)] * 2)
+    assert (found.num_labels, found.num_face_labels) == (400, 250)
+    assert (found.raw.face_frames_only or {})["mean"] == pytest.approx(1, abs=1e-6)
+    assert found.raw.ccc["mean"] < 0.7
     blind = dataclasses.replace(good, mask=np.zeros_like(seen))
-    unseen = summarise(*[corpus_sums([blind], corpus)] * 2)
-    assert unseen["raw"]["ccc"] == found["raw"]["ccc"]
-    assert unseen["num_face_labels"] == 0
-    assert math.isnan(unseen["raw"]["face_frames_only"]["mean"])
+    unseen = summarise(*[corpus_moments([blind], corpus)] * 2)
+    assert unseen.raw.ccc == found.raw.ccc
+    assert unseen.num_face_labels == 0
+    assert math.isnan((unseen.raw.face_frames_only or {})["mean"])
 
 
 def small_model(variant: str = "sage", streams: int = 3) -> Any:
@@ -301,10 +300,10 @@ def test_folds_are_pooled_into_one_score_and_each_keeps_its_width(tmp_path: Path
     widths = [load_run(path).smoothing_s for path in runs]
     for folder in (labels, other):
         found = score_run(tmp_path / "cv", labels=folder)
-        assert found["smoothing_s"] == widths
+        assert found.smoothing_s == widths
         for kind in ("raw", "smoothed"):
-            assert close(found[kind]["ccc"], pooled_by_hand(runs, folder, smoothed=kind == "smoothed"))
-    assert score_run(tmp_path / "cv")["raw"]["ccc"] != found["raw"]["ccc"]
+            assert close(getattr(found, kind).ccc, pooled_by_hand(runs, folder, smoothed=kind == "smoothed"))
+    assert score_run(tmp_path / "cv").raw.ccc != found.raw.ccc
 
 
 def pooled_by_hand(runs: Sequence[Path], labels: Path, *, smoothed: bool) -> list[float]:
@@ -324,7 +323,7 @@ def pooled_by_hand(runs: Sequence[Path], labels: Path, *, smoothed: bool) -> lis
     return (2 * covariance / (a.var(0) + b.var(0) + (a.mean(0) - b.mean(0)) ** 2)).tolist()
 
 
-def clip_moments(rng: np.random.Generator, steps: int = 40) -> torch.Tensor:
+def random_moments(rng: np.random.Generator, steps: int = 40) -> torch.Tensor:
     y = rng.uniform(-1, 1, (2, steps))
     x = y + rng.normal(0, 0.5, y.shape)
     parts = [np.full(2, steps), x.sum(1), y.sum(1), (x * x).sum(1), (y * y).sum(1), (x * y).sum(1)]
@@ -334,7 +333,7 @@ def clip_moments(rng: np.random.Generator, steps: int = 40) -> torch.Tensor:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_intervals_of_exchangeable_clips_hold_the_score_and_narrow_with_clips(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    sums = [clip_moments(rng) for _ in range(400)]
+    sums = [random_moments(rng) for _ in range(400)]
     widths = []
     for some in (sums[:25], sums):
         found, point = bootstrap(some), pooled_ccc(some)
@@ -347,7 +346,7 @@ def test_intervals_of_exchangeable_clips_hold_the_score_and_narrow_with_clips(se
 def test_intervals_in_degenerate_cases() -> None:
     """Equal clips leave no doubt; unlabelled ones add none; nothing, or one clip, or constants have no interval."""
     rng = np.random.default_rng(0)
-    one, two, nothing = clip_moments(rng), clip_moments(rng), torch.zeros(2, 6, dtype=torch.float64)
+    one, two, nothing = random_moments(rng), random_moments(rng), torch.zeros(2, 6, dtype=torch.float64)
     point = pooled_ccc([one])
     for name, (low, high) in bootstrap([one] * 5).items():
         assert (low, high) == pytest.approx((point[name],) * 2, abs=1e-9)
@@ -362,10 +361,10 @@ def test_intervals_in_degenerate_cases() -> None:
 @pytest.mark.parametrize("level", [0.0, 0.5, 0.1])
 def test_clips_without_a_score_have_no_interval_and_no_warning(level: float) -> None:
     flat = torch.tensor([[10, 10 * level, 10 * level, *[10 * level * level] * 3]] * 2, dtype=torch.float64)
-    clips = [ClipSums(name, flat, None) for name in "abc"]
+    clips = [ClipMoments(name, flat, None) for name in "abc"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = plain(summarise(clips, clips))
+        found = summarise(clips, clips).to_json()
     assert found["raw"]["ccc"]["mean"] is None
     assert found["raw"]["interval"]["mean"] == [None, None]
 

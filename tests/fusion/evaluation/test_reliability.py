@@ -19,7 +19,8 @@ from sage_va.data.windows.corpus import Corpus
 from sage_va.fusion.ccc import ccc_of_moments, moments
 from sage_va.fusion.config import check_config
 from sage_va.fusion.evaluation.predict import Prediction
-from sage_va.fusion.evaluation.reliability import diagram, ece, plot_diagram, spearman, trust_report
+from sage_va.fusion.evaluation.reliability import diagram, ece, reliability_report, spearman
+from sage_va.fusion.evaluation.report import plot_diagram
 from sage_va.fusion.training.labelled import load_labelled
 from sage_va.tests.synthetic import random_corpus, streams_of
 
@@ -93,31 +94,34 @@ def predictions_of(corpus: Corpus, trust: float | None, offsets: tuple[float, fl
     return found
 
 
-def test_perfect_trust_is_calibrated_and_ranks_every_error() -> None:
-    found = trust_report(predictions_of(CORPUS, None, (1.0, 0.3)), CORPUS, sigma=0.5)
-    for m, row in enumerate(found["streams"].values()):
-        assert row["num_steps"] == int(CORPUS.mask[:, m].sum()) == sum(row["diagram"]["count"])
-        assert row["spearman"] == pytest.approx(1, abs=1e-6)
-        assert row["ece"] == pytest.approx(0, abs=1e-6)
+def test_perfect_reliability_is_calibrated_and_ranks_every_error() -> None:
+    report = reliability_report(predictions_of(CORPUS, None, (1.0, 0.3)), CORPUS, sigma=0.5)
+    for m, stream in enumerate(report.streams.values()):
+        assert stream.num_steps == int(CORPUS.mask[:, m].sum()) == stream.diagram.count.sum()
+        assert stream.spearman == pytest.approx(1, abs=1e-6)
+        assert stream.ece == pytest.approx(0, abs=1e-6)
 
 
-def test_blind_trust_is_told() -> None:
-    found = trust_report(predictions_of(CORPUS, 0.95, (2.0, 0.0)), CORPUS, sigma=0.5)
-    bad, good = found["streams"].values()
-    assert bad["ece"] > 0.5
-    assert good["ece"] == pytest.approx(0.05, abs=1e-6)
-    assert math.isnan(bad["spearman"])
+def test_constant_reliability_has_no_rank_correlation() -> None:
+    report = reliability_report(predictions_of(CORPUS, 0.95, (2.0, 0.0)), CORPUS, sigma=0.5)
+    bad, good = report.streams.values()
+    assert bad.ece > 0.5
+    assert good.ece == pytest.approx(0.05, abs=1e-6)
+    assert math.isnan(bad.spearman)
+    values = report.to_json()["streams"]
+    assert values["s0"]["spearman"] is None
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
 
 
 def test_unlabelled_steps_and_clips_not_predicted_are_left_out() -> None:
     corpus = random_corpus(streams_of(), [40, 25, 60])
     corpus.va_mask[10:40] = False
-    found = trust_report(predictions_of(corpus, None, (1.0, 1.0))[:1], corpus, sigma=0.5)
-    assert [row["num_steps"] for row in found["streams"].values()] == corpus.mask[:10].sum(0).tolist()
+    report = reliability_report(predictions_of(corpus, None, (1.0, 1.0))[:1], corpus, sigma=0.5)
+    assert [stream.num_steps for stream in report.streams.values()] == corpus.mask[:10].sum(0).tolist()
 
 
 def test_diagram_is_drawn(tmp_path: Path) -> None:
-    plot_diagram(tmp_path / "d.png", trust_report(predictions_of(CORPUS, None, (1.0, 0.3)), CORPUS, 0.5), "sage")
+    plot_diagram(tmp_path / "d.png", reliability_report(predictions_of(CORPUS, None, (1.0, 0.3)), CORPUS, 0.5), "sage")
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,6 +1,7 @@
-"""What people look at: the score as text, and the picture of a clip."""
+"""The score as text, and the picture of a clip."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 from sage_va.commands.evaluate import describe_score
 from sage_va.data import Grid
 from sage_va.data.labels import Truth
-from sage_va.fusion.evaluation.metrics import clip_sums, summarise
+from sage_va.fusion.evaluation.metrics import clip_moments, summarise
 from sage_va.fusion.evaluation.predict import Prediction
+from sage_va.fusion.evaluation.reliability import ReliabilityReport, StreamReliability, diagram
 from sage_va.fusion.evaluation.report import plot_clip
-from sage_va.fusion.result import plain
+from sage_va.fusion.evaluation.score import Score, ScoredModel
 
 GRID = Grid(25.0, 0, 100)
 VA = np.column_stack([np.sin(GRID.times_s), np.cos(GRID.times_s)])
@@ -30,13 +32,12 @@ PREDICTION = Prediction(
 TRUTH = Truth(GRID.times_s, VA.astype(np.float32), np.arange(100) > 10)
 
 
-def score_of(num_clips: int, **changes: Any) -> dict[str, Any]:
+def score_of(num_clips: int, **changes: Any) -> Score:
     face = np.arange(100) < 50
-    sums = [
-        dataclasses.replace(clip_sums(PREDICTION, GRID, TRUTH, face, 0.0), clip_id=f"clip{i}") for i in range(num_clips)
-    ]
-    about = {"run": "runs/a", "variant": "sage", "split": "test", "num_folds": None, "smoothing_s": [0.5]}
-    return plain({**about, "random_weights": [], "trust": [], **summarise(sums, sums), **changes})
+    moments = clip_moments(PREDICTION, GRID, TRUTH, face, 0.0)
+    clips = [dataclasses.replace(moments, clip_id=f"clip{i}") for i in range(num_clips)]
+    score = Score.of(ScoredModel("runs/a", "sage", "test", None, []), summarise(clips, clips), [0.5], [])
+    return dataclasses.replace(score, **changes)
 
 
 def test_score_as_text() -> None:
@@ -48,9 +49,10 @@ def test_score_as_text() -> None:
     assert lines[-1].endswith("(89 labels)")
 
 
-def test_what_became_of_reliability_is_an_average_over_folds() -> None:
-    reports = [{"streams": {"face": {"spearman": s, "ece": 0.1}}} for s in (0.2, 0.4, None)]
-    text = describe_score(score_of(2, trust=reports))
+def test_reliability_is_averaged_over_folds() -> None:
+    empty = diagram([], [])
+    reports = [ReliabilityReport(1.0, {"face": StreamReliability(5, s, 0.1, empty)}) for s in (0.2, 0.4, math.nan)]
+    text = describe_score(score_of(2, reliability=reports))
     assert "reliability of face: Spearman(1 - r, error)  0.30, calibration error (ECE)  0.10" in text
 
 
@@ -64,9 +66,9 @@ def test_untrained_encoders_and_folds_are_named() -> None:
 
 
 def test_numbers_that_are_not_defined_are_dashes() -> None:
-    found = score_of(1)
-    found["clips"][0]["valence"] = None
-    text = describe_score(found)
+    score = score_of(1)
+    score.clips[0].ccc["valence"] = math.nan
+    text = describe_score(score)
     assert "[    –,     –]" in text
     assert "V      –  A" in text
     assert "nan" not in text.lower()

@@ -16,10 +16,10 @@ from sage_va.commands.evaluate import describe_robustness
 from sage_va.data import Grid, InputError, open_store
 from sage_va.data.windows.corpus import Corpus
 from sage_va.fusion.config import check_config
-from sage_va.fusion.evaluation.corruption import KINDS, corrupted
+from sage_va.fusion.evaluation.corruption import CORRUPTIONS, corrupted
 from sage_va.fusion.evaluation.metrics import score
 from sage_va.fusion.evaluation.predict import predict
-from sage_va.fusion.evaluation.robustness import robustness
+from sage_va.fusion.evaluation.robustness import Robustness, RobustnessReport, robustness
 from sage_va.fusion.evaluation.score import load_part, score_run
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.train import train
@@ -48,7 +48,7 @@ def same(one: Corpus, other: Corpus) -> bool:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_a_corruption_repeats_itself_and_touches_only_its_modality_and_never_the_corpus_given(kind: str) -> None:
     corpus, kept = corpus_of(), corpus_of()
     found = corrupted(corpus, kind, 0.6, SCALES)
@@ -64,22 +64,22 @@ def test_a_corruption_repeats_itself_and_touches_only_its_modality_and_never_the
     )
     assert [v.dtype for v in parts_of(found)] == [v.dtype for v in parts_of(corpus)]
     for m, stream in enumerate(STREAMS):
-        assert (found.values[m] is not corpus.values[m]) == (stream.modality == KINDS[kind].modality)
-        if stream.modality != KINDS[kind].modality:
+        assert (found.values[m] is not corpus.values[m]) == (stream.modality == CORRUPTIONS[kind].modality)
+        if stream.modality != CORRUPTIONS[kind].modality:
             assert torch.equal(found.mask[:, m], corpus.mask[:, m])
             assert found.quality[m] is corpus.quality[m]
         assert not found.values[m][~found.mask[:, m]].any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_strength_zero_and_a_modality_that_is_not_there_change_nothing(kind: str) -> None:
     corpus = corpus_of()
     assert corrupted(corpus, kind, 0.0, SCALES) is corpus
-    other = corpus.only([m for m, stream in enumerate(STREAMS) if stream.modality != KINDS[kind].modality])
+    other = corpus.only([m for m, stream in enumerate(STREAMS) if stream.modality != CORRUPTIONS[kind].modality])
     assert corrupted(other, kind, 1.0, []) is other
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_what_befalls_a_clip_does_not_depend_on_its_company_or_on_the_streams(kind: str) -> None:
     corpus, clip_ids = corpus_of(), [f"clip{i:02}" for i in range(4)]
     whole = corrupted(corpus, kind, 0.5, SCALES)
@@ -104,7 +104,7 @@ def test_what_befalls_a_clip_does_not_depend_on_its_company_or_on_the_streams(ki
 @pytest.mark.parametrize("kind", HIDING)
 def test_greater_strength_hides_what_a_smaller_one_did_and_more_until_all_is_hidden(kind: str) -> None:
     corpus = corpus_of()
-    streams = [m for m, stream in enumerate(STREAMS) if stream.modality == KINDS[kind].modality]
+    streams = [m for m, stream in enumerate(STREAMS) if stream.modality == CORRUPTIONS[kind].modality]
     before = corpus
     for strength in (0.25, 0.5, 0.75, 1.0):
         found = corrupted(corpus, kind, strength, SCALES)
@@ -125,7 +125,7 @@ def test_greater_strength_hides_what_a_smaller_one_did_and_more_until_all_is_hid
 def test_spans_are_the_share_of_each_clip_and_of_half_to_three_seconds(kind: str, first_step: int) -> None:
     corpus = random_corpus(STREAMS, [5000, 40])
     corpus = replace(corpus, mask=torch.ones_like(corpus.mask), grids=[Grid(25.0, first_step, n) for n in (5000, 40)])
-    m = [stream.modality for stream in STREAMS].index(KINDS[kind].modality)
+    m = [stream.modality for stream in STREAMS].index(CORRUPTIONS[kind].modality)
     for strength in (0.1, 0.5):
         hidden = ~corrupted(corpus, kind, strength, SCALES).mask[:, m]
         assert [int(hidden[:5000].sum()), int(hidden[5000:].sum())] == [5000 * strength, 40 * strength]
@@ -156,7 +156,7 @@ def test_noise_is_three_standard_deviations_at_most_and_lies_on_valid_steps(kind
         found = corrupted(corpus, kind, strength, SCALES)
         assert torch.equal(found.mask, corpus.mask)
         for m, stream in enumerate(STREAMS):
-            if stream.modality == KINDS[kind].modality:
+            if stream.modality == CORRUPTIONS[kind].modality:
                 added = (found.values[m].float() - corpus.values[m].float())[corpus.mask[:, m]]
                 torch.testing.assert_close(added.std(0), 3 * strength * SCALES[m], rtol=0.1, atol=0)
                 assert found.quality[m] is corpus.quality[m]
@@ -213,50 +213,58 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(runs: Path) -> dict[str, Any]:
+def result(runs: Path) -> Robustness:
     return robustness(runs / "sage")
 
 
-def test_strength_zero_is_the_plain_score(runs: Path, found: dict[str, Any]) -> None:
-    plain = score_run(runs / "sage")
-    assert found["clean"] == plain["raw"]["ccc"]
-    for kind in found["kinds"].values():
-        assert {name: ccc[0] for name, ccc in kind["ccc"].items()} == plain["raw"]["ccc"]
-    assert (found["num_labels"], found["split"]) == (plain["num_labels"], "test")
-    assert found["clip_ids"] == [clip["clip_id"] for clip in plain["clips"]]
+def test_strength_zero_is_the_plain_score(runs: Path, result: Robustness) -> None:
+    score = score_run(runs / "sage")
+    assert result.clean == score.raw.ccc
+    for kind in result.kinds.values():
+        assert kind.ccc is not None
+        assert {name: ccc[0] for name, ccc in kind.ccc.items()} == score.raw.ccc
+    assert (result.num_labels, result.split) == (score.num_labels, "test")
+    assert result.clip_ids == [clip.clip_id for clip in score.clips]
 
 
 def test_a_dropped_modality_is_what_the_model_makes_of_a_mask_that_is_false_everywhere(
-    runs: Path, found: dict[str, Any]
+    runs: Path, result: Robustness
 ) -> None:
     run = load_run(runs / "sage")
     corpus = load_part(run, open_store(run.cache), Path(run.labels), "test")
     blind = replace(corpus, mask=corpus.mask & torch.tensor([stream.modality != "visual" for stream in corpus.streams]))
     wanted = score(predict(run.model, blind, range(len(blind.clips)), run.config.data), blind)
-    kind = found["kinds"]["visual-dropped"]
-    assert {name: ccc[-1] for name, ccc in kind["ccc"].items()} == pytest.approx(wanted, abs=1e-9)
-    assert kind["ccc"]["mean"][-1] != kind["ccc"]["mean"][0]
-    assert (kind["weight"][-1], kind["reliability"][-1]) == (0, None)
-    assert 0 < kind["weight"][0] < 1
+    kind = result.kinds["visual-dropped"]
+    assert kind.ccc is not None
+    assert {name: ccc[-1] for name, ccc in kind.ccc.items()} == pytest.approx(wanted, abs=1e-9)
+    assert kind.ccc["mean"][-1] != kind.ccc["mean"][0]
+    assert kind.weight is not None
+    assert kind.reliability is not None
+    assert (kind.weight[-1], kind.reliability[-1]) == (0, None)
+    assert 0 < (kind.weight[0] or 0) < 1
 
 
-def test_the_area_is_the_mean_height_of_the_curve(found: dict[str, Any]) -> None:
-    a, b, c, d, e = found["kinds"]["audio-noise"]["ccc"]["valence"]
-    assert found["kinds"]["audio-noise"]["area"]["valence"] == pytest.approx((a / 2 + b + c + d + e / 2) / 4)
-    assert found["strengths"] == [0, 0.25, 0.5, 0.75, 1]
+def test_the_area_is_the_mean_height_of_the_curve(result: Robustness) -> None:
+    kind = result.kinds["audio-noise"]
+    assert kind.ccc is not None
+    assert kind.area is not None
+    a, b, c, d, e = kind.ccc["valence"]
+    assert kind.area["valence"] == pytest.approx((a / 2 + b + c + d + e / 2) / 4)
+    assert result.strengths == [0, 0.25, 0.5, 0.75, 1]
 
 
-def test_a_model_of_one_modality_says_what_it_does_not_take_and_knows_nothing_without_its_own(runs: Path) -> None:
-    found = robustness(runs / "visual", strengths=(0, 1))
-    assert {name: kind["taken"] for name, kind in found["kinds"].items()} == {
-        name: name.startswith("visual") for name in KINDS
+def test_a_unimodal_run_names_what_it_does_not_take_and_loses_all_with_its_own_modality(runs: Path) -> None:
+    result = robustness(runs / "visual", strengths=(0, 1))
+    assert {name: kind.taken for name, kind in result.kinds.items()} == {
+        name: name.startswith("visual") for name in CORRUPTIONS
     }
-    assert "ccc" not in found["kinds"]["misalignment"]
-    assert found["clean"]["mean"] > 0.3
-    for name in ("visual-noise", "visual-occlusion", "visual-dropped"):
-        assert found["kinds"][name]["ccc"]["mean"][1] < found["clean"]["mean"] - 0.1
-    assert abs(found["kinds"]["visual-dropped"]["ccc"]["mean"][1]) < 0.1
-    text = describe_robustness({"runs": [found]})
+    assert set(result.to_json()["kinds"]["misalignment"]) == {"modality", "means", "taken"}
+    assert result.clean["mean"] > 0.3
+    means = {name: kind.ccc["mean"][1] for name, kind in result.kinds.items() if kind.ccc is not None}
+    assert list(means) == ["visual-occlusion", "visual-noise", "visual-dropped"]
+    assert max(means.values()) < result.clean["mean"] - 0.1
+    assert abs(means["visual-dropped"]) < 0.1
+    text = describe_robustness(RobustnessReport([result]))
     assert "  misalignment       audio not taken: the score does not change" in text.splitlines()
 
 
@@ -265,10 +273,10 @@ def test_folds_are_pooled_and_repeat_themselves(runs: Path) -> None:
     first = robustness(runs / "folds", strengths=(0, 0.5), tick=lambda: ticks.append(1))
     assert first == robustness(runs / "folds", strengths=(0, 0.5))
     assert first != robustness(runs / "folds", strengths=(0, 0.5), seed=1)
-    assert (first["num_folds"], len(first["clip_ids"]), len(ticks)) == (3, 8, len(KINDS))
-    assert first["kinds"]["visual-noise"]["weight"] is None
-    plain = score_run(runs / "folds")["raw"]["ccc"]
-    assert all({name: ccc[0] for name, ccc in kind["ccc"].items()} == plain for kind in first["kinds"].values())
+    assert (first.num_folds, len(first.clip_ids), len(ticks)) == (3, 8, len(CORRUPTIONS))
+    assert first.kinds["visual-noise"].weight is None
+    clean = score_run(runs / "folds").raw.ccc
+    assert all({name: ccc[0] for name, ccc in (kind.ccc or {}).items()} == clean for kind in first.kinds.values())
 
 
 @pytest.mark.parametrize("strengths", [(0,), (0, 0), (0, 1, 0.5), (0.5, 1), (0, 2)])
@@ -283,20 +291,21 @@ def evaluated(*arguments: Any) -> str:
     return result.stdout
 
 
-def test_one_run_as_text_and_as_json(runs: Path, found: dict[str, Any]) -> None:
-    text = describe_robustness({"runs": [found]})
+def test_one_run_as_text_and_as_json(runs: Path, result: Robustness) -> None:
+    report = RobustnessReport([result])
+    text = describe_robustness(report)
     assert text.startswith("UNTRAINED ENCODER (random weights): audio/voice-")
     assert f"{runs / 'sage'} (sage), test: " in text
-    assert [line.split()[0] for line in text.splitlines()[3:10]] == list(KINDS)
+    assert [line.split()[0] for line in text.splitlines()[3:10]] == list(CORRUPTIONS)
     assert "nan" not in text.lower()
-    assert json.loads(evaluated(runs / "sage", "--robustness", "--json")) == {"runs": [found]}
+    assert json.loads(evaluated(runs / "sage", "--robustness", "--json")) == report.to_json()
 
 
 def test_several_runs_are_one_table_and_three_files(runs: Path, tmp_path: Path) -> None:
     text = evaluated(runs / "sage", runs / "visual", "--robustness", "--out", tmp_path / "out")
     sage, visual = text.splitlines()[-2:]
     assert sage.startswith(f"  {runs / 'sage'} (sage)  ")
-    assert float(sage.split()[2]) == pytest.approx(score_run(runs / "sage")["raw"]["ccc"]["mean"], abs=1e-3)
+    assert float(sage.split()[2]) == pytest.approx(score_run(runs / "sage").raw.ccc["mean"], abs=1e-3)
     assert "not taken" not in sage
     assert visual.count("not taken") == 4
     assert "do not compare" not in text
@@ -309,9 +318,9 @@ def test_several_runs_are_one_table_and_three_files(runs: Path, tmp_path: Path) 
     assert (tmp_path / "out" / "robustness.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_runs_on_other_clips_are_told_apart(found: dict[str, Any]) -> None:
-    other = {**found, "clip_ids": [*found["clip_ids"], "another"]}
-    assert "their areas do not compare" in describe_robustness({"runs": [found, other]})
+def test_areas_of_runs_on_other_clips_do_not_compare(result: Robustness) -> None:
+    other = replace(result, clip_ids=[*result.clip_ids, "another"])
+    assert "their areas do not compare" in describe_robustness(RobustnessReport([result, other]))
 
 
 @pytest.mark.parametrize("arguments", [("sage", "visual"), ("sage", "--out", "x")])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from sage_va.commands.compare import describe_table
 from sage_va.data import InputError, open_store
 from sage_va.fusion.ccc import ccc_of_moments, moments
 from sage_va.fusion.config import Config, check_config
+from sage_va.fusion.evaluation.metrics import Interval
 from sage_va.fusion.evaluation.score import score_run
 from sage_va.fusion.experiments import compare as compare_module
 from sage_va.fusion.experiments import runs as cells_module
 from sage_va.fusion.experiments.compare import compare
-from sage_va.fusion.experiments.table import difference, tabulate, write_table
+from sage_va.fusion.experiments.runs import CellClip, CellScore, read_score
+from sage_va.fusion.experiments.table import Difference, difference, tabulate
+from sage_va.fusion.experiments.table_files import write_table
 from sage_va.tests.synthetic import make_cache, tiny
 
 torch.set_num_threads(1)
@@ -54,7 +58,7 @@ def compared(
     cache: tuple[Path, Path], out: Path, variants: list[str], config: Config | None = None, **options: Any
 ) -> dict[str, Any]:
     settings: dict[str, Any] = {"num_seeds": 2, "folds": 3, "jobs": 1, **options}
-    return compare(open_store(cache[0]), cache[1], out, config or config_of(), variants, **settings)
+    return compare(open_store(cache[0]), cache[1], out, config or config_of(), variants, **settings).to_json()
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +89,10 @@ def test_the_table_is_the_protocols_score(finished: tuple[Path, dict[str, Any]])
     for row in found["rows"]:
         assert row["seeds"] == [0, 1]
         of_seed = [score_run(out / row["variant"] / f"seed-{seed}") for seed in (0, 1)]
-        assert {score["num_labels"] for score in of_seed} == {found["num_labels"]}
+        assert {score.num_labels for score in of_seed} == {found["num_labels"]}
         for kind in ("raw", "smoothed"):
             for name in NAMES:
-                each = [score[kind]["ccc"][name] for score in of_seed]
+                each = [getattr(score, kind).ccc[name] for score in of_seed]
                 assert row[kind][name]["each"] == pytest.approx(each, abs=1e-6)
                 assert row[kind][name]["mean"] == pytest.approx(np.mean(each), abs=1e-6)
                 assert row[kind][name]["std"] == pytest.approx(np.std(each, ddof=1), abs=1e-6)
@@ -236,7 +240,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
         compared(cache, tmp_path / "run", ["visual"])
     with (tmp_path / "out" / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="expected no comparison at work, got one"):
+        with pytest.raises(InputError, match="another comparison is at work in this folder"):
             compared(cache, tmp_path / "out", ["visual"])
 
 
@@ -277,7 +281,7 @@ def test_a_run_that_fails_leaves_the_others(
     assert (visual["seeds"], audio["seeds"]) == ([0], [0, 1])  # two folds of three are no score
     gain = visual["raw"]["mean"]["each"][0] - audio["raw"]["mean"]["each"][0]
     assert visual["raw_difference"]["mean"]["mean"] == pytest.approx(gain)
-    assert "visual (1 seeds)" in describe_table(found)
+    assert "| visual (1 seeds) |" in (tmp_path / "out/table.md").read_text(encoding="utf-8")
 
 
 def test_ctrl_c_keeps_what_is_done(cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,8 +307,8 @@ def test_without_folds_the_configured_split_is_scored(cache: tuple[Path, Path], 
     found = compared(cache, tmp_path / "out", ["visual", "audio"], config, folds=None, num_seeds=3)
     assert (found["num_folds"], found["split"], found["base"]) == (None, "val", "visual")
     scores = [score_run(tmp_path / "out/visual" / f"seed-{seed}") for seed in range(3)]
-    assert found["rows"][0]["raw"]["mean"]["each"] == pytest.approx([s["raw"]["ccc"]["mean"] for s in scores])
-    tested = {clip["clip_id"] for score in scores for clip in score["clips"]}
+    assert found["rows"][0]["raw"]["mean"]["each"] == pytest.approx([score.raw.ccc["mean"] for score in scores])
+    tested = {clip.clip_id for score in scores for clip in score.clips}
     assert 2 < found["num_clips"] == len(tested)  # seeds have splits of their own
 
 
@@ -332,7 +336,7 @@ def test_a_process_that_dies_is_one_line(
     cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare_module, "_in_worker", dies)
-    with pytest.raises(InputError, match=r"--jobs 2: expected processes that live, got one that died\. Lower --jobs"):
+    with pytest.raises(InputError, match=r"--jobs 2: one of the processes died\. Lower --jobs"):
         compared(cache, tmp_path / "out", ["visual"], jobs=2)
 
 
@@ -418,15 +422,15 @@ def test_the_paired_bootstrap_agrees_with_a_slow_one(pair: tuple[torch.Tensor, t
     found = difference(one, other, draws=200, seed=5)
     for d, name in enumerate(NAMES):
         expected = np.percentile(np.array(gains)[:, d], [2.5, 97.5])
-        assert found[name]["interval"] == pytest.approx(tuple(expected), abs=1e-12)
+        assert found[name].interval == pytest.approx(tuple(expected), abs=1e-12)
     pooled = [torch.stack([ccc_of_moments(side[s].sum(0)) for s in range(3)]).mean(0) for side in pair]
-    assert found["valence"]["mean"] == pytest.approx(float(pooled[0][0] - pooled[1][0]))
+    assert found["valence"].mean == pytest.approx(float(pooled[0][0] - pooled[1][0]))
 
 
 def test_pairing_is_worth_it(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     one, _ = pair
     same = difference(one, one)
-    assert all(same[name] == {"mean": 0, "interval": (0, 0)} for name in NAMES)
+    assert all(same[name] == Difference(0, Interval(0, 0)) for name in NAMES)
 
 
 def test_clips_that_no_seed_scores_are_not_drawn(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -441,15 +445,24 @@ def test_seeds_with_splits_of_their_own_are_drawn_together(pair: tuple[torch.Ten
         for side in (one, other):
             side[seed, [clip for clip in range(7) if clip % 3 != seed]] = 0
     found = difference(one, other)
-    assert all(math.isfinite(value) for name in NAMES for value in found[name]["interval"])
+    assert all(math.isfinite(value) for name in NAMES for value in found[name].interval)
     one[:, 1:] = other[:, 1:] = 0
-    assert math.isnan(difference(one, other)["mean"]["interval"][0])
+    assert math.isnan(difference(one, other)["mean"].interval.low)
 
 
-def score_of(variant: str, seed: int, clips: torch.Tensor, **changes: Any) -> dict[str, Any]:
-    listed = [{"clip_id": f"c{i}", "raw": c.tolist(), "smoothed": c.tolist()} for i, c in enumerate(clips)]
-    about = {"variant": variant, "seed": seed, "fold": None, "split": "test", "smoothing_s": 0.5}
-    return {**about, "num_parameters": 1234567, "seconds": 2.0, "random_weights": [], "clips": listed, **changes}
+def score_of(variant: str, seed: int, sums: torch.Tensor, **changes: Any) -> CellScore:
+    clips = [CellClip(f"c{i}", moments.tolist(), moments.tolist()) for i, moments in enumerate(sums)]
+    return replace(CellScore(variant, seed, None, "test", 0.5, 1234567, 2.0, [], clips), **changes)
+
+
+def test_the_score_of_a_cell_is_read_as_it_was_written(pair: tuple[torch.Tensor, torch.Tensor], tmp_path: Path) -> None:
+    score, path = score_of("sage", 3, pair[0][0]), tmp_path / "score.json"
+    path.write_text(json.dumps(score.to_json()), encoding="utf-8")
+    assert read_score(path) == score
+    for text in ("{", "{}", "[]"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=r"score\.json: this file of a run cannot be read\. Remove"):
+            read_score(path)
 
 
 @pytest.mark.parametrize("untrained", [[], ["visual/a-1"]])
@@ -458,19 +471,20 @@ def test_every_form_of_the_table(pair: tuple[torch.Tensor, torch.Tensor], tmp_pa
     scores += [score_of("concat", seed, pair[1][seed], seconds=3.0 + seed) for seed in range(3)]
     found = tabulate(scores, ["sage", "concat"], "concat", None)
     assert [path.name for path in write_table(found, tmp_path)] == [f"table.{s}" for s in ("json", "csv", "md", "png")]
-    assert json.loads((tmp_path / "table.json").read_text(encoding="utf-8")) == json.loads(json.dumps(found))
+    assert json.loads((tmp_path / "table.json").read_text(encoding="utf-8")) == found.to_json()
     with (tmp_path / "table.csv").open(encoding="utf-8") as file:
         sage, concat = csv.DictReader(file)
-    row = found["rows"][0]
-    assert float(sage["raw_mean_mean"]) == row["raw"]["mean"]["mean"]
-    assert float(sage["raw_valence_difference_low"]) == row["raw_difference"]["valence"]["interval"][0]
+    row = found.rows[0]
+    assert row.raw_difference is not None
+    assert float(sage["raw_mean_mean"]) == row.raw["mean"].mean
+    assert float(sage["raw_valence_difference_low"]) == row.raw_difference["valence"].interval.low
     assert (concat["raw_mean_difference"], concat["seconds_per_cell"], concat["base"]) == ("", "4.0", "concat")
     assert sage["random_weights"] == " ".join(untrained)
     page, text = (tmp_path / "table.md").read_text(encoding="utf-8"), describe_table(found)
     warning = "UNTRAINED ENCODER (random weights): visual/a-1"
     assert (warning in page, warning in text) == (bool(untrained), bool(untrained))
-    shown = f"{row['raw']['valence']['mean']:.3f} ± {row['raw']['valence']['std']:.3f}"
-    gain = f"{row['raw_difference']['mean']['mean']:+.3f} ["
+    shown = f"{row.raw['valence'].mean:.3f} ± {row.raw['valence'].std:.3f}"
+    gain = f"{row.raw_difference['mean'].mean:+.3f} ["
     assert all(part in form for part in (shown, gain, "1,234,567") for form in (page, text))
     lines = [line for line in page.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1

@@ -43,6 +43,7 @@ from sage_va.fusion.experiments.optuna_study import (
 from sage_va.fusion.experiments.search_space import Choices, Range, load_space
 from sage_va.fusion.experiments.sweep import sweep
 from sage_va.fusion.experiments.sweep_report import plot_sweep
+from sage_va.fusion.experiments.sweep_result import FailedTrial, SweepResult, TrialRow
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.train import train
 from sage_va.tests.synthetic import make_cache, tiny
@@ -89,7 +90,15 @@ def swept(
     config = config or config_of()
     parsed = space_of(out.parent, space, config)
     settings: dict[str, Any] = {"jobs": 1, **options}
-    return sweep(open_store(cache[0]), cache[1], out, config, parsed, num_trials=num_trials, **settings)
+    return sweep(open_store(cache[0]), cache[1], out, config, parsed, num_trials=num_trials, **settings).to_json()
+
+
+def typed(values: dict[str, Any]) -> SweepResult:
+    """The result whose JSON these values are."""
+    rows = [TrialRow(**row) for row in values["rows"]]
+    best = None if values["best"] is None else TrialRow(**values["best"])
+    failures = [FailedTrial(**failure) for failure in values["failures"]]
+    return SweepResult(**{**values, "rows": rows, "best": best, "failures": failures})
 
 
 @pytest.fixture(scope="module")
@@ -329,10 +338,10 @@ def test_unfit_trials_are_pruned_and_broken_ones_listed(
     ]
     assert [row["state"] for row in found["rows"]] == ["complete", "pruned", "failed", "failed", "pruned"]
     assert (found["num_finished"], found["num_trained"]) == (3, 5)
-    text = describe_sweep(found)
+    text = describe_sweep(typed(found))
     assert "3 trials finished, 5 asked for" in text
     assert "pruned as unfit, 1 trials: training: expected a finite loss, got nan." in text
-    assert "pruned as unfit, 1 trials: validation clips: expected a score in some epoch, got none." in text
+    assert "pruned as unfit, 1 trials: validation clips: no epoch has a score on them." in text
     assert "failed: trial 3: clip01: expected its bytes" in text
     assert swept(cache, tmp_path / "out", 5)["num_finished"] == 5
 
@@ -382,7 +391,7 @@ def test_ctrl_c_keeps_what_is_finished(
     found = swept(cache, tmp_path / "out", 4)
     assert (found["interrupted"], found["num_finished"], found["num_trained"]) == (True, 2, 2)
     assert found["rows"][2]["reason"] == "interrupted"
-    assert "interrupted: run the same command to resume" in describe_sweep(found)
+    assert "interrupted: run the same command to resume" in describe_sweep(typed(found))
     assert [path.name for path in (tmp_path / "out/trials").iterdir()] == ["0001"]
     found = swept(cache, tmp_path / "out", 4)
     assert (found["interrupted"], found["num_finished"], found["best"]["trial"]) == (False, 4, 4)
@@ -525,7 +534,7 @@ def test_what_is_written(finished: tuple[Path, dict[str, Any]]) -> None:
     picture = (out / "sweep.png").read_bytes()
     assert picture[:8] == PICTURE
     assert len(picture) > 8_000
-    text = describe_sweep(found)
+    text = describe_sweep(typed(found))
     assert "UNTRAINED ENCODER (random weights): " in text
     assert "which chose the configuration: too good for unseen ones" in text
     assert f"score it on them once: sage-va eval {out}/best" in text
@@ -540,7 +549,7 @@ def test_the_picture_names_untrained_encoders(
     titles: list[str] = []
     monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: titles.append(text))
     for untrained in ([], ["audio/b-2"]):
-        plot_sweep(tmp_path / "sweep.png", {**finished[1], "random_weights": untrained})
+        plot_sweep(tmp_path / "sweep.png", typed({**finished[1], "random_weights": untrained}))
     assert ["UNTRAINED ENCODER (random weights): audio/b-2" in title for title in titles] == [False, True]
 
 

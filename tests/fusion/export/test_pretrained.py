@@ -1,7 +1,9 @@
 """Models travel: saved and loaded they predict the same, nothing of their author goes along, and the card is true."""
 
 import csv
+import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +21,11 @@ from sage_va.cli import main
 from sage_va.data import InputError, open_store
 from sage_va.data.windows.load import load_corpus
 from sage_va.fusion.config import check_config
+from sage_va.fusion.evaluation.metrics import NAMES, Agreement, Interval
 from sage_va.fusion.evaluation.predict import Prediction, predict
 from sage_va.fusion.evaluation.score import score_run
 from sage_va.fusion.export import pretrained
+from sage_va.fusion.export.metadata import ClipCounts, ModelMetadata, PublishedScore
 from sage_va.fusion.export.model_card import MARK, card_of
 from sage_va.fusion.export.pretrained import SAGE
 from sage_va.fusion.models.variants import build_model
@@ -32,7 +36,7 @@ from sage_va.tests.synthetic import make_cache, random_windows, streams_of, tiny
 torch.set_num_threads(1)
 SUBJECTS = [f"person-{name}" for name in ("ann", "bob", "cid", "dan", "eve", "fay", "gus", "hal")]
 FILES = ["README.md", "config.json", "model.safetensors"]
-TOLD = {"smoothing_s": 0.5, "licence": "CC-BY-4.0", "restricted": False, "data": None, "scores": None}
+METADATA = ModelMetadata(smoothing_s=0.5, licence="CC-BY-4.0")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,7 @@ def test_a_saved_model_is_the_run_s(made: tuple[Path, Path, Path], saved: Path) 
     assert (model.licence, model.restricted, model.random_weights) == ("test", False, [])
     assert model.config.model == run.config.model
     assert model.config == SAGE.from_run(made[0], scored=False).config
-    assert model.data == {"num_clips": {"train": 4, "val": 2, "test": 2}, "hours": pytest.approx(8 * 4 / 3600)}
+    assert model.data == ClipCounts({"train": 4, "val": 2, "test": 2}, pytest.approx(8 * 4 / 3600))
     assert not model.model.training
 
 
@@ -133,10 +137,10 @@ def test_the_card_holds_the_score(made: tuple[Path, Path, Path], saved: Path) ->
     card = ModelCard(text)
     assert (card.data.license, card.data.license_name, card.data.library_name) == ("other", "test", "sage-va")
     assert card.data.eval_results is not None
-    found = {result.metric_name.split()[-1]: result.metric_value for result in card.data.eval_results}
-    assert found == {t: round(score["raw"]["ccc"][t], 4) for t in ("valence", "arousal")}
+    values = {result.metric_name.split()[-1]: result.metric_value for result in card.data.eval_results}
+    assert values == {t: round(score.raw.ccc[t], 4) for t in ("valence", "arousal")}
     assert {result.dataset_split for result in card.data.eval_results} == {"test"}
-    (low, high), value = score["raw"]["interval"]["valence"], score["raw"]["ccc"]["valence"]
+    (low, high), value = score.raw.interval["valence"], score.raw.ccc["valence"]
     assert f"| valence | {value:.3f} [{low:.3f}, {high:.3f}] |" in text
     assert "on 2 test clips with" in text
     assert "4 to train on, 2 for validation, 2 for the test; 0.01 h in all" in text
@@ -154,15 +158,13 @@ def test_the_card_holds_the_score(made: tuple[Path, Path, Path], saved: Path) ->
 
 def test_a_card_says_what_is_not_known() -> None:
     model = untrained(weights="random")
-    text = card_of(model.config, model.streams, TOLD)
+    text = card_of(model.config, model.streams, METADATA)
     assert "**UNTRAINED ENCODER (random weights): visual/s0-00000000, audio/s1-00000000.**" in text
     assert "**Not scored**" in text
     assert ModelCard(text).data.to_dict()["license"] == "cc-by-4.0"
-    found: dict[str, Any] = dict.fromkeys(("valence", "arousal", "mean"))
-    pair = {target: [None, 0.5] for target in found}
-    scores = {"split": "val", "num_clips": 1, "num_labels": 9}
-    scores |= {kind: {"ccc": found, "interval": pair} for kind in ("raw", "smoothed")}
-    text = card_of(model.config, model.streams, {**TOLD, "scores": scores})
+    agreement = Agreement(dict.fromkeys(NAMES, math.nan), dict.fromkeys(NAMES, Interval(math.nan, 0.5)))
+    scores = PublishedScore("val", 1, 9, agreement, agreement)
+    text = card_of(model.config, model.streams, dataclasses.replace(METADATA, scores=scores))
     assert "**There is no test score.** The val clips also decided" in text
     assert "| valence | not defined [not defined, 0.500] |" in text
     assert ModelCard(text).data.eval_results is None
@@ -201,11 +203,11 @@ def test_without_cache_or_labels_it_is_not_scored(made: tuple[Path, Path, Path],
         gone = str(made[1].parent).encode()
         (moved / path.name).write_bytes(text.replace(gone, b"/gone") if path.suffix == ".json" else text)
     model = SAGE.from_run(moved)
-    assert (model.scores, model.data) == (None, {"num_clips": {"train": 4, "val": 2, "test": 2}, "hours": None})
+    assert (model.scores, model.data) == (None, ClipCounts({"train": 4, "val": 2, "test": 2}, None))
     scored = SAGE.from_run(moved, cache=str(made[1]), labels=made[2])
     assert scored.scores == SAGE.from_run(made[0]).scores
     assert scored.scores is not None
-    assert set(scored.scores) == {"split", "num_clips", "num_labels", "raw", "smoothed"}
+    assert set(scored.scores.to_json()) == {"split", "num_clips", "num_labels", "raw", "smoothed"}
     with pytest.raises(InputError, match="absent"):
         SAGE.from_run(moved, cache=str(tmp_path / "absent.zarr"))
 
@@ -213,10 +215,10 @@ def test_without_cache_or_labels_it_is_not_scored(made: tuple[Path, Path, Path],
 def test_it_scores_labelled_clips_of_others(made: tuple[Path, Path, Path], saved: Path, tmp_path: Path) -> None:
     model = SAGE.from_pretrained(saved)
     found = model.score(made[1], made[2])
-    assert (found["split"], found["num_clips"]) == ("all", 8)
+    assert (found.split, found.num_clips, found.run) == ("all", 8, None)
     tests = score_run(made[0])
-    ours = {clip["clip_id"]: clip["mean"] for clip in found["clips"]}
-    assert {clip["clip_id"]: pytest.approx(clip["mean"], abs=1e-6) for clip in tests["clips"]}.items() <= ours.items()
+    ours = {clip.clip_id: clip.ccc["mean"] for clip in found.clips}
+    assert {clip.clip_id: pytest.approx(clip.ccc["mean"], abs=1e-6) for clip in tests.clips}.items() <= ours.items()
     (tmp_path / "nobody.csv").write_text("time_s,valence,arousal\n0,0,0\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"expected labels for clips of .*, got none\."):
         model.score(made[1], tmp_path)

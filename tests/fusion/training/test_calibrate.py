@@ -42,16 +42,16 @@ def overconfident(cache: tuple[Path, Path], tmp_path_factory: pytest.TempPathFac
 
 
 def test_it_mends_what_was_too_sure(overconfident: Path, tmp_path: Path) -> None:
-    (found,) = calibrate(overconfident, tmp_path / "new")["runs"]
-    for label, before in found["before"]["streams"].items():
-        assert before["ece"] > 0.15
-        assert found["after"]["streams"][label]["ece"] < 0.5 * before["ece"]
+    (run,) = calibrate(overconfident, tmp_path / "new").runs
+    for label, before in run.before.streams.items():
+        assert before.ece > 0.15
+        assert run.after.streams[label].ece < 0.5 * before.ece
     old, new = load_run(overconfident), load_run(tmp_path / "new")
     states = old.model.state_dict(), new.model.state_dict()
     assert {name for name in states[0] if not torch.equal(states[0][name], states[1][name])} == MOVED
     assert (new.config, new.roles, new.sigma) == (old.config, old.roles, old.sigma)
     assert json.loads((tmp_path / "new" / "config.json").read_text())["calibrated_from"] == str(overconfident)
-    assert score_run(tmp_path / "new")["raw"]["ccc"]["mean"] > 0.3
+    assert score_run(tmp_path / "new").raw.ccc["mean"] > 0.3
 
 
 def test_how_windows_are_batched_does_not_matter(overconfident: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_a_folder_with_files_is_refused(overconfident: Path, tmp_path: Path) -> 
 def test_a_model_without_a_gate_is_refused(cache: tuple[Path, Path], tmp_path: Path) -> None:
     config = check_config(tiny(model={"variant": "concat"}, train={"epochs": 1}), "test")
     train(open_store(cache[0]), cache[1], tmp_path / "run", config)
-    with pytest.raises(InputError, match=r"expected a gate that was taught, got concat\. Train `sage`"):
+    with pytest.raises(InputError, match=r"expected a trained gate, got concat\. Train `sage`"):
         calibrate(tmp_path / "run", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

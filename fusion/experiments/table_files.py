@@ -1,0 +1,143 @@
+"""The files of a comparison's table: JSON, CSV, Markdown and a picture; and the parts of its text."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...data.atomic import replacing, write_text
+from ..evaluation.metrics import NAMES, Interval
+from ..evaluation.report import COLOURS, cautions
+from ..result import plain
+from .table import KINDS, ComparisonTable, Difference, SeedScores, VariantRow
+
+
+def write_table(table: ComparisonTable, folder: Path, about: Mapping[str, Any] | None = None) -> list[Path]:
+    """Writes `table.json`, `table.csv`, `table.md` and `table.png`; returns their paths.
+
+    Args:
+        table: the table.
+        folder: where to write.
+        about: plain values that stand before the table in `table.json`.
+    """
+    paths = [folder / f"table.{suffix}" for suffix in ("json", "csv", "md", "png")]
+    write_text(paths[0], json.dumps({**(about or {}), **table.to_json()}, indent=2, ensure_ascii=False))
+    with replacing(paths[1]) as part, part.open("w", newline="", encoding="utf-8") as file:
+        lines = [_csv_row(row, table.base) for row in table.rows]
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    write_text(paths[2], as_markdown(table))
+    plot_differences(table, paths[3])
+    return paths
+
+
+def _csv_row(row: VariantRow, base: str) -> dict[str, Any]:
+    cells: dict[str, Any] = {"variant": row.variant, "num_seeds": len(row.seeds)}
+    for kind, scores in zip(KINDS, (row.raw, row.smoothed), strict=True):
+        for name in NAMES:
+            cells |= {f"{kind}_{name}_mean": scores[name].mean, f"{kind}_{name}_std": scores[name].std}
+    for kind, differences in zip(KINDS, (row.raw_difference, row.smoothed_difference), strict=True):
+        for name in NAMES:
+            one = (differences or {}).get(name, Difference(math.nan, Interval(math.nan, math.nan)))
+            column = f"{kind}_{name}_difference"
+            cells |= {column: one.mean, f"{column}_low": one.interval.low, f"{column}_high": one.interval.high}
+    cells |= {"base": base, "num_parameters": row.num_parameters, "seconds_per_cell": row.seconds_per_cell}
+    return plain({**cells, "random_weights": " ".join(row.random_weights)})
+
+
+def as_markdown(table: ComparisonTable) -> str:
+    """Returns the table as a page."""
+    base = table.base
+    titles = ["variant", *(f"CCC {name}" for name in NAMES), "CCC mean, smoothed"]
+    titles += [*(f"{name} − {base}" for name in NAMES), "parameters", "s per run"]
+    lines = [*(f"{line}\n" for line in heading(table))]
+    lines += [f"| {' | '.join(titles)} |", f"|---|{'---:|' * (len(titles) - 1)}"]
+    for row in table.rows:
+        cells = [title(row, table), *(spread(row.raw[name]) for name in NAMES), spread(row.smoothed["mean"])]
+        cells += [gain(row.raw_difference[name]) if row.raw_difference else "–" for name in NAMES]
+        lines.append(f"| {' | '.join([*cells, *cost(row).split()])} |")
+    lines.append(
+        "\nCCC: mean ± standard deviation over seeds. Differences: of the raw score, averaged over seeds, with"
+    )
+    lines.append("95 % interval by paired bootstrap over clips. Smoothed: widths chosen on validation clips.")
+    return "\n".join(lines) + "\n"
+
+
+def plot_differences(table: ComparisonTable, path: Path) -> None:
+    """Draws, for each target, a dot per variant at its difference to the base, with its interval."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = table.rows
+    figure, axes = plt.subplots(
+        1, len(NAMES), figsize=(10, 1.9 + 0.32 * len(rows)), sharex=True, sharey=True, layout="constrained"
+    )
+    for axis, name, colour in zip(axes, NAMES, COLOURS, strict=False):
+        axis.axvline(0, color="grey", lw=0.8)
+        for height, row in enumerate(rows):
+            one = (row.raw_difference or {}).get(name)
+            if one is not None and not math.isnan(one.mean):
+                low, high = (one.mean if math.isnan(end) else end for end in one.interval)
+                axis.plot([low, high], [height, height], color=colour, lw=2)
+                axis.plot(one.mean, height, "o", color=colour)
+            elif row.variant == table.base:
+                axis.plot(0, height, "o", color="grey", mfc="white")
+        axis.set(title=name, xlabel=f"CCC − CCC of {table.base}")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(rows)), [title(row, table) for row in rows])
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.suptitle("\n".join(heading(table)), fontsize="medium")
+    figure.supxlabel("raw score, averaged over seeds; 95 % interval by paired bootstrap over clips", fontsize="small")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
+    plt.close(figure)
+
+
+def heading(table: ComparisonTable) -> list[str]:
+    """Returns the lines above the table: its clips, folds, seeds and base, and cautions."""
+    lines = [f"{table.num_clips} clips, {table.num_labels} labels ({table.split or 'no score'}), "
+             f"{_folds(table)}, {_num_seeds(table)} seeds; base {table.base}"]  # fmt: skip
+    return [*lines, *cautions(table.random_weights, table.split)]
+
+
+def _folds(table: ComparisonTable) -> str:
+    return f"{table.num_folds} folds pooled" if table.num_folds else "no folds"
+
+
+def _num_seeds(table: ComparisonTable) -> int:
+    return max(len(row.seeds) for row in table.rows)
+
+
+def title(row: VariantRow, table: ComparisonTable) -> str:
+    """A variant's name, and how many seeds it has where others have more."""
+    short = len(row.seeds) < _num_seeds(table)
+    return f"{row.variant} ({len(row.seeds)} seeds)" if short else row.variant
+
+
+def spread(scores: SeedScores) -> str:
+    """Returns a mean and its standard deviation over seeds as text."""
+    if math.isnan(scores.mean):
+        return "–"
+    return f"{scores.mean:.3f}" + ("" if math.isnan(scores.std) else f" ± {scores.std:.3f}")
+
+
+def gain(difference: Difference) -> str:
+    """Returns a difference and its interval as text."""
+    if math.isnan(difference.mean):
+        return "–"
+    low, high = difference.interval
+    return f"{difference.mean:+.3f}" + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
+
+
+def cost(row: VariantRow) -> str:
+    """Returns the number of parameters and the seconds of a training as text."""
+    if row.num_parameters is None:
+        return f"  {'–':>10}  {'–':>7}"
+    return f"  {row.num_parameters:>10,}  {row.seconds_per_cell:>7.1f}"
