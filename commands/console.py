@@ -15,7 +15,7 @@ from ..data.errors import InputError
 from ..data.machine import find_device
 
 
-class Result(Protocol):
+class WithJson(Protocol):
     """A result of the library, such as a dataclass."""
 
     def to_json(self) -> dict[str, Any]:
@@ -23,7 +23,7 @@ class Result(Protocol):
         ...
 
 
-Shown = TypeVar("Shown", bound=Result | dict[str, Any])
+Shown = TypeVar("Shown", bound=WithJson | dict[str, Any])
 
 
 def show(result: Shown, as_json: bool, describe: Callable[[Shown], str]) -> None:

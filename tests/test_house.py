@@ -173,17 +173,13 @@ def test_every_file_begins_with_its_purpose() -> None:
     assert not [name_of(path) for path in PYTHON if len(ast.get_docstring(tree_of(path)) or "") < 10]
 
 
-SAME_NAME = {"Kind"}  # to be renamed; none may be added
-
-
 def test_a_public_class_has_a_name_of_its_own() -> None:
     places = defaultdict(list)
     for path in SOURCES:
         for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(name_of(path))
-    twice = {name: files for name, files in places.items() if len(files) > 1}
-    assert not {name: files for name, files in twice.items() if name not in SAME_NAME}
+    assert not {name: files for name, files in places.items() if len(files) > 1}
 
 
 def test_no_generator_yields_generators() -> None:
