@@ -67,7 +67,8 @@ class Comparison(Result):
     def to_json(self) -> dict[str, Any]:
         """Returns the fields, and those of the table beside them, as plain values; no rows without a table."""
         values = super().to_json()
-        return {**values, **(values.pop("table") or {"rows": []})}
+        table = values.pop("table")
+        return {**values, **(table or {"rows": []})}
 
 
 def compare(

@@ -85,6 +85,8 @@ def test_the_table_is_the_protocols_score(finished: tuple[Path, dict[str, Any]])
     out, found = finished
     assert (found["num_cells"], found["num_trained"], found["num_skipped"]) == (18, 18, 0)
     assert (found["failures"], found["interrupted"], found["base"], found["num_folds"]) == ([], False, "concat", 3)
+    assert json.loads((out / "table.json").read_text(encoding="utf-8")) == found
+    assert "table" not in found
     assert [row["variant"] for row in found["rows"]] == VARIANTS
     for row in found["rows"]:
         assert row["seeds"] == [0, 1]
