@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,12 @@ from .options import extraction_options, face_options, json_option, store_option
 from .verb import verb
 
 if TYPE_CHECKING:
+    from ..data import Store
+    from ..data.manifest import Source
+    from ..extract.encoders.factory import Recipe
     from ..extract.engine.dry_run import SizeEstimate
     from ..extract.engine.progress import Summary
+    from ..extract.options import ExtractOptions
 
 
 @verb("sage-va extract videos/ --out cache.zarr --visual resnet18.a1_in1k --audio microsoft/wavlm-base-plus")
@@ -142,9 +147,7 @@ def extract(
     sources = part_of(listed, shard) if shard else listed
 
     from ..extract.encoders.factory import Recipe
-    from ..extract.engine.dry_run import estimate
-    from ..extract.engine.pipeline import extract as extract_all
-    from ..extract.engine.scheduler import extract_with, find_engine
+    from ..extract.engine.finished import finished
     from ..extract.options import ExtractOptions
 
     finder = face_finder(options["faces"], face_detector, face_weights, face_margin)
@@ -152,23 +155,65 @@ def extract(
     names = {"visual": visual, "visual_weights": visual_weights, "audio": audio, "audio_weights": audio_weights}
     recipe = Recipe({**names, "layer": layer, "vad": vad, "precision": precision})
     if dry_run:
-        size = estimate(sources, *recipe.make(chosen_device(device)), extract_options)
-        show(size, as_json, describe_estimate)
+        _show_estimate(sources, recipe, device, extract_options, as_json)
         return
-    one = chosen_device(device) if engine == "local" else device
-    workers = find_engine(engine, device=device, num_workers=num_workers, address=ray_address)
-    eyes, ears = (None, None) if workers else recipe.make(one)
-    store = data.open_store(cache, "a", licence=licence, restricted=restricted)
-    store.log("list", clips=len(listed))
-    with Bar("clips") as bar, interruptible() as stop:
-        if workers:
-            summary = extract_with(workers, sources, store, recipe, options=extract_options, progress=bar, stop=stop)
-        else:
-            summary = extract_all(
-                sources, store, visual=eyes, audio=ears, options=extract_options, progress=bar, stop=stop
-            )
+    terms = {"licence": licence, "restricted": restricted}
+    present = _existing(cache)
+    summary = finished(recipe.arguments, device, sources, present, extract_options) if present else None
+    if summary:
+        store = data.open_store(cache, "a", **terms)
+        store.log("list", clips=len(listed))
+        store.log("start", clips=len(sources), streams=summary.streams)
+    else:
+        places = {"engine": engine, "num_workers": num_workers, "ray_address": ray_address, "device": device}
+        encode = _encoding(recipe, extract_options, **places)
+        store = data.open_store(cache, "a", **terms)
+        store.log("list", clips=len(listed))
+        summary = encode(sources, store)
     show(summary, as_json, describe_extraction)
     sys.exit(130 if summary.interrupted else 1 if summary.failures else 0)
+
+
+def _show_estimate(sources: list[Source], recipe: Recipe, device: str, options: ExtractOptions, as_json: bool) -> None:
+    from ..extract.engine.dry_run import estimate
+
+    show(estimate(sources, *recipe.make(chosen_device(device)), options), as_json, describe_estimate)
+
+
+def _existing(cache: str) -> Store | None:
+    """Returns the cache if there is one, else None."""
+    try:
+        return data.open_store(cache)
+    except data.InputError:
+        return None
+
+
+def _encoding(
+    recipe: Recipe,
+    options: ExtractOptions,
+    *,
+    engine: str,
+    device: str,
+    num_workers: int | None,
+    ray_address: str | None,
+) -> Callable[[list[Source], Store], Summary]:
+    """Returns the extraction, with its encoders built or its workers found: their errors come before a new cache."""
+    from ..extract.encoders.remembered import remember
+    from ..extract.engine.pipeline import extract as extract_all
+    from ..extract.engine.scheduler import extract_with, find_engine
+
+    one = chosen_device(device) if engine == "local" else device
+    workers = find_engine(engine, device=device, num_workers=num_workers, address=ray_address)
+    visual, audio = (None, None) if workers else recipe.make(one)
+    remember(recipe.arguments, device, (visual, audio))
+
+    def encode(sources: list[Source], store: Store) -> Summary:
+        with Bar("clips") as bar, interruptible() as stop:
+            if workers:
+                return extract_with(workers, sources, store, recipe, options=options, progress=bar, stop=stop)
+            return extract_all(sources, store, visual=visual, audio=audio, options=options, progress=bar, stop=stop)
+
+    return encode
 
 
 def face_finder(faces: str, detector: str, weights: str | None, margin: float) -> Any:

@@ -13,10 +13,10 @@ import numpy as np
 from ...data.errors import InputError, first_line
 from ...data.hashing import file_sha256
 from ...data.plugins import added_names, find_added, load_added, mend, package_of
+from . import GROUP
 from .base import AudioEncoder, Encoder, VisualEncoder
 from .vad import voice_fingerprint
 
-GROUP = "sage_va.encoders"
 CLASSES: dict[str, type[Encoder]] = {"visual": VisualEncoder, "audio": AudioEncoder}
 _DEFAULTS = {"weights": "hub", "layer": "last", "precision": "auto"}
 _PROBE_SEED, _PROBE_S = 0, 0.5
