@@ -131,7 +131,7 @@ def test_other_weights_than_the_run_was_trained_with_are_refused(drawn: Path, tr
     write_wav2vec2(tmp_path / "other", weights=True, hidden_dropout=0.0, num_hidden_layers=1)
     result = run("predict", trained, drawn / "manifest.csv", "--audio", tmp_path / "other", "--out", tmp_path / "p")
     assert result.exit_code == 1
-    assert "that the features were made with, got" in result.output
+    assert "that the features were extracted with, got" in result.output
 
 
 def test_imported_features_cannot_be_made_from_recordings(drawn: Path, tmp_path: Path) -> None:
