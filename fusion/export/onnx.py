@@ -180,7 +180,7 @@ def _exportable(model: VAModel) -> VAModel:
     exportable = copy.deepcopy(model).cpu().eval()
     for module in exportable.modules():
         if isinstance(module, TCNBlock):
-            module.settle()
+            module.fix_weights()
     norms = [ExactQualityNorm(norm) for norm in exportable.quality_norms if isinstance(norm, QualityNorm)]
     exportable.quality_norms = nn.ModuleList(norms)
     return exportable.requires_grad_(False)
