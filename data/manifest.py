@@ -105,7 +105,7 @@ def part_of(sources: Sequence[Source], shard: str) -> list[Source]:
     first, slash, second = shard.partition("/")
     if not (slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second)):
         todo = "In a SLURM array from 1 to 8: --shard $SLURM_ARRAY_TASK_ID/8."
-        raise InputError("--shard", expected="K/N with K from 1 to N", got=repr(shard), todo=todo)
+        raise InputError("shard", expected="K/N with K from 1 to N", got=repr(shard), todo=todo)
     return list(sources)[int(first) - 1 :: int(second)]
 
 

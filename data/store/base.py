@@ -441,7 +441,7 @@ def in_subset(text: str) -> Callable[[str], bool]:
             return lambda name: place(name) < 16**12 * float(text[:-1]) / 100
     except ValueError:
         pass
-    raise InputError("--subset", expected="a part like 1/7 or 5%", got=repr(text), todo="Correct it.")
+    raise InputError("subset", expected="a part like 1/7 or 5%", got=repr(text), todo="Correct it.")
 
 
 def is_cache(url: str) -> bool:

@@ -116,10 +116,10 @@ def _checked(stream: str) -> tuple[str, str]:
 
 def _check_hz(hz: float | None, time_column: str | None) -> None:
     if hz is not None and not 0.001 <= hz <= 100_000:
-        raise InputError("--hz", expected="rows per second", got=f"{hz}", todo="Correct it.")
+        raise InputError("hz", expected="rows per second", got=f"{hz}", todo="Correct it.")
     if hz is not None and time_column:
         todo = "Leave one of them out."
-        raise InputError("--hz", expected="a rate or times in the files", got="both --hz and --time-column", todo=todo)
+        raise InputError("hz", expected="a rate or times in the files", got="both hz and time_column", todo=todo)
 
 
 def _fingerprint(modality: str, alias: str, hz: float | None, rules: Rules) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Rules:
         name, _, unit = ("time:s" if self.time_column is None else self.time_column).rpartition(":")
         if not name or unit not in _PER_SECOND:
             todo = "For example timestamp:ms."
-            raise InputError("--time-column", expected="NAME:s or NAME:ms", got=repr(self.time_column), todo=todo)
+            raise InputError("time_column", expected="NAME:s or NAME:ms", got=repr(self.time_column), todo=todo)
 
     def is_time(self, name: str) -> bool:
         """True for the name of a column or array of times."""

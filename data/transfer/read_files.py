@@ -141,7 +141,7 @@ def find_features(source: Path, rules: Rules) -> list[ClipFile]:
         todo = "See `sage-va cache import --help` for the layouts."
         raise InputError(source, expected=f"features{named} in {', '.join(SUFFIXES)}", got="none", todo=todo)
     if rules.columns and not any(one.path.suffix.lower() == ".csv" for one in files):
-        raise InputError("--columns", expected="CSV files", got="none", todo="Choose an array with --key.")
+        raise InputError("columns", expected="CSV files", got="none", todo="Choose an array with --key.")
     return sorted(files, key=lambda one: one.clip_id)
 
 

@@ -115,7 +115,7 @@ class GuardedTracker:
             self.tracker: Tracker | None = kind.tracker(run)
         except Exception as error:
             reason = first_line(error).rstrip(".")[:200]
-            raise InputError(f"--track {name}", f"the tracker did not start: {reason}", todo=kind.todo) from error
+            raise InputError("track", f"{name} did not start: {reason}", todo=kind.todo) from error
         self.run_id = self.tracker.run_id
 
     def send(self, event: Mapping[str, Any]) -> None:

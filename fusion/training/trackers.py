@@ -209,8 +209,8 @@ def check_trackers(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in TRACKER_KINDS:
-            raise InputError(f"--track {name}", expected=", ".join(TRACKER_KINDS), got=name, todo="Choose from these.")
+            raise InputError("track", expected=", ".join(TRACKER_KINDS), got=name, todo="Choose from these.")
         package = TRACKER_KINDS[name].package
         if importlib.util.find_spec(package) is None:
             todo = 'Install it: pip install "sage-va[track]".'
-            raise InputError(f"--track {name}", expected=f"the package {package}", got="none", todo=todo)
+            raise InputError("track", expected=f"the package {package}", got="none", todo=todo)

@@ -230,7 +230,7 @@ class Trainer:
         if plain["num_processes"] != num_processes():
             todo = "Start it with as many as before."
             got = str(num_processes())
-            raise InputError("--resume", expected=f"{plain['num_processes']} processes", got=got, todo=todo)
+            raise InputError("resume", expected=f"{plain['num_processes']} processes", got=got, todo=todo)
         self.model.load_state_dict(_part(tensors, "model"))
         self.best, self.sums = _part(tensors, "best"), _part(tensors, "sums")
         if self.average is not None:

@@ -69,7 +69,7 @@ def hurt(cache: Path, clip: str) -> None:
 def test_verify_and_repair(cache: Path, tmp_path: Path) -> None:
     assert "6 streams checked, whole" in ok("cache", "verify", cache)
     assert json.loads(ok("cache", "verify", cache, "--subset", "1/2", "--json"))["streams_checked"] < 6
-    assert "expected a part like 1/7 or 5%" in refused("cache", "verify", cache, "--subset", "half")
+    assert "Error: --subset: expected a part like 1/7 or 5%" in refused("cache", "verify", cache, "--subset", "half")
     hurt(cache, "bert")
     assert run("cache", "verify", cache).exit_code == 1
     assert "1 damaged streams removed" in ok("cache", "repair", cache)

@@ -44,7 +44,7 @@ def test_verify_a_part(store: Store) -> None:
     counts = [verify(store, subset=f"{k}/4").streams_checked for k in (1, 2, 3, 4)]
     assert sum(counts) == 6
     for text in ("0/4", "5/4", "7", "0%", "101%", "x%", "1/x"):
-        with pytest.raises(InputError, match=r"--subset: expected a part like 1/7 or 5%, got"):
+        with pytest.raises(InputError, match=r"^subset: expected a part like 1/7 or 5%, got"):
             verify(store, subset=text)
 
 

@@ -154,5 +154,5 @@ def test_shards_are_parts_of_the_whole() -> None:
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert part_of(sources, "1/1") == sources
     for text in ("0/4", "5/4", "4", "1/0", "a/b", "-1/4"):
-        with pytest.raises(InputError, match=r"--shard: expected K/N with K from 1 to N, got .*SLURM_ARRAY_TASK_ID"):
+        with pytest.raises(InputError, match=r"^shard: expected K/N with K from 1 to N, got .*SLURM_ARRAY_TASK_ID"):
             part_of(sources, text)
