@@ -59,7 +59,7 @@ def describe_export(result: ExportedModel) -> str:
         lines.append(untrained_mark(result.random_weights))
     if result.restricted:
         licence = result.licence or "not stated"
-        lines.append(f"Restricted data (licence: {licence}): do not pass it on without permission.")
+        lines.append(f"Restricted data (licence: {licence}): do not share without permission.")
     return "\n".join(lines)
 
 
