@@ -264,7 +264,7 @@ def starts_with(page: Path) -> set[str]:
     return {name.strip() for match in notes if match["kind"] == "starts with" for name in match["text"].split(",")}
 
 
-QUICK = {"README.md", "docs/tutorial.md"}
+QUICK = {"README.md"}
 RUNNABLE = [
     pytest.param(page, id=page_id(page), marks=() if page_id(page) in QUICK else pytest.mark.slow)
     for page in PRESENT
