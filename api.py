@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .data import InputError, Store, open_store
-from .data.atomic import write_text
+from .data.atomic import contained, replacing, write_text
 from .data.store.base import is_cache
 from .data.windows.load import load_corpus
 from .extract.engine.progress import ExtractionProgress
@@ -181,7 +181,7 @@ def predict_to_csv(
     labels, clips = [stream.label for stream in sage.streams], list[str]()
 
     def keep(prediction: Prediction) -> None:
-        write_csv(out / f"{prediction.clip_id}.csv", prediction, labels)
+        write_csv(contained(out, f"{prediction.clip_id}.csv"), prediction, labels)
         clips.append(prediction.clip_id)
 
     failures = predict_each(models, media, keep, progress, **extraction)
@@ -309,8 +309,7 @@ def write_csv(path: Path, prediction: Prediction, labels: Sequence[str]) -> None
 
     A reliability is left empty where the stream is masked or the variant has no gate; mask is 1 = valid.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
             [

@@ -76,9 +76,8 @@ def tracks(draw: st.DrawFn) -> Track:
     num_frames, dim = draw(st.sampled_from([1, 2, 7, 511, 513, 1100])), draw(st.integers(1, 9))
     num_signals = draw(st.integers(0, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    values = rng.standard_normal((num_frames, dim)).astype(
-        draw(st.sampled_from([np.float16, np.float32, ml_dtypes.bfloat16]))
-    )
+    dtype: Any = draw(st.sampled_from([np.float16, np.float32, ml_dtypes.bfloat16]))
+    values = rng.standard_normal((num_frames, dim)).astype(dtype)
     mask = rng.random(num_frames) < draw(st.sampled_from([0.0, 0.5, 1.0]))
     times_s = draw(st.floats(-10, 1e5)) + np.cumsum(rng.random(num_frames) + 1e-3)
     signals = {f"z{9 - q}": ("unit", np.where(rng.random(num_frames) < 0.3, np.nan, 0.5)) for q in range(num_signals)}

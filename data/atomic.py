@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -25,6 +26,7 @@ from .errors import InputError
 
 HOST = re.sub(r"\W", "_", platform.node())
 WEEK_S = 7 * 24 * 3600  # after which leftovers of other hosts may go: their locks may not reach us
+MAX_NAME_BYTES = 255  # of a file, on all usual disks
 PART = ".part-"  # a prefix: libraries choose the format by the suffix
 
 
@@ -67,7 +69,10 @@ def replacing(path: Path, *, wait: bool = True) -> Iterator[Path]:
 
 def part_of(path: Path) -> Path:
     """Returns where a file is written before it gets its name."""
-    return path.with_name(f"{PART}{path.name}")
+    name = path.name
+    if len(os.fsencode(name)) > MAX_NAME_BYTES - len(PART):
+        name = f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{path.suffix[:32]}"
+    return path.with_name(f"{PART}{name}")
 
 
 def contained(root: Path, *parts: str) -> Path:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import sage_va
+from sage_va import api
 from sage_va.data import InputError, Store, open_store
 from sage_va.fusion.config import check_config
 from sage_va.tests.synthetic import make_cache, tiny
@@ -143,3 +145,20 @@ def test_every_clip_is_read_once_for_all_folds(
     assert len(reads) == 6 * 2
     for mean, *parts in zip(together, *each, strict=True):
         assert (mean.va == np.mean([part.va for part in parts], axis=0)).all()
+
+
+def test_predictions_stay_in_their_folder(
+    trained: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the id of a clip would lead out of it."""
+    run, cache, _ = trained
+    plain = api.predict_each
+
+    def renamed(models: Any, media: Any, keep: Any, *rest: Any, **options: Any) -> Any:
+        return plain(models, media, lambda prediction: keep(replace(prediction, clip_id="../x")), *rest, **options)
+
+    monkeypatch.setattr(api, "predict_each", renamed)
+    files = api.predict_to_csv(run, [str(cache)], tmp_path / "deep/out")
+    assert files.clips == []
+    assert all("this name leads out of" in row["reason"] for row in files.failures)
+    assert [path.name for path in (tmp_path / "deep").rglob("*.csv")] == []

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ...data.atomic import replacing
 from ...data.errors import InputError, first_line
 from ...data.labels import LabelFolder
 from ...data.store.base import Store, open_store
@@ -211,7 +212,8 @@ class SAGE(nn.Module, ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        save_file(state, save_directory / MODEL, metadata={"format": "pt"})
+        with replacing(save_directory / MODEL) as part:
+            save_file(state, part, metadata={"format": "pt"})
         write_json(save_directory / CONFIG, self.described())
         card = save_directory / CARD
         if not card.exists() or MARK in card.read_text(encoding="utf-8"):

@@ -113,6 +113,14 @@ def test_libraries_see_the_suffix(path: Path) -> None:
     assert part_of(path).suffix == ".json"
 
 
+def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{'ü' * 125}{letter}.csv" for letter in "ab"]  # 255 bytes
+    for path in paths:
+        write_bytes(path, path.name.encode())
+    assert len(set(map(part_of, paths))) == 2
+    assert all(path.read_bytes() == path.name.encode() for path in paths)
+
+
 def test_two_writers_of_one_file_take_turns(path: Path) -> None:
     """Each writes in two halves with a pause between; a mixture would show."""
     begun, errors = threading.Barrier(4), list[BaseException]()
