@@ -125,7 +125,7 @@ def _row(
     kinds = range(len(KINDS))
     raw, smoothed = [_over_seeds([sums[seed][k] for seed in sums]) for k in kinds]
     raw_difference, smoothed_difference = [
-        difference(*(torch.stack([side[seed][k] for seed in both]) for side in (sums, base))) if both else None
+        difference(torch.stack([sums[s][k] for s in both]), torch.stack([base[s][k] for s in both])) if both else None
         for k in kinds
     ]
     return VariantRow(

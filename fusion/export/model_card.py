@@ -61,10 +61,9 @@ def card_of(config: Config, streams: Sequence[Stream], metadata: ModelMetadata) 
 
 def _header(variant: str, metadata: ModelMetadata) -> ModelCardData:
     scores, terms, results = metadata.scores, metadata.terms, list[EvalResult]()
-    for target in TARGETS if scores else ():
-        value = scores.raw.ccc[target]
-        if not math.isnan(value):
-            results.append(_result(scores.split, target, value))
+    if scores:
+        values = ((target, scores.raw.ccc[target]) for target in TARGETS)
+        results += [_result(scores.split, target, value) for target, value in values if not math.isnan(value)]
     licence = terms.header()
     return ModelCardData(
         license=licence["license"],
