@@ -32,7 +32,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Agreement(Result):
-    """How well estimates agree with the gold standard: for valence, arousal and their mean, CCC and interval.
+    """Agreement of estimates with the gold standard: for valence, arousal and their mean, CCC and interval.
 
     face_frames_only: the CCC over instants with a face; None without a visual stream.
     """

@@ -184,7 +184,7 @@ def _means(
 
 
 def _shifts(corpus: Corpus, rows: dict[int, slice], ends: Steps) -> Steps:
-    """How far the steps of the clips that have these ends lie behind their rows, in the corpus."""
+    """The distance in the corpus between the steps of the clips that have these ends and their rows."""
     shift = np.zeros(len(corpus.clips), np.int64)
     for index, span in rows.items():
         shift[index] = corpus.offsets[index] - span.start

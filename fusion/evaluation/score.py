@@ -22,7 +22,7 @@ from .reliability import ReliabilityReport, reliability_report
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """What every result says of its model.
+    """The facts about the scored model that every result holds.
 
     run: its place; None for a model without one. split: train, val, test, or all. num_folds: of which the clips are
     pooled; None for a single run. random_weights: streams whose encoders were never trained.
@@ -62,7 +62,7 @@ class Score(SplitScore, ScoredModel):
 
 @dataclass(frozen=True)
 class ScoredRuns:
-    """What is scored together: a run or all folds of one, and the split of their clips that counts.
+    """The runs that are scored together, one or all folds of one, and the split of their clips that counts.
 
     runs: on their device. split: train, val or test. num_folds: None for a single run. cache, labels: other ones than
     the run was trained with.

@@ -1,4 +1,4 @@
-"""What a sweep may try: for each key of the configuration its choices or a range, all valid before anything runs."""
+"""The space of a sweep: for each key of the configuration its choices or a range, all checked before anything runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Choices:
         return [json.dumps(value) if isinstance(value, list | dict) else value for value in self.values]
 
     def value(self, label: Any) -> Any:
-        """What a label stands for."""
+        """Returns the value of a label."""
         return self.values[self.labels.index(label)]
 
 
@@ -51,7 +51,7 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether only whole numbers are tried."""
+        """True if only whole numbers are tried."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
@@ -61,7 +61,7 @@ class Range:
         return (self.low, inner, self.high)
 
     def value(self, label: float) -> float:
-        """What a study's number stands for: itself."""
+        """Returns the value of a study's number: itself."""
         return label
 
 

@@ -34,7 +34,7 @@ class SeedScores(Result):
 
 @dataclass(frozen=True)
 class Difference(Result):
-    """How much more CCC than the base, averaged over seeds, with its 95 % interval."""
+    """The gain in CCC over the base, averaged over seeds, with its 95 % interval."""
 
     mean: float
     interval: Interval

@@ -1,4 +1,4 @@
-"""What a saved model keeps beside its weights and configuration: smoothing, terms, numbers of clips, scores."""
+"""The metadata of a saved model, beside weights and configuration: smoothing, terms, numbers of clips, scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..result import Result
 
 @dataclass(frozen=True)
 class ClipCounts(Result):
-    """How many clips are in each split of a training, and how many hours all are; None where that is not known."""
+    """The number of clips in each split of a training, and the hours of all; None where not known."""
 
     num_clips: dict[str, int]
     hours: float | None
@@ -52,7 +52,7 @@ class PublishedScore(Result):
 
 @dataclass(frozen=True)
 class ModelMetadata(Result):
-    """What a saved model keeps beside its weights and configuration.
+    """The metadata of a saved model, beside weights and configuration.
 
     smoothing_s: width of the moving average that was best on the validation clips. sigma: the error at which a stream
     deserves a reliability of 1 / e; None without a trained gate. licence, restricted: terms of the training data.

@@ -64,7 +64,7 @@ class SAGE(nn.Module, ModelHubMixin):
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What is saved beside weights, configuration and streams."""
+        """The metadata, saved beside weights, configuration and streams."""
         return ModelMetadata(self.smoothing_s, self.sigma, self.licence, self.restricted, self.data, self.scores)
 
     @property
