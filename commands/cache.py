@@ -210,7 +210,7 @@ def import_(
 )
 @click.option(
     "--format",
-    "form",
+    "file_format",
     type=click.Choice(["npy", "csv"]),
     default="npy",
     show_default=True,

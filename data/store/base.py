@@ -95,11 +95,11 @@ class Store(ABC):
         """Removes an entry, committed or not, in one step."""
 
     @abstractmethod
-    def _form_problems(self) -> Iterator[str]:
+    def _layout_problems(self) -> Iterator[str]:
         """Yields the damage outside of entries: root, aliases, journal, places without a record."""
 
     @abstractmethod
-    def _entry_form_problem(self, stream: str, key: str) -> str | None:
+    def _entry_layout_problem(self, stream: str, key: str) -> str | None:
         """Returns the damage of the bytes around an entry's arrays and record, if there is any."""
 
     @abstractmethod
@@ -365,7 +365,7 @@ class Store(ABC):
             subset: selects entries by `<stream>/<clip_key>`; None = all.
             jobs: entries checked in parallel.
         """
-        for what in self._form_problems():
+        for what in self._layout_problems():
             yield "", "", Problem("", "", what)
         entries = [(stream, key) for stream in self._streams() for key in self._keys(stream)]
         chosen = [pair for pair in entries if subset is None or subset("/".join(pair))]
@@ -379,7 +379,7 @@ class Store(ABC):
                 raise damaged((clip_id, stream), "a place that is named after its clip", repr(key))
             check_name(stream, self.record(clip_id, stream)["fingerprint"])
             self.read(clip_id, stream)
-            what = self._entry_form_problem(stream, key)
+            what = self._entry_layout_problem(stream, key)
         except InputError as error:
             if is_outage(error):
                 raise

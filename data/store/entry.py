@@ -90,7 +90,7 @@ class Entry:
             DamagedError: if an array is not the one that was committed.
         """
         arrays = {"values": self.values, "frames": self.frames}
-        for name, (shape, dtype) in array_forms(self.record).items():
+        for name, (shape, dtype) in array_types(self.record).items():
             array = arrays[name]
             if array.shape != shape or array.dtype != dtype:
                 raise damaged(self, f"{name!r} of shape {shape}, {dtype}", f"{array.shape} {array.dtype}")
@@ -119,7 +119,7 @@ class Entry:
             raise DamagedError(f"{self.clip_id} {self.stream}", error.problem, todo=REPAIR) from error
 
 
-def array_forms(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+def array_types(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """Shape and stored dtype of each array, by name."""
     num_frames, dim = record["shape"]
     columns = len(record["columns"])
@@ -158,7 +158,7 @@ def is_record(value: Mapping[str, Any]) -> bool:
 
 def expected_bytes(record: Mapping[str, Any]) -> int:
     """Returns the bytes of the two arrays, by their record."""
-    return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in array_forms(record).values())
+    return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in array_types(record).values())
 
 
 def check_name(stream: str, fingerprint: Mapping[str, Any]) -> None:

@@ -177,7 +177,7 @@ class FolderStore(Store):
     def _load_entry(self, stream: str, key: str, record: dict[str, Any]) -> Entry:
         return self._read_entry(self._place(stream, key), record)
 
-    def _entry_form_problem(self, stream: str, key: str) -> str | None:
+    def _entry_layout_problem(self, stream: str, key: str) -> str | None:
         return self._place_problem(self._place(stream, key))
 
     def _save_entry(self, key: str, entry: Entry, overwrite: bool) -> None:
@@ -272,7 +272,7 @@ class FolderStore(Store):
                     wrong.append(place)
         return wrong
 
-    def _form_problems(self) -> Iterator[str]:
+    def _layout_problems(self) -> Iterator[str]:
         for place in self._wrong_group_files():
             yield f"{place.relative_to(self.path)} is not what was written"
         for stream in self._streams():

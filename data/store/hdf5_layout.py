@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from ..hashing import bytes_sha256, canonical_json, file_sha256, sealed
-from .entry import Entry, array_forms
+from .entry import Entry, array_types
 
 SEAL_BYTES = 512  # a user block, which HDF5 leaves to its users; no smaller one exists
 LIBVER = ("v108", "v108")  # every HDF5 since 2008 reads it, texts may exceed 64 KB, and metadata have checksums
@@ -132,9 +132,9 @@ def entry_of(group: Any, record: dict[str, Any]) -> Entry:
         ValueError: if an array has another shape or type than in its record; what h5py raises where it cannot read one.
     """
     arrays = {}
-    for name, form in array_forms(record).items():
+    for name, shape_and_dtype in array_types(record).items():
         dataset = group[name]
-        if (dataset.shape, dataset.dtype) != form:
+        if (dataset.shape, dataset.dtype) != shape_and_dtype:
             raise ValueError(f"{name!r} of shape {dataset.shape}, {dataset.dtype}")
         arrays[name] = dataset[...]
     return Entry(record, arrays["values"], arrays["frames"])

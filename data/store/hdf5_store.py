@@ -72,8 +72,8 @@ class Hdf5Folder(FolderStore):
             for key in self._keys(stream):
                 group[key] = h5py.ExternalLink(f"{stream}/{key}{self.SUFFIX}", "/")
 
-    def _form_problems(self) -> Iterator[str]:
-        yield from super()._form_problems()
+    def _layout_problems(self) -> Iterator[str]:
+        yield from super()._layout_problems()
         if (self.path / INDEX).exists() and not is_sealed(self.path / INDEX, "index"):
             yield f"{INDEX} is not what was written"
 
@@ -206,11 +206,11 @@ class Hdf5File(Store):
     def _load_entry(self, stream: str, key: str, record: dict[str, Any]) -> Entry:
         return entry_of(inside(self._file(), f"{stream}/{key}"), record)
 
-    def _form_problems(self) -> Iterator[str]:
+    def _layout_problems(self) -> Iterator[str]:
         if not is_sealed(self.path, "cache"):
             yield "the file is not what was written"
 
-    def _entry_form_problem(self, stream: str, key: str) -> str | None:
+    def _entry_layout_problem(self, stream: str, key: str) -> str | None:
         return None  # the seal of the file covers all entries
 
     def _save_alias(self, alias: str, stream: str) -> None:

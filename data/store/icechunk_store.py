@@ -24,7 +24,7 @@ from .fingerprint import clip_id_of, clip_key, stream_alias
 from .icechunk_repo import asked, calm, create, is_outage, line_of, split, storage_of, version_of
 from .icechunk_tree import ALIASES, Tree
 from .root import check_terms, new_root
-from .zarr_layout import ENTRY_FILES, META, decode, form_problem, group_attrs, group_file
+from .zarr_layout import ENTRY_FILES, META, decode, group_attrs, group_file, layout_problem
 
 from icechunk import ConflictDetector, ConflictError, IcechunkError, RebaseFailedError, Repository  # isort: skip
 
@@ -175,10 +175,10 @@ class IcechunkStore(Store):
         about = {"event": "discard", "clip_id": clip_id_of(key) or key, "stream": stream}
         self._commit(lambda tree: tree.delete(f"{stream}/{key}"), about)
 
-    def _entry_form_problem(self, stream: str, key: str) -> str | None:
-        return form_problem(ENTRY_FILES, lambda name: self._read(f"{stream}/{key}/{name}"))
+    def _entry_layout_problem(self, stream: str, key: str) -> str | None:
+        return layout_problem(ENTRY_FILES, lambda name: self._read(f"{stream}/{key}/{name}"))
 
-    def _form_problems(self) -> Iterator[str]:
+    def _layout_problems(self) -> Iterator[str]:
         with asked(self.url):
             for name in sorted(set(self._tree.names("")) - {*MODALITIES, "aliases", "journal"}):
                 yield f"{name} is not of this cache"
@@ -300,7 +300,7 @@ def icechunk_store(url: str, mode: Mode) -> IcechunkStore:
     """Opens a cache that keeps its history.
 
     Raises:
-        InputError: if it is of another form.
+        InputError: if it is of another layout.
     """
     if not url.startswith("icechunk://"):
         todo = "Copy it there with `sage-va cache copy`."

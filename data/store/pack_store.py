@@ -1,4 +1,4 @@
-"""The cache as packs, the form that is shared: few large objects, each a whole Zarr v3 hierarchy in a ZIP.
+"""The cache as packs, the layout for sharing: few large objects, each a whole Zarr v3 hierarchy in a ZIP.
 
 `x.zarr.zip` is one pack. A folder `x.packs`, or a prefix behind an address, holds `packs/<16 hex of its sha256>.zip`,
 and sealed `cache.json` (root attributes), `aliases.json` and `index.json` (the packs, where none can be listed).
@@ -23,7 +23,7 @@ from .pack_file import Pack, PackWriter, json_attrs
 from .remote import Remote
 from .root import check_terms
 from .staging import SIDE
-from .zarr_layout import META, decode, form_problem, record_of
+from .zarr_layout import META, decode, layout_problem, record_of
 
 FOLDER = "packs"
 ROOT, ALIASES, INDEX = "cache.json", "aliases.json", "index.json"
@@ -125,9 +125,9 @@ class PackStore(Store):
             raise ValueError("its own record is another than the pack's index has")
         return decode(files.__getitem__, record)
 
-    def _entry_form_problem(self, stream: str, key: str) -> str | None:
+    def _entry_layout_problem(self, stream: str, key: str) -> str | None:
         files = self._files(stream, key)
-        return form_problem(files, files.__getitem__)
+        return layout_problem(files, files.__getitem__)
 
     def _files(self, stream: str, key: str) -> dict[str, bytes]:
         """An entry's files; a thread that asks twice in a row is not sent twice."""
@@ -136,7 +136,7 @@ class PackStore(Store):
             self._last.place = stream, key
         return self._last.files
 
-    def _form_problems(self) -> Iterator[str]:
+    def _layout_problems(self) -> Iterator[str]:
         there = {name.removeprefix(f"{FOLDER}/") for name in (*self.broken, *(pack.name for pack in self.packs))}
         for name in () if self.single else (ALIASES, INDEX):
             with suppress(FileNotFoundError):

@@ -172,7 +172,7 @@ class Remote:
             raise InputError(self.url, expected=expected, got=got, todo=todo)
         if self.scheme == "hf" and not DATASET.match(self.url):
             todo = "Name a dataset repository."
-            raise InputError(self.url, expected="hf://datasets/USER/NAME[/PATH]", got="another form", todo=todo)
+            raise InputError(self.url, expected="hf://datasets/USER/NAME[/PATH]", got="another address", todo=todo)
 
     def _writing(self, name: str, once: Callable[[], None]) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..hashing import bytes_sha256, sealed, unsealed
-from .entry import Entry, array_forms
+from .entry import Entry, array_types
 
 META = "zarr.json"
 CHUNK = "c/0/0"
@@ -83,12 +83,12 @@ def decode(read: Callable[[str], bytes], record: dict[str, Any]) -> Entry:
     """The entry whose files `read` gives by path below its place."""
     arrays = {
         name: np.frombuffer(read(f"{name}/{CHUNK}"), dtype).reshape(shape)
-        for name, (shape, dtype) in array_forms(record).items()
+        for name, (shape, dtype) in array_types(record).items()
     }
     return Entry(record, arrays["values"], arrays["frames"])
 
 
-def form_problem(names: Iterable[str], read: Callable[[str], bytes]) -> str | None:
+def layout_problem(names: Iterable[str], read: Callable[[str], bytes]) -> str | None:
     """Returns the damage of the files around an entry's arrays and record, if there is any."""
     known = group_attrs(read(META))["files"]
     wanted = {META, *known, *(f"{name}/{CHUNK}" for name in _DIMENSIONS)}

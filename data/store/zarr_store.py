@@ -10,7 +10,7 @@ from typing import Any
 from .base import Mode
 from .entry import Entry
 from .folder_store import Files, FolderStore, restore_root
-from .zarr_layout import META, decode, encode, form_problem, group_attrs, group_file, record_of
+from .zarr_layout import META, decode, encode, group_attrs, group_file, layout_problem, record_of
 
 
 class ZarrStore(FolderStore):
@@ -45,7 +45,7 @@ class ZarrStore(FolderStore):
 
     def _place_problem(self, place: Path) -> str | None:
         files = {p.relative_to(place).as_posix(): p for p in place.rglob("*") if p.is_file()}
-        return form_problem(files.keys(), lambda name: files[name].read_bytes())
+        return layout_problem(files.keys(), lambda name: files[name].read_bytes())
 
 
 def open_cache(url: str, mode: Mode, licence: str | None, restricted: bool | None) -> ZarrStore:

@@ -35,7 +35,7 @@ class Copied:
         copied: entries that the destination lacked and has now.
         skipped: entries that it had.
         bytes: of the arrays that were copied.
-        objects: files or objects that were written; 0 where the destination's own form decides.
+        objects: files or objects that were written; 0 where the destination's own layout decides.
         failures: (clip_id, stream, reason) of what could not be copied; "" for a whole pack of the source.
         content_sha256: of the destination now; None where a record there is damaged.
     """
@@ -154,7 +154,7 @@ class _Job:
         for entry in import_module(f"..store.{module}", __package__).write_single(path, root, aliases, entries()):
             if (entry.clip_id, entry.stream) in added:
                 self._count(entry)
-        for what in open_store(path)._form_problems():  # the file's seal proves what was written
+        for what in open_store(path)._layout_problems():  # the file's seal proves what was written
             raise DamagedError(path, expected="the bytes that were written", got=what, todo="Copy again.")
         self.num_objects = 1
 

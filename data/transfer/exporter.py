@@ -21,7 +21,7 @@ from ..store.base import Store
 from ..store.fingerprint import clip_key
 from .read_files import FACTS, FRAMES
 
-Form = Literal["npy", "csv"]
+FileFormat = Literal["npy", "csv"]
 _MAX_NAME_BYTES = 200
 
 
@@ -45,7 +45,13 @@ class Exported:
 
 
 def export(
-    store: Store, out: Path, *, stream: str, form: Form, clips: Sequence[str] = (), permission: bool = False
+    store: Store,
+    out: Path,
+    *,
+    stream: str,
+    file_format: FileFormat,
+    clips: Sequence[str] = (),
+    permission: bool = False,
 ) -> Exported:
     """Writes one stream into a folder, a file per clip, which `import_features` reads again.
 
@@ -59,9 +65,12 @@ def export(
     cannot take has a file name in escaped form. It is written first, each file whole or not at all.
 
     Args:
+        store: the cache.
+        out: a new folder, or one that the same export began.
         stream: a full stream name or an alias.
+        file_format: as above.
         clips: ids of the clips to export; () = all that have the stream.
-        permission: that the terms of a restricted cache allow it.
+        permission: True where the terms of a restricted cache allow it.
 
     Raises:
         InputError: if `out` holds anything but an earlier, perhaps interrupted, run of the same export, or a clip
@@ -76,9 +85,9 @@ def export(
         "fingerprint": next(iter(records.values()))["fingerprint"] if records else None,
         "licence": root["licence"],
         "restricted": root["restricted"],
-        "form": form,
+        "form": file_format,
         "columns": _columns(records),
-        "clips": {clip_id: f"{_file_name(clip_id)}.{form}" for clip_id in records},
+        "clips": {clip_id: f"{_file_name(clip_id)}.{file_format}" for clip_id in records},
         "created_by": f"sage-va {version('sage-va')}",
     }
     _begin(out, facts)
@@ -89,7 +98,7 @@ def export(
         except DamagedError as error:
             failures.append((clip_id, error.about(clip_id)))
             continue
-        for path, content in _files(contained(out, place), track, form):
+        for path, content in _files(contained(out, place), track, file_format):
             write_bytes(path, content)
         done[clip_id] = place
     return Exported(full, done, failures)
@@ -147,11 +156,11 @@ def _begin(out: Path, facts: Mapping[str, Any]) -> None:
     write_bytes(out / FACTS, content)
 
 
-def _files(path: Path, track: Track, form: Form) -> Iterator[tuple[Path, bytes]]:
+def _files(path: Path, track: Track, file_format: FileFormat) -> Iterator[tuple[Path, bytes]]:
     """The files of a clip; that of the values last."""
     values = track.values.astype(np.float32) if track.values.dtype.name == "bfloat16" else track.values
     frames = _frames(track)
-    if form == "csv":
+    if file_format == "csv":
         yield path, _csv(values, frames, track.mask)
         return
     yield path.with_suffix(FRAMES), _npy(frames)

@@ -27,17 +27,17 @@ def flip(path: Path, at: int = 3) -> None:
 
 def test_verify_counts_problems_but_not_leftovers(store: Store) -> None:
     (Path(store.url) / ".sage-va/staging/elsewhere-1").mkdir()
-    found = verify(store)
-    assert (found.streams_checked, found.problems) == (6, [])
-    assert found.leftovers == [".sage-va/staging/elsewhere-1"]
-    assert "elsewhere-1: left by an interrupted writer; harmless" in describe_verified(found)
-    assert describe_verified(found).endswith("6 streams checked, whole")
+    result = verify(store)
+    assert (result.streams_checked, result.problems) == (6, [])
+    assert result.leftovers == [".sage-va/staging/elsewhere-1"]
+    assert "elsewhere-1: left by an interrupted writer; harmless" in describe_verified(result)
+    assert describe_verified(result).endswith("6 streams checked, whole")
     flip(Path(store.url) / VISUAL_NAME / "a/values/c/0/0")
     ticks: list[str] = []
-    found = verify(store, ticks.append)
-    assert [(p.clip_id, p.stream) for p in found.problems] == [("a", VISUAL_NAME)]
+    result = verify(store, ticks.append)
+    assert [(p.clip_id, p.stream) for p in result.problems] == [("a", VISUAL_NAME)]
     assert sorted(set(ticks)) == store.clip_ids()
-    assert "1 problem. Run `sage-va cache repair`" in describe_verified(found)
+    assert "1 problem. Run `sage-va cache repair`" in describe_verified(result)
 
 
 def test_verify_a_part(store: Store) -> None:
@@ -53,9 +53,9 @@ def test_verify_a_part(store: Store) -> None:
 def test_repair_takes_out_exactly_the_damaged_streams(store: Store, name: str, clip: str) -> None:
     (place,) = (Path(store.url) / VISUAL_NAME).glob(f"{clip}*")
     flip(place / name)
-    found = repair(store.url)
-    assert [row.stream for row in found.requeued] == [VISUAL_NAME]
-    assert "1 damaged streams removed; run the same `extract`" in describe_repaired(found)
+    result = repair(store.url)
+    assert [row.stream for row in result.requeued] == [VISUAL_NAME]
+    assert "1 damaged streams removed; run the same `extract`" in describe_repaired(result)
     assert problems(store) == []
     clip_id = "a" if clip == "a" else "x" * 300
     assert store.streams(clip_id) == [AUDIO_NAME]
@@ -73,9 +73,9 @@ def test_repair_restores_what_can_be_derived(store: Store, tmp_path: Path) -> No
     flip(cache / ".sage-va/aliases/visual/toy.json")
     with pytest.raises(InputError, match=r"expected the attributes that were written, got others\. Run .* repair"):
         open_store(cache)
-    found = repair(str(cache))
-    assert found.requeued == []
-    assert any("restored zarr.json" in line for line in found.done)
+    result = repair(str(cache))
+    assert result.requeued == []
+    assert any("restored zarr.json" in line for line in result.done)
     assert {path: path.read_bytes() for path in cache.rglob("zarr.json")} == before
     assert open_store(cache).root()["licence"] == "EULA"
     assert problems(open_store(cache)) == []
@@ -86,12 +86,12 @@ def test_repair_restores_what_can_be_derived(store: Store, tmp_path: Path) -> No
 def test_gc_removes_what_no_alias_names(store: Store) -> None:
     other = stream_name("visual", "toy", {**VISUAL, "layer": 3})
     put(store, "a", seed=2, fingerprint={**VISUAL, "layer": 3})
-    told = collect_garbage(store.url, dry_run=True)
-    assert [(row.stream, row.clips) for row in told.streams] == [(VISUAL_NAME, 3)]
-    assert "would remove visual/toy-" in describe_garbage(told)
+    planned = collect_garbage(store.url, dry_run=True)
+    assert [(row.stream, row.clips) for row in planned.streams] == [(VISUAL_NAME, 3)]
+    assert "would remove visual/toy-" in describe_garbage(planned)
     assert len(store.streams()) == 3
     done = collect_garbage(store.url)
-    assert done.streams == told.streams
+    assert done.streams == planned.streams
     assert store.streams() == [AUDIO_NAME, other]
     assert not (Path(store.url) / VISUAL_NAME).exists()
     assert problems(store) == []
@@ -123,9 +123,9 @@ def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:
 def test_repair_goes_on_behind_a_damaged_journal(store: Store) -> None:
     flip(Path(store.url) / ".sage-va/journal.jsonl", 200)
     flip(Path(store.url) / VISUAL_NAME / "a/values/c/0/0")
-    found = repair(store.url)
-    assert any("removed damaged lines from" in line for line in found.done)
-    assert [row.clip_id for row in found.requeued] == ["a"]
+    result = repair(store.url)
+    assert any("removed damaged lines from" in line for line in result.done)
+    assert [row.clip_id for row in result.requeued] == ["a"]
     assert problems(store) == []
 
 

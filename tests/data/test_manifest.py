@@ -81,12 +81,17 @@ def test_csv_and_jsonl_manifests_say_the_same(tmp_path):
     lines = [",".join(columns), *(",".join(str(row.get(name, "")) for name in columns) for row in rows)]
     (tmp_path / "m.csv").write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
     (tmp_path / "m.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
-    found = find_sources([str(tmp_path / "m.csv")])
-    assert found == find_sources([str(tmp_path / "m.jsonl")])
-    assert found[0].path == tmp_path / "v/a.mp4"
-    assert (found[0].subject_id, found[0].start_s, found[0].end_s, found[0].media_path) == ("s1", 1.5, 3.0, "v/a.mp4")
-    assert found[1].path == Path("/abs/b.mp4")
-    assert (found[2].path, found[2].fps, found[2].place) == (None, 30.0, tmp_path / "c/c")
+    sources = find_sources([str(tmp_path / "m.csv")])
+    assert sources == find_sources([str(tmp_path / "m.jsonl")])
+    assert sources[0].path == tmp_path / "v/a.mp4"
+    assert (sources[0].subject_id, sources[0].start_s, sources[0].end_s, sources[0].media_path) == (
+        "s1",
+        1.5,
+        3.0,
+        "v/a.mp4",
+    )
+    assert sources[1].path == Path("/abs/b.mp4")
+    assert (sources[2].path, sources[2].fps, sources[2].place) == (None, 30.0, tmp_path / "c/c")
 
 
 BAD_ROWS = [

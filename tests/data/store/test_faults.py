@@ -95,7 +95,7 @@ class WatchedFile:
 
 @dataclass(frozen=True)
 class Work:
-    """What is done to a cache, and to what: `base` makes it, None where there is none yet.
+    """A change of a cache: `base` makes the cache, None where there is none yet.
 
     `seeds` are those that the track of clip "a" may have then, however it went; 0 = there may be none.
     """
@@ -224,8 +224,8 @@ def check_whole(path: Path, work: Work, before: set[tuple[str, str, str]]) -> No
 def folder() -> Iterator[Path]:
     """In memory where that is possible: hundreds of caches come and go."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as made:
-        yield Path(made)
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name)
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_whatever_call_fails(folder: Path, form: str, name: str, kind: str, ever
 
 
 class Seen:
-    """What Python itself says it did to files while watching (PEP 578): an account that the tests do not keep."""
+    """The changes of files that Python's audit events report (PEP 578), independent of the tests' own count."""
 
     WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
     CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink")
@@ -272,25 +272,25 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def seen() -> Seen:
+def events() -> Seen:
     return Seen()  # a hook stays for ever, so one is enough
 
 
 @pytest.mark.usefixtures("_no_waiting_for_the_disk")
 @pytest.mark.parametrize("form", FORMS)
-def test_no_change_escapes_the_faults(tmp_path: Path, seen: Seen, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_change_escapes_the_faults(tmp_path: Path, events: Seen, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fault, calls = Fault(monkeypatch, 0, Death(), False), list[str]()
     for name in ("rename", "replace", "mkdir", "unlink", "rmdir"):
         monkeypatch.setattr(os, name, counted(getattr(os, name), name, calls))
-    seen.changes.clear()
-    with seen():
+    events.changes.clear()
+    with events():
         store = open_store(tmp_path / f"c.{form}", "a")
         commit(store)
         overwrite_and_discard(store)
     counts = {"os.mkdir": ["mkdir"], "os.rmdir": ["rmdir"], "os.rename": ["rename", "replace"], "os.remove": ["unlink"]}
     for event, names in counts.items():
-        assert seen.changes.count(event) == sum(calls.count(name) for name in names) > 0
-    assert fault.count > len(seen.changes)
+        assert events.changes.count(event) == sum(calls.count(name) for name in names) > 0
+    assert fault.count > len(events.changes)
 
 
 def counted(call: Callable[..., Any], name: str, calls: list[str]) -> Callable[..., Any]:
@@ -301,7 +301,7 @@ def counted(call: Callable[..., Any], name: str, calls: list[str]) -> Callable[.
     return counting
 
 
-def test_zarr_itself_never_touches_the_disk(tmp_path: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zarr_itself_never_touches_the_disk(tmp_path: Path, events: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the faults above are all there are."""
 
     def touched(*args: object, **kwargs: object) -> None:
@@ -310,11 +310,11 @@ def test_zarr_itself_never_touches_the_disk(tmp_path: Path, seen: Seen, monkeypa
     entry = Entry.of(Clip("a"), VISUAL_NAME, make_track(1), fingerprint=VISUAL, source_sha256=SHA)
     encode(entry)  # modules are loaded now
     monkeypatch.setattr(LocalStore, "__init__", touched)
-    seen.opened.clear()
-    seen.changes.clear()
-    with seen():
+    events.opened.clear()
+    events.changes.clear()
+    with events():
         files = encode(entry)
-    assert (seen.opened, seen.changes) == ([], [])
+    assert (events.opened, events.changes) == ([], [])
     assert files.keys() == {
         "zarr.json",
         *(f"{a}/{name}" for a in ("values", "frames") for name in ("zarr.json", "c/0/0")),
@@ -325,7 +325,7 @@ def test_zarr_itself_never_touches_the_disk(tmp_path: Path, seen: Seen, monkeypa
 
 
 class Disk:
-    """What would be left of a cache if the power went now: names and contents that were synced, by inode."""
+    """The cache that a power cut would leave: names and contents that were synced, by inode."""
 
     def __init__(self, patch: pytest.MonkeyPatch, root: Path) -> None:
         self.root, self.names, self.contents = root, dict[int, dict[str, int]](), dict[int, bytes]()
@@ -334,12 +334,12 @@ class Disk:
             patch.setattr(os, name, self.checked(getattr(os, name)))
 
     def fsync(self, descriptor: int) -> None:
-        found = os.fstat(descriptor)
+        status = os.fstat(descriptor)
         place = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        if stat.S_ISDIR(found.st_mode):
-            self.names[found.st_ino] = self.listed(place)
+        if stat.S_ISDIR(status.st_mode):
+            self.names[status.st_ino] = self.listed(place)
         else:
-            self.contents[found.st_ino] = place.read_bytes()
+            self.contents[status.st_ino] = place.read_bytes()
 
     @staticmethod
     def listed(place: Path) -> dict[str, int]:

@@ -21,11 +21,11 @@ FORMS = ("c.zarr", "c.h5", "one.h5", "c.zarr.zip", "c.packs", "c.icechunk")
 
 @pytest.fixture(scope="module")
 def maker() -> Any:
-    found = importlib.util.spec_from_file_location("make_caches", GOLDEN / "make_caches.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location("make_caches", GOLDEN / "make_caches.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 

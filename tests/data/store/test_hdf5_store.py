@@ -31,7 +31,7 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def flips(whole: bytes, every: int) -> Iterator[bytes]:
-    """The same bytes with one of them changed, for every n-th, the first and the last."""
+    """Copies of the bytes with one of them changed, for every n-th, the first and the last."""
     for k in {*range(0, len(whole), every), len(whole) - 1}:
         yield whole[:k] + bytes([whole[k] ^ 1]) + whole[k + 1 :]
 
@@ -111,9 +111,9 @@ class TestHdf5Folder(StoreContract):
         rng = np.random.default_rng(0)
         clock = FrameClock(Fraction(1, 90000), np.cumsum(rng.integers(1, 9000, 20_000)))
         put(store, "a", clip=Clip("a", clock=clock))
-        found = store.clip("a").clock
-        assert found is not None
-        assert np.array_equal(found.pts, clock.pts)
+        restored = store.clip("a").clock
+        assert restored is not None
+        assert np.array_equal(restored.pts, clock.pts)
         assert problems(store) == []
         with h5py.File(tmp_path / "cache.h5" / VISUAL_NAME / "a.h5") as entry:
             assert len(entry.attrs["record"]) > 100_000
@@ -237,7 +237,7 @@ class TestHdf5Folder(StoreContract):
 
 
 def check_plain(entry: h5py.Group, seed: int) -> None:
-    """What the documentation says that anyone can do with h5py alone."""
+    """The recipe of the documentation, with h5py alone."""
     values = entry["values"][:]
     frames = entry["frames"][:]
     times_s, mask, quality = frames[:, 0], frames[:, 1] == 1, frames[:, 2:]
@@ -333,9 +333,9 @@ class TestHdf5File:
         whole = path.read_bytes()
         at = whole.index(make_track(1).values.tobytes())
         anew(path, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        found = problems(open_store(path))
-        assert [p[:2] for p in found] == [("", ""), ("a", VISUAL_NAME)]
-        assert found[0][2] == "the file is not what was written"
+        damage = problems(open_store(path))
+        assert [p[:2] for p in damage] == [("", ""), ("a", VISUAL_NAME)]
+        assert damage[0][2] == "the file is not what was written"
         with pytest.raises(DamagedError, match="expected the bytes of 'values' that were committed, got others"):
             open_store(path).read("a", VISUAL_NAME)
 
@@ -439,14 +439,14 @@ class TestHdf5File:
 
 
 def named(path: Path) -> bool:
-    """Whether opening or `verify` tells that the file is damaged, in one line."""
+    """True where opening or `verify` reports the file as damaged, in one line."""
     try:
-        found = []
+        damage = []
         for _, _, problem in open_store(path).verify():
-            found += [problem.what] if problem else []
+            damage += [problem.what] if problem else []
     except InputError as error:
         return "\n" not in str(error)
-    return found[:1] == ["the file is not what was written"]
+    return damage[:1] == ["the file is not what was written"]
 
 
 def test_the_seal_is_the_smallest_user_block() -> None:

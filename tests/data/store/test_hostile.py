@@ -320,4 +320,4 @@ class TestExport:
         put(store, "a")
         monkeypatch.setattr("sage_va.data.transfer.exporter._file_name", lambda clip_id: f"../victim/{clip_id}")
         with pytest.raises(InputError, match="this name leads out of"):
-            export(store, Path("sub/out"), stream=VISUAL_NAME, form=form)
+            export(store, Path("sub/out"), stream=VISUAL_NAME, file_format=form)

@@ -102,8 +102,8 @@ class TestIcechunkStore(StoreContract):
             put(source, f"c{k}", "audio" if k % 2 else "visual", seed=k)
         entries = [source.entry(clip, stream) for stream in source.streams() for clip in source.clip_ids(stream)]
         put(store, "c0", seed=9)
-        seen = [len(commits(opened("r"))) for _ in store.add(iter(entries))]
-        assert seen == [5] * 5
+        num_commits = [len(commits(opened("r"))) for _ in store.add(iter(entries))]
+        assert num_commits == [5] * 5
         assert commits(store)[0] == "add 5"
         assert same(store.read("c0", VISUAL_NAME), make_track(9))
         assert store.aliases() == source.aliases()
@@ -210,14 +210,14 @@ class TestIcechunkStore(StoreContract):
         root.create_group(f"{VISUAL_NAME}/strange")
         session.commit("by hand")
         store = opened()
-        found = problems(store)
-        assert found[:3] == [
+        damage = problems(store)
+        assert damage[:3] == [
             ("", "", "mine is not of this cache"),
             ("", "", "aliases are not what was written"),
             ("", "", f"{VISUAL_NAME}/zarr.json is not what was written"),
         ]
-        assert [p[:2] for p in found[3:]] == [("b", VISUAL_NAME), ("strange", VISUAL_NAME)]
-        assert found[3][2].startswith("expected two readable arrays, got ValueError: node not found at")
+        assert [p[:2] for p in damage[3:]] == [("b", VISUAL_NAME), ("strange", VISUAL_NAME)]
+        assert damage[3][2].startswith("expected two readable arrays, got ValueError: node not found at")
         assert store.aliases() == {}
         assert store.sweep() == [f"restored {VISUAL_NAME}/zarr.json", "removed the aliases, which were damaged"]
         put(store, "b", overwrite=True)
@@ -293,7 +293,7 @@ class TestOpening:
 
 
 def test_a_flipped_byte_anywhere(tmp_path: Path) -> None:
-    """What is read is proven, and all history; what reading needs no more (logs of transactions) may change unseen."""
+    """All that is read is proven, and all history; files that no reader needs (transaction logs) may change."""
     folder, url = tmp_path / "c", f"icechunk://{tmp_path}/c"
     store = open_store(url, "a")
     assert isinstance(store, IcechunkStore)
@@ -307,13 +307,13 @@ def test_a_flipped_byte_anywhere(tmp_path: Path) -> None:
     for path in sorted(files):
         kind = path.relative_to(folder).parts[0]
         needed = kind in ("chunks", "manifests") or "branch.main" in path.parts or path == folder / f"snapshots/{tip}"
-        told = [notices(url, wanted) for _ in flips(path, 5 if needed else 1)]
+        notes = [notices(url, wanted) for _ in flips(path, 5 if needed else 1)]
         if kind == "chunks":
-            assert all(len(found) == 1 and found <= set(PAIRS) for found in told)
+            assert all(len(pairs) == 1 and pairs <= set(PAIRS) for pairs in notes)
         elif needed:
-            assert any(told)
+            assert any(notes)
         else:
-            assert told == [{("", "")} if kind == "snapshots" else set()], path
+            assert notes == [{("", "")} if kind == "snapshots" else set()], path
     for _ in flips(folder / "refs/tag.v1/ref.json", 1):
         with pytest.raises(DamagedError, match="c@v1: expected a whole repository, got expected value at line 1"):
             open_store(f"{url}@v1")
@@ -340,7 +340,7 @@ def flips(path: Path, count: int) -> Iterator[None]:
 
 
 def notices(url: str, wanted: dict[tuple[str, str], Track]) -> set[tuple[str, str]]:
-    """What is told to be damaged, ("", "") for the cache; what can be read is what was written, or damage is told."""
+    """Returns what is reported as damaged, ("", "") for the cache; all else reads as it was written."""
     try:
         store = open_store(url)
         bad = {p[:2] for p in problems(store)}

@@ -31,12 +31,12 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_info(store: Store) -> None:
-    found = info(store)
-    assert (found.clips, found.hours, found.licence, found.schema_version) == (2, 0.5, "EULA", 1)
-    row = found.streams[STREAM]
+    result = info(store)
+    assert (result.clips, result.hours, result.licence, result.schema_version) == (2, 0.5, "EULA", 1)
+    row = result.streams[STREAM]
     assert (row.clips, row.frames, row.valid, row.dim, row.dtype) == (2, 8, 6, 2, "float16")
-    assert (row.bytes, row.aliases, found.aliases) == (160, ["visual/toy"], {"visual/toy": STREAM})
-    text = describe_info(found)
+    assert (row.bytes, row.aliases, result.aliases) == (160, ["visual/toy"], {"visual/toy": STREAM})
+    text = describe_info(result)
     assert "2 clips, 0.50 h, schema 1, licence EULA, RESTRICTED" in text
     assert f"{STREAM}: 2 clips, 8 frames x 2 float16, 75.0 % valid  RANDOM WEIGHTS  <- visual/toy" in text
     assert store.content_sha256()[:16] in text
@@ -62,11 +62,11 @@ def test_an_empty_cache(tmp_path: Path) -> None:
 
 
 def test_ls(store: Store) -> None:
-    found = list_clips(store)
-    assert found.to_json()["clips"][0] == {
+    result = list_clips(store)
+    assert result.to_json()["clips"][0] == {
         "clip_id": "a.mp4", "subject_id": "ann", "duration_s": 1800.0, "streams": {STREAM: 4},
     }  # fmt: skip
-    lines = describe_clips(found).splitlines()
+    lines = describe_clips(result).splitlines()
     assert lines == [f"a.mp4  1800.00 s  ann  {STREAM} (4)", f"b.mp4        ? s  ann  {STREAM} (4)"]
 
 
@@ -86,7 +86,10 @@ def test_ls(store: Store) -> None:
         (lambda store, out: repair(store.url), "url done requeued"),
         (lambda store, out: collect_garbage(store.url), "url dry_run streams leftovers forms done"),
         (lambda store, out: copy(store, f"{out}.zarr"), "copied skipped bytes objects failures content_sha256"),
-        (lambda store, out: export(store, out, stream="visual", form="npy", permission=True), "stream clips failures"),
+        (
+            lambda store, out: export(store, out, stream="visual", file_format="npy", permission=True),
+            "stream clips failures",
+        ),
     ],
 )
 def test_the_json_of_results_keeps_its_keys(

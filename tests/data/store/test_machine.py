@@ -27,7 +27,7 @@ FORMS = {"zarr": "{}.zarr", "h5": "{}.h5", "icechunk": "icechunk://{}"}
 
 
 class Model:
-    """What a cache is: seed and medium of each entry, and the stream of each alias."""
+    """The content of a cache: seed and medium of each entry, and the stream of each alias."""
 
     def __init__(self) -> None:
         self.entries, self.aliases = dict[tuple[str, str], tuple[int, str]](), dict[str, str]()
@@ -117,7 +117,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule()
     def copy_back(self) -> None:
-        """What is there already stays; what is not comes in, with an alias only where there is none."""
+        """Entries that are there stay; others come in, with an alias only where there is none."""
         list(self.store.add(self.other.entry(*pair) for pair in sorted(self.other_model.entries)))
         for pair in sorted(self.other_model.entries):
             self.model.entries.setdefault(pair, self.other_model.entries[pair])

@@ -66,21 +66,21 @@ def entries(store: Store) -> list[tuple[str, str]]:
 
 
 def only_pack(place: Path) -> Path:
-    (found,) = (place / "packs").iterdir()
-    return found
+    (pack,) = (place / "packs").iterdir()
+    return pack
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of what is read, as it is read."""
-    seen, plain = list[str](), Remote.read
+    names, plain = list[str](), Remote.read
 
     def read(self: Remote, name: str, *span: Any) -> bytes:
-        seen.append(name)
+        names.append(name)
         return plain(self, name, *span)
 
     monkeypatch.setattr(Remote, "read", read)
-    return seen
+    return names
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -197,9 +197,9 @@ def test_every_flipped_byte_is_named(small: Store, tmp_path: Path, form: str, ev
         except InputError:  # of one pack, the directory or the root
             assert form.endswith("zip"), at
             continue
-        found = problems(store)
-        assert any(path.name in what for clip_id, _, what in found if not clip_id), at
-        damaged = {(clip_id, stream) for clip_id, stream, _ in found if clip_id}
+        damage = problems(store)
+        assert any(path.name in what for clip_id, _, what in damage if not clip_id), at
+        damaged = {(clip_id, stream) for clip_id, stream, _ in damage if clip_id}
         for pair in set(entries(store)) - damaged:
             assert same(store.read(*pair), small.read(*pair)), at
 

@@ -16,18 +16,18 @@ def test_how_far_it_is(tmp_path: Path) -> None:
         put(store, clip_id)
         put(store, clip_id, "audio")
     store.log_failure("c", "no face", source_sha256=SHA, streams=[VISUAL_NAME])
-    found = status(open_store(tmp_path / "c.zarr"))
-    assert found.clips == 4
-    assert found.done == {AUDIO_NAME: 2, VISUAL_NAME: 2}
-    assert found.to_json()["failures"] == [{"clip_id": "c", "reason": "no face"}]
-    assert found.clips_per_hour > 0
-    assert found.left_s > 0
-    assert found.quiet_s < 60
-    text = describe_status(found)
+    result = status(open_store(tmp_path / "c.zarr"))
+    assert result.clips == 4
+    assert result.done == {AUDIO_NAME: 2, VISUAL_NAME: 2}
+    assert result.to_json()["failures"] == [{"clip_id": "c", "reason": "no face"}]
+    assert result.clips_per_hour > 0
+    assert result.left_s > 0
+    assert result.quiet_s < 60
+    text = describe_status(result)
     assert f"{VISUAL_NAME}: 2 of 4 clips" in text
     assert "failed: c: no face" in text
     for clip_id in ("c", "d"):
         put(store, clip_id)
         put(store, clip_id, "audio")
-    found = status(store)
-    assert (found.failures, found.left_s) == ([], 0.0)
+    result = status(store)
+    assert (result.failures, result.left_s) == ([], 0.0)

@@ -172,9 +172,9 @@ def rewrite(path: Path, attrs: dict[str, Any]) -> None:
 
 def files_of(root: Path) -> dict[str, Path]:
     """Every file of a cache by its path, but the root and the journal, and the lock, whose content is nothing."""
-    found = {p.relative_to(root).as_posix(): p for p in sorted(root.rglob("*")) if p.is_file()}
+    files = {p.relative_to(root).as_posix(): p for p in sorted(root.rglob("*")) if p.is_file()}
     others = ("zarr.json", ".sage-va/journal.jsonl", ".sage-va/staging/lock")
-    return {name: path for name, path in found.items() if name not in others}
+    return {name: path for name, path in files.items() if name not in others}
 
 
 class TestDamage:
@@ -188,7 +188,7 @@ class TestDamage:
 
     @staticmethod
     def named(place: str, clip_id: str) -> tuple[str, str]:
-        """What `verify` must name for damage at a place."""
+        """Returns what `verify` must name for damage at a place."""
         key = clip_key(clip_id)
         if not place.startswith(f"{VISUAL_NAME}/{key}"):
             return "", ""
@@ -202,10 +202,10 @@ class TestDamage:
             whole = path.read_bytes()
             for content in [*flips(whole, every), whole[:-1], whole[: len(whole) // 2], b"", whole + b"\n", b"[]"]:
                 path.write_bytes(content)
-                found = problems(store)
-                assert [p[:2] for p in found] == [self.named(place, clip_id)], (place, content)
-                if not found[0][1]:
-                    assert found[0][2] == f"{place} is not what was written"
+                damage = problems(store)
+                assert [p[:2] for p in damage] == [self.named(place, clip_id)], (place, content)
+                if not damage[0][1]:
+                    assert damage[0][2] == f"{place} is not what was written"
             path.write_bytes(whole)
         assert problems(store) == []
 
@@ -383,9 +383,9 @@ class TestWrongContent:
     )
     def test_wrong_content_is_named(self, store: Store, change: Change, what: str) -> None:
         self.craft(store, change)
-        [found] = problems(store)
-        assert found[:2] == ("a", VISUAL_NAME)
-        assert found[2].startswith(what)
+        [damage] = problems(store)
+        assert damage[:2] == ("a", VISUAL_NAME)
+        assert damage[2].startswith(what)
         with pytest.raises(InputError):
             store.read("a", VISUAL_NAME)
         assert same(store.read("b", VISUAL_NAME), make_track(1))
@@ -457,13 +457,13 @@ class TestJournal:
         ends = np.cumsum([len(line) + 1 for line in whole.split(b"\n")])
         for k, flipped in enumerate(flips(whole, bits=8)):
             journal.write_bytes(flipped)
-            found = damaged_lines(journal)
+            numbers = damaged_lines(journal)
             line = int(np.searchsorted(ends, k // 8, side="right")) + 1
-            assert found, (k, flipped)
-            assert found[0] in (line, line + 1), (k, flipped)
+            assert numbers, (k, flipped)
+            assert numbers[0] in (line, line + 1), (k, flipped)
             if k % 8 == 0:
                 append_line(journal, {"event": "failure", "clip_id": "d"})
-                assert damaged_lines(journal) == found
+                assert damaged_lines(journal) == numbers
                 assert self.clips(journal)[-1] == "d"
 
     def test_other_bytes_of_equal_meaning_are_damage(self, journal: Path) -> None:

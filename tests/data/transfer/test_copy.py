@@ -233,8 +233,8 @@ def test_aliases_that_exist_stay(source: Store, tmp_path: Path) -> None:
         copy(source, str(tmp_path / form), streams=[other])
         assert open_store(tmp_path / form).aliases() == {"visual/deep": other, "visual/toy": other}
         copy(source, str(tmp_path / form))
-        found = open_store(tmp_path / form).aliases()
-        assert found == {"audio/toy": AUDIO_NAME, "visual/deep": other, "visual/toy": other}
+        aliases = open_store(tmp_path / form).aliases()
+        assert aliases == {"audio/toy": AUDIO_NAME, "visual/deep": other, "visual/toy": other}
 
 
 class TestSingleFiles:
@@ -368,9 +368,9 @@ class TestS3:
         )
         assert copy(store, s3).content_sha256 == store.content_sha256()
         assert read_back == []
-        found = Remote(s3)
-        (name,) = found.sizes("packs")
-        assert found.info(f"packs/{name}")["ETag"].strip('"').endswith("-3")
+        place = Remote(s3)
+        (name,) = place.sizes("packs")
+        assert place.info(f"packs/{name}")["ETag"].strip('"').endswith("-3")
         assert same(open_store(s3).read("a", VISUAL_NAME), store.read("a", VISUAL_NAME))
 
     def test_what_arrives_changed_is_refused(self, source: Store, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -596,6 +596,6 @@ class TestHub:
 
     def test_other_repositories_are_refused(self, source: Store, hub: Path) -> None:
         with pytest.raises(
-            InputError, match=r"hf://me/model: expected hf://datasets/USER/NAME\[/PATH\], got another form"
+            InputError, match=r"hf://me/model: expected hf://datasets/USER/NAME\[/PATH\], got another address"
         ):
             copy(source, "hf://me/model")

@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def run(store: Store, out: Path, form: Any = "npy", clips: Sequence[str] = (), **more: Any) -> Exported:
-    return export(store, out, stream="visual/toy", form=form, clips=clips, **more)
+    return export(store, out, stream="visual/toy", file_format=form, clips=clips, **more)
 
 
 def again(place: Path, source: Path, **terms: Any) -> dict[str, Track]:
@@ -62,9 +62,9 @@ def test_what_is_exported_is_imported_again(tmp_path_factory: pytest.TempPathFac
     store = open_store(place / "c.zarr", "a")
     put(store, "deep/a", track=track)
     run(store, place / "out", form)
-    found = again(place / "again.zarr", place / "out")
+    tracks_ = again(place / "again.zarr", place / "out")
     kinds = (ml_dtypes.bfloat16,) if form == "npy" else (ml_dtypes.bfloat16, np.float16)
-    assert same(found["deep/a"], widened(track, *kinds))
+    assert same(tracks_["deep/a"], widened(track, *kinds))
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
@@ -74,10 +74,10 @@ def test_a_csv_holds_every_float32(tmp_path_factory: pytest.TempPathFactory, num
     times_s = np.arange(len(values)) / 3
     ((path, content),) = _files(tmp_path_factory.getbasetemp() / "a.csv", Track.of(values, times_s), "csv")
     path.write_bytes(content)
-    found = read_csv(path, Rules(), "")
-    assert found.values.astype(np.float32).tobytes() == values.tobytes()
-    assert found.times_s is not None
-    assert found.times_s.tolist() == times_s.tolist()
+    features = read_csv(path, Rules(), "")
+    assert features.values.astype(np.float32).tobytes() == values.tobytes()
+    assert features.times_s is not None
+    assert features.times_s.tolist() == times_s.tolist()
 
 
 def test_npy_files_are_plain(store: Store, tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ def test_every_clip_has_a_file_and_its_own_name_again(store: Store, tmp_path: Pa
     assert done.clips["deep/b.mp4"] == f"deep/b.mp4.{form}"
     assert done.clips["k=2Fl"] == f"k=3D2Fl.{form}"
     assert (tmp_path / "out" / done.clips["x" * 300]).is_file()
-    found = again(tmp_path / "again.zarr", tmp_path / "out")
-    assert found.keys() == set(NAMES)
+    tracks_ = again(tmp_path / "again.zarr", tmp_path / "out")
+    assert tracks_.keys() == set(NAMES)
     for k, clip_id in enumerate(NAMES):
         kinds = () if form == "npy" else (np.float16,)
-        assert same(found[clip_id], widened(make_track(k), *kinds))
+        assert same(tracks_[clip_id], widened(make_track(k), *kinds))
 
 
 @given(st.lists(st.text(st.sampled_from("ab./=~#npycsv_frames "), min_size=1, max_size=12), unique=True, max_size=8))
@@ -229,7 +229,7 @@ def test_what_is_not_there_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"z {VISUAL_NAME}: expected a committed stream, got none"):
         run(store, tmp_path / "out", clips=["a", "z"])
     with pytest.raises(InputError, match="stream 'audio': expected the name of one stream, got 0 that match"):
-        export(store, tmp_path / "out", stream="audio", form="npy")
+        export(store, tmp_path / "out", stream="audio", file_format="npy")
     assert not (tmp_path / "out").exists()
 
 
