@@ -1,4 +1,4 @@
-"""What both stages share: clips, the cache, labels, splits and windows. Imports neither stage."""
+"""The contract between both stages: clips, the cache, labels, splits and windows. Imports neither stage."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -195,8 +195,8 @@ def json_file(value: object) -> bytes:
 def _owned(part: Path, path: Path, wait: bool) -> Iterator[int]:
     """Makes or takes over a file that is ours alone while inside; yields its descriptor.
 
-    Whoever had it before may have renamed it away while we waited; then the lock is on a file of another name, and we
-    begin again.
+    The writer before us may have renamed it while we waited; then the lock is on a file of another name, and we begin
+    again.
     """
     while True:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)

@@ -10,7 +10,7 @@ Where an old entry is to be replaced, it is set aside first, and goes only when 
         old             new              -
          -              new             old           1. the old entry was set aside
         new              -              old           2. the new one was renamed to its place
-        new              -               -            3. `old` was renamed to `replaced`, which nobody restores
+        new              -               -            3. `old` was renamed to `replaced`, which is not restored
 
 A writer that dies leaves its folder. The next one removes it, and first moves an `old` entry back to its place if that
 is empty (death between 1 and 2); behind 2 there is a successor, so it is not moved. A reader sees at each moment the

@@ -159,7 +159,7 @@ class _Job:
         self.num_objects = 1
 
     def into_packs(self) -> None:
-        """Into packs: an interrupted push goes on with the next pack."""
+        """Into packs: an interrupted push resumes with the next pack."""
         place = Remote(self.destination)
         old = _open_packs(place)
         place.ready_to_write(new=old is None)
