@@ -1,4 +1,4 @@
-"""How near an extraction comes to what its parts alone can do, and what memory a longer clip takes.
+"""Speed of an extraction beside the speeds of its parts alone, and the memory that a longer clip takes.
 
     python benchmarks/extract.py                                     # under five minutes on two cores
     python benchmarks/extract.py --cases short-360p short-720p --clips 100
@@ -64,9 +64,9 @@ class Spent:
 
 @contextmanager
 def spent() -> Iterator[Spent]:
-    found, wall, cpu = Spent(), perf_counter(), process_time()
-    yield found
-    found.wall_s, found.cpu_s = perf_counter() - wall, process_time() - cpu
+    usage, wall, cpu = Spent(), perf_counter(), process_time()
+    yield usage
+    usage.wall_s, usage.cpu_s = perf_counter() - wall, process_time() - cpu
 
 
 def draw(path: Path, seconds: float, size: tuple[int, int]) -> Path:
@@ -151,7 +151,7 @@ def measure(title: str, sources: list[Source], encoder: TimmEncoder, batch_size:
 
 
 def peak_mb(clip: Path, name: str, batch_size: int) -> float:
-    """Of an extraction of a clip in a process of its own."""
+    """Peak memory of an extraction of a clip in a process of its own."""
     arguments = [sys.executable, __file__, "--encoder", name, "--batch-size", str(batch_size), "--peak-of", str(clip)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, env={**os.environ})
     return float(done.stdout.split()[-1])
@@ -171,10 +171,10 @@ def print_memory(batch_size: int, folder: Path) -> None:
         peak_mb(draw(folder / f"{seconds}.mp4", seconds, SIZES["360p"]), MEMORY_ENCODER, batch_size)
         for seconds in (MEMORY_S, 10 * MEMORY_S)
     ]
-    found = ", ".join(
+    figures = ", ".join(
         f"{seconds} s {peak:.0f} MB" for seconds, peak in zip((MEMORY_S, 10 * MEMORY_S), peaks, strict=True)
     )
-    print(f"\npeak memory, {MEMORY_ENCODER}: {found}: x {peaks[1] / peaks[0]:.3f}")
+    print(f"\npeak memory, {MEMORY_ENCODER}: {figures}: x {peaks[1] / peaks[0]:.3f}")
 
 
 def print_arithmetic(name: str, batch_size: int) -> None:
@@ -196,11 +196,11 @@ def print_arithmetic(name: str, batch_size: int) -> None:
         "compiled": fast,
     }.items():
         with spent() as first:
-            found = way.encode(images)
+            embeddings = way.encode(images)
         took_s = min(timed(way.encode, images) for _ in range(3))
         base_s = base_s or took_s
-        cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
-        same = "same bits" if np.array_equal(found, expected) else f"cosine {cosine.min():.6f}"
+        cosine = (embeddings * expected).sum(1) / np.linalg.norm(embeddings, axis=1) / np.linalg.norm(expected, axis=1)
+        same = "same bits" if np.array_equal(embeddings, expected) else f"cosine {cosine.min():.6f}"
         each_ms = 1000 * took_s / batch_size
         print(
             f"  {title:28}{each_ms:8.2f} ms an image  x {base_s / took_s:.2f}  {same}, first {first.wall_s:.1f} s",

@@ -1,4 +1,4 @@
-"""What storing embeddings in fewer bits costs, and what compressing them gains.
+"""The cost of storing embeddings in fewer bits, and the gain of compressing them.
 
     python benchmarks/precision.py CACHE [--stream NAME]
 

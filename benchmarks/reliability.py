@@ -1,10 +1,10 @@
-"""Does trusting the right stream win? Variants trained on planted truth, where every step's noise is known.
+"""Does trusting the right stream win? Variants trained on synthetic ground truth, where every step's noise is known.
 
     python benchmarks/reliability.py [--variants sage,concat,concat-quality,…] [--seeds 5] [--jobs 2] [--out FOLDER]
                                      [--level] [--equal] [--no-quality] [--streams visual/face,audio/voice]
                                      [--set KEY=VALUE]
 
-Each seed makes its own data (benchmarks/planted.py), split by subject, and weights. All variants get the same clips,
+Each seed makes its own data (benchmarks/synthetic.py), split by subject, and weights. All variants get the same clips,
 settings and number of epochs. Scored on the test clips: CCC, the mean of valence and arousal; rank correlation of a
 stream's reliability with its true signal-to-noise ratio over all its valid steps, mean over streams; calibration error
 and the stream's weight where its ratio is below and above 0 dB. Intervals: 95 %, bootstrap over seeds and, within
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sage_va.benchmarks.planted import Planted, plant, snr_on_grid
+from sage_va.benchmarks.synthetic import SyntheticData, snr_on_grid, synthesise
 from sage_va.data import open_store
 from sage_va.data.store.fingerprint import stream_alias
 from sage_va.data.windows.corpus import Corpus
@@ -66,17 +66,17 @@ def run(task: Task) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = resolve(load_config(SETTINGS, [*task.assignments, f"model.variant={task.variant}", f"seed={task.seed}"]))
     store, place = open_store(task.data / "cache.zarr"), task.out / f"{task.variant}-{task.seed}"
-    found = load_labelled(store, task.data / "labels", config)
-    roles = assign_roles(found.corpus.clips, found.parts, config.split, config.seed)
+    labelled = load_labelled(store, task.data / "labels", config)
+    roles = assign_roles(labelled.corpus.clips, labelled.parts, config.split, config.seed)
     start_run(place, config, roles)
     events: list[dict[str, Any]] = []
-    train_one(found.corpus, roles, config, place, origin_of(store, task.data / "labels"), events.append)
-    scored = _scores(load_run(place), found.corpus, np.load(task.data / "truth.npz"))
+    train_one(labelled.corpus, roles, config, place, origin_of(store, task.data / "labels"), events.append)
+    scored = _scores(load_run(place), labelled.corpus, np.load(task.data / "truth.npz"))
     return {"variant": task.variant, "seed": task.seed, **_speed(events, config), **scored}
 
 
 def _speed(events: Sequence[dict[str, Any]], config: Config) -> dict[str, Any]:
-    """Of the fastest epoch, which other work on the machine has disturbed least."""
+    """Speed of the fastest epoch, which other work on the machine has disturbed least."""
     fastest = max(event["windows_per_s"] for event in events if event["event"] == "epoch")
     parameters = next(event["num_parameters"] for event in events if event["event"] == "model")
     return {"num_parameters": parameters, "ms_per_step": 1000 * config.train.batch_size / fastest}
@@ -87,8 +87,8 @@ def _scores(trained: Run, corpus: Corpus, truth: np.lib.npyio.NpzFile) -> dict[s
     tested = predict(trained.model, corpus, test, trained.config.data)
     sums = torch.stack([clip.all for clip in corpus_moments(tested, corpus)])
     scores = ccc_of_moments(sums.sum(0))
-    found = {"ccc": {"valence": float(scores[0]), "arousal": float(scores[1])}, "sums": sums.tolist()}
-    return found if tested[0].weights is None else {**found, "trust": _trust(tested, corpus, truth, trained.sigma)}
+    scored = {"ccc": {"valence": float(scores[0]), "arousal": float(scores[1])}, "sums": sums.tolist()}
+    return scored if tested[0].weights is None else {**scored, "trust": _trust(tested, corpus, truth, trained.sigma)}
 
 
 def _trust(
@@ -135,25 +135,25 @@ def interval(draws: np.ndarray) -> list[float]:
 def summarise(results: Sequence[dict[str, Any]], variants: Sequence[str]) -> list[dict[str, Any]]:
     """One row per variant: means over seeds, and intervals."""
     runs = {name: sorted((r for r in results if r["variant"] == name), key=lambda r: r["seed"]) for name in variants}
-    draws = {name: drawn_scores([np.array(r["sums"]) for r in found]) for name, found in runs.items()}
-    mean = {name: _mean(r["ccc"][target] for r in found for target in r["ccc"]) for name, found in runs.items()}
+    draws = {name: drawn_scores([np.array(r["sums"]) for r in group]) for name, group in runs.items()}
+    mean = {name: _mean(r["ccc"][target] for r in repeats for target in r["ccc"]) for name, repeats in runs.items()}
     rows = []
-    for name, found in runs.items():
-        row = {"variant": name, "num_seeds": len(found), "ccc": mean[name], "interval": interval(draws[name])}
-        row |= {target: _mean(r["ccc"][target] for r in found) for target in ("valence", "arousal")}
+    for name, members in runs.items():
+        row = {"variant": name, "num_seeds": len(members), "ccc": mean[name], "interval": interval(draws[name])}
+        row |= {target: _mean(r["ccc"][target] for r in members) for target in ("valence", "arousal")}
         if BASE in runs and name != BASE:
             row |= {"difference": mean[name] - mean[BASE], "difference_interval": interval(draws[name] - draws[BASE])}
-        streams = [stream for r in found for stream in r.get("trust", {"streams": {}})["streams"].values()]
+        streams = [stream for r in members for stream in r.get("trust", {"streams": {}})["streams"].values()]
         for key in ("spearman_snr", "spearman", "ece", "weight_corrupted", "weight_clean"):
             row[key] = _mean(stream[key] for stream in streams if key in stream)
-        row |= {key: _mean(r[key] for r in found) for key in ("num_parameters", "ms_per_step")}
+        row |= {key: _mean(r[key] for r in members) for key in ("num_parameters", "ms_per_step")}
         rows.append(row)
     return rows
 
 
 def _mean(values: Any) -> float:
-    found = list(values)
-    return statistics.fmean(found) if found else float("nan")
+    numbers = list(values)
+    return statistics.fmean(numbers) if numbers else float("nan")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -183,9 +183,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--streams", default=",".join(Planted.streams))
+    parser.add_argument("--streams", default=",".join(SyntheticData.streams))
     parser.add_argument("--equal", action="store_true", help="the same noise everywhere: gates must tie with concat")
-    parser.add_argument("--level", action="store_true", help="noise cannot be told by how large features are")
+    parser.add_argument("--level", action="store_true", help="the size of features does not reveal noise")
     parser.add_argument("--no-quality", dest="quality", action="store_false")
     parser.add_argument("--set", dest="assignments", action="append", default=[])
     options = parser.parse_args()
@@ -195,8 +195,11 @@ def main() -> None:
     for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
         data = out / f"data-{seed}"
         data.mkdir(parents=True)
-        plant(
-            data, Planted(streams=streams, equal=options.equal, level=options.level, quality=options.quality, seed=seed)
+        synthesise(
+            data,
+            SyntheticData(
+                streams=streams, equal=options.equal, level=options.level, quality=options.quality, seed=seed
+            ),
         )
         tasks += [Task(variant, seed, data, out, tuple(options.assignments)) for variant in variants]
     results = []

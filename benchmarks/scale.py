@@ -1,4 +1,4 @@
-"""How extraction scales with workers: an encoder that sleeps instead of computing stands for a device.
+"""Scaling of extraction with workers: an encoder that sleeps instead of computing stands for a device.
 
     python benchmarks/scale.py [--workers 1 2 4 8] [--engine local ray] [--clips 320] [--batch-ms 100]
 
@@ -82,11 +82,11 @@ def measure(kind: str, num_workers: int, media: Path, batch_s: float) -> tuple[f
         sources = find_sources([str(media)])
         ends = []
 
-        def told(progress):
+        def report(progress):
             if progress.num_done == len(sources) and not ends:
                 ends.append(time.time())
 
-        summary = extract_with(engine_of(kind, num_workers), sources, store, recipe, options=options, progress=told)
+        summary = extract_with(engine_of(kind, num_workers), sources, store, recipe, options=options, progress=report)
         assert not summary.failures, summary.failures
         start = max(path.stat().st_mtime for path in gate.iterdir())
         return ends[0] - start, store.content_sha256()

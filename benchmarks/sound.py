@@ -1,4 +1,4 @@
-"""How far windowed sound lies from one forward pass over all of it.
+"""The difference between windowed audio and one forward pass over all of it.
 
     python benchmarks/sound.py MODEL RECORDING [--weights random] [--seconds 60]
 
@@ -22,7 +22,7 @@ from sage_va.extract.encoders.base import AudioEncoder
 from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
 
 
-def heard(path: Path, encoder: AudioEncoder, seconds: float) -> np.ndarray:
+def samples_of(path: Path, encoder: AudioEncoder, seconds: float) -> np.ndarray:
     """(N,) samples: the recording, repeated to the wanted length."""
     parts = decode(Source(path.name, path=path), DecodeOptions(sampling_rate=encoder.sampling_rate))
     samples = np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
@@ -47,7 +47,7 @@ def main() -> None:
         raise InputError(
             options.model, expected="an encoder that takes sound of any length", got="Whisper", todo="Name another."
         )
-    samples = heard(options.recording, encoder, options.seconds)
+    samples = samples_of(options.recording, encoder, options.seconds)
     cut, whole = by_windows(samples, encoder), encoder.encode(samples[None])[0]
     cut, whole = cut - whole.mean(0), whole - whole.mean(0)
     cosine = (cut * whole).sum(1) / np.linalg.norm(cut, axis=1) / np.linalg.norm(whole, axis=1)

@@ -3,7 +3,7 @@
     python benchmarks/studyforrest.py SERIES.npz --out FOLDER [--variants concat,sage,…] [--seeds 3] [--control shifted]
 
 SERIES holds, for 8 runs of a film, `runN/visual` and `runN/audio` at 25 Hz, `runN/label_1hz` (arousal, valence) and
-`runN/n_chars_1hz` (0 = nobody was rated). Everything goes through the public commands. Controls: `shuffled` deals all
+`runN/n_chars_1hz` (0 = no one was rated). Everything goes through the public commands. Controls: `shuffled` deals all
 rated seconds anew over all runs; `shifted` moves labels by half of each run, so that runs keep their means.
 """
 
@@ -27,7 +27,7 @@ SETTINGS = Path(__file__).with_name("studyforrest.yaml")
 
 
 def write_labels(series: np.lib.npyio.NpzFile, folder: Path, control: str) -> None:
-    """One CSV per run; a second in which nobody was rated has empty cells."""
+    """One CSV per run; a second in which no one was rated has empty cells."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"run{run}" for run in range(1, NUM_RUNS + 1)]
     rated = {name: series[f"{name}/n_chars_1hz"] > 0 for name in names}
@@ -60,11 +60,11 @@ def ridge(series: np.lib.npyio.NpzFile, penalty: float = 1000.0) -> dict[str, fl
     x, y, run_of = np.concatenate(rows), np.concatenate(truth).astype(np.float64), np.array(run_of)
     predicted = np.zeros_like(y)
     for run in range(1, NUM_RUNS + 1):
-        seen = run_of != run
-        scaled = (x - x[seen].mean(0)) / (x[seen].std(0) + 1e-9)
-        gram = scaled[seen].T @ scaled[seen] + penalty * np.eye(x.shape[1])
-        weights = np.linalg.solve(gram, scaled[seen].T @ (y[seen] - y[seen].mean(0)))
-        predicted[~seen] = scaled[~seen] @ weights + y[seen].mean(0)
+        training = run_of != run
+        scaled = (x - x[training].mean(0)) / (x[training].std(0) + 1e-9)
+        gram = scaled[training].T @ scaled[training] + penalty * np.eye(x.shape[1])
+        weights = np.linalg.solve(gram, scaled[training].T @ (y[training] - y[training].mean(0)))
+        predicted[~training] = scaled[~training] @ weights + y[training].mean(0)
     return {"arousal": ccc(predicted[:, 0], y[:, 0]), "valence": ccc(predicted[:, 1], y[:, 1])}
 
 
@@ -81,7 +81,7 @@ def sage_va(*command: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("series", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="folder; one to go on with")
+    parser.add_argument("--out", type=Path, required=True, help="folder; resumes one that exists")
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--seeds", default="3")
     parser.add_argument("--control", choices=["none", "shuffled", "shifted"], default="none")

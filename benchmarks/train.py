@@ -1,4 +1,4 @@
-"""What a training step costs, what its data add, and what the field's way of feeding it costs.
+"""The cost of a training step, of its data, and of the field's way of feeding it.
 
     python benchmarks/train.py                       # about four minutes on two cores
     python benchmarks/train.py --preset tiny
@@ -135,7 +135,7 @@ def compare_ways(corpus: Corpus, config: Config, num_steps: int) -> None:
         for _ in range(ROUNDS):
             for name, work in ways.items():
                 took[name].append(timed(work, device) / num_steps)
-    each_s = {name: statistics.median(found) for name, found in took.items()}
+    each_s = {name: statistics.median(times_s) for name, times_s in took.items()}
     print(
         f"{config.model.variant}, {sum(p.numel() for p in trainer.model.parameters()):,} parameters, "
         f"{size} windows of {length}"

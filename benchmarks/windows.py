@@ -1,4 +1,4 @@
-"""How fast windows come out of a cache, and how fast a large cache opens.
+"""The speed of reading windows from a cache, and of opening a large one.
 
     python benchmarks/windows.py [--clips 60] [--frames 2000] [--listed 10000] [--folder FOLDER]
 
@@ -128,9 +128,9 @@ def compare(ways: dict[str, Reader], arguments: argparse.Namespace) -> None:
             if number:  # the first round warms up
                 times[name].append(took_s)
     print(f"{'windows':28}{'per s':>10}{'by raw':>8}  (spread of the ratio)")
-    for name, found in times.items():
-        ratios = sorted(raw / took for raw, took in zip(times["raw memory map"], found, strict=True))
-        per_s = arguments.batches * BATCH / statistics.median(found)
+    for name, times_s in times.items():
+        ratios = sorted(raw / took for raw, took in zip(times["raw memory map"], times_s, strict=True))
+        per_s = arguments.batches * BATCH / statistics.median(times_s)
         print(f"{name:28}{per_s:10,.0f}{statistics.median(ratios):8.2f}  {ratios[0]:.2f} to {ratios[-1]:.2f}")
 
 
@@ -144,14 +144,14 @@ def timed(way: Reader, batches: np.ndarray) -> float:
 def listings(folder: Path, num_clips: int) -> None:
     """Times of starting Python, opening a cache of two streams and listing its clips."""
     forms = {"Zarr folder": "listed.zarr", "HDF5 folder": "listed.h5", "HDF5 file": "single.h5"}
-    found = {"Python and imports alone": lambda: run("import sage_va.data")}
+    openers = {"Python and imports alone": lambda: run("import sage_va.data")}
     for form, name in forms.items():
         path = folder / "listed" / name
         path.parent.mkdir(exist_ok=True)
         fill_listed(path, form, num_clips)
-        found[form] = lambda path=path: run(LISTING, str(path), wanted=str(num_clips))
+        openers[form] = lambda path=path: run(LISTING, str(path), wanted=str(num_clips))
     print(f"\nopen and list {num_clips:,} clips in a new process: median of 5, s   elapsed   of a CPU")
-    for form, way in found.items():
+    for form, way in openers.items():
         elapsed, busy = zip(*(timed_once(way) for _ in range(5)), strict=True)
         print(f"{form:62}{statistics.median(elapsed):10.2f}{statistics.median(busy):11.2f}")
 
@@ -166,13 +166,13 @@ def fill_listed(path: Path, form: str, num_clips: int) -> None:
         return
     store = open_store(path, "a")
     for entry in store.add([entry_of(modality, "one") for modality in MODALITIES]):
-        (made,) = (path / entry.stream).glob("one*")
+        (source,) = (path / entry.stream).glob("one*")
         for clip_id in clip_ids:
-            place = made.with_name(clip_key(clip_id) + made.suffix)
-            if made.is_dir():
-                shutil.copytree(made, place, copy_function=os.link)
+            place = source.with_name(clip_key(clip_id) + source.suffix)
+            if source.is_dir():
+                shutil.copytree(source, place, copy_function=os.link)
             else:
-                os.link(made, place)
+                os.link(source, place)
         store.discard("one", entry.stream)
 
 

@@ -1,4 +1,4 @@
-"""What says how far reliability can be believed: known answers, a second implementation, and the planted truth."""
+"""Measures of reliability: known answers, a second implementation, and synthetic ground truth."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_va.benchmarks import reliability as benchmark
-from sage_va.benchmarks.planted import EQUAL_DB, SNR_DB, STAGES, Planted, plant, snr_on_grid
+from sage_va.benchmarks.synthetic import EQUAL_DB, SNR_DB, STAGES, SyntheticData, snr_on_grid, synthesise
 from sage_va.data import open_store
 from sage_va.data.store.fingerprint import stream_alias
 from sage_va.data.windows.corpus import Corpus
@@ -81,7 +81,7 @@ def test_diagram_counts_every_value_once_and_leaves_empty_bins_undefined() -> No
 
 def predictions_of(corpus: Corpus, trust: float | None, offsets: tuple[float, float]) -> list[Prediction]:
     """Stream m errs by offsets[m] times a number drawn per step; trust None means exp(-error / 0.5)."""
-    rng, found = np.random.default_rng(0), []
+    rng, predictions = np.random.default_rng(0), []
     for index, clip in enumerate(corpus.clips):
         steps = corpus.steps(index)
         va, mask = corpus.va[steps].double().numpy(), corpus.mask[steps].numpy()
@@ -90,8 +90,8 @@ def predictions_of(corpus: Corpus, trust: float | None, offsets: tuple[float, fl
         reliability = np.exp(-error / 0.5) if trust is None else np.full(mask.shape, trust)
         reliability[~mask] = 0.123  # must not be looked at
         times = corpus.grids[index].times_s
-        found.append(Prediction(clip.clip_id, times, va, mask, reliability, reliability, None, unimodal=alone))
-    return found
+        predictions.append(Prediction(clip.clip_id, times, va, mask, reliability, reliability, None, unimodal=alone))
+    return predictions
 
 
 def test_perfect_reliability_is_calibrated_and_ranks_every_error() -> None:
@@ -129,8 +129,8 @@ SMALL: dict[str, Any] = {"clips": 3, "subjects": 2, "seconds": 12.0}
 
 
 def load(folder: Path) -> tuple[Corpus, Any]:
-    found = load_labelled(open_store(folder / "cache.zarr"), folder / "labels", check_config({}, "test"))
-    return found.corpus, np.load(folder / "truth.npz")
+    labelled = load_labelled(open_store(folder / "cache.zarr"), folder / "labels", check_config({}, "test"))
+    return labelled.corpus, np.load(folder / "truth.npz")
 
 
 def residual(corpus: Corpus, index: int, m: int) -> np.ndarray:
@@ -139,8 +139,8 @@ def residual(corpus: Corpus, index: int, m: int) -> np.ndarray:
     return np.concatenate([[np.nan], np.diff(values, axis=0).std(1)])
 
 
-def test_planted_streams_are_as_noisy_as_the_truth_says(tmp_path: Path) -> None:
-    plant(tmp_path, Planted(**SMALL, masked=0.0))
+def test_synthetic_streams_are_as_noisy_as_the_truth_says(tmp_path: Path) -> None:
+    synthesise(tmp_path, SyntheticData(**SMALL, masked=0.0))
     corpus, truth = load(tmp_path)
     aliases = [stream_alias(stream.name) for stream in corpus.streams]
     assert aliases == ["visual/face", "audio/voice"]
@@ -156,7 +156,7 @@ def test_planted_streams_are_as_noisy_as_the_truth_says(tmp_path: Path) -> None:
 
 
 def test_equal_streams_are_equally_noisy_and_quality_can_be_left_out(tmp_path: Path) -> None:
-    plant(tmp_path, Planted(**SMALL, equal=True, quality=False))
+    synthesise(tmp_path, SyntheticData(**SMALL, equal=True, quality=False))
     corpus, truth = load(tmp_path)
     assert all(set(truth[f"{clip.clip_id}/snr_db"].ravel()) == {EQUAL_DB} for clip in corpus.clips)
     assert [stream.quality_names for stream in corpus.streams] == [(), ()]
@@ -164,7 +164,7 @@ def test_equal_streams_are_equally_noisy_and_quality_can_be_left_out(tmp_path: P
 
 
 def test_only_one_quality_signal_hints_at_the_noise(tmp_path: Path) -> None:
-    plant(tmp_path, Planted(clips=6, subjects=3, seconds=30.0))
+    synthesise(tmp_path, SyntheticData(clips=6, subjects=3, seconds=30.0))
     corpus, truth = load(tmp_path)
     assert corpus.streams[0].quality_names == ("clarity", "idle")
     snr = np.concatenate([
@@ -178,30 +178,30 @@ def test_only_one_quality_signal_hints_at_the_noise(tmp_path: Path) -> None:
     assert abs(idle) < 0.3
 
 
-def test_planted_audio_runs_late_by_the_known_lag(tmp_path: Path) -> None:
-    plant(tmp_path, Planted(**SMALL, lag_s=0.4, equal=True, masked=0.0))
+def test_synthetic_audio_runs_late_by_the_known_lag(tmp_path: Path) -> None:
+    synthesise(tmp_path, SyntheticData(**SMALL, lag_s=0.4, equal=True, masked=0.0))
     truth = np.load(tmp_path / "truth.npz")
     np.testing.assert_array_equal(truth["lag_s"], [0.0, 0.4])
     assert all(set(truth[f"clip{i:03}/stage"]) <= set(range(len(STAGES))) for i in range(3))
 
 
 def test_truth_is_not_known_outside_a_clip(tmp_path: Path) -> None:
-    plant(tmp_path, Planted(clips=1, subjects=1, seconds=5.0))
-    found = snr_on_grid(np.load(tmp_path / "truth.npz"), "clip000", ["audio/voice"], np.array([-1.0, 2.0, 6.0]))
-    assert np.isfinite(found[:, 0]).tolist() == [False, True, False]
+    synthesise(tmp_path, SyntheticData(clips=1, subjects=1, seconds=5.0))
+    snr_db = snr_on_grid(np.load(tmp_path / "truth.npz"), "clip000", ["audio/voice"], np.array([-1.0, 2.0, 6.0]))
+    assert np.isfinite(snr_db[:, 0]).tolist() == [False, True, False]
 
 
-def test_planted_data_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
+def test_synthetic_data_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         (tmp_path / name).mkdir()
-        plant(tmp_path / name, Planted(clips=1, subjects=1, seconds=5.0, seed=seed))
+        synthesise(tmp_path / name, SyntheticData(clips=1, subjects=1, seconds=5.0, seed=seed))
     a, b, c = (load(tmp_path / name)[0].values[0] for name in "abc")
     assert a.equal(b)
     assert not a.equal(c)
 
 
 def result_of(variant: str, seed: int, clips: list[tuple[float, float]]) -> dict[str, Any]:
-    """What a training of the benchmark would say; a clip is (slope, offset) of its estimate against its truth."""
+    """Result of a training of the benchmark; a clip is (slope, offset) of its estimate against its truth."""
     truth = torch.linspace(-0.8, 0.8, 50, dtype=torch.float64).expand(2, 50)
     sums = torch.stack([moments(a * truth + b, truth, torch.ones(2, 50, dtype=torch.bool)) for a, b in clips])
     valence, arousal = ccc_of_moments(sums.sum(0)).tolist()
@@ -212,9 +212,9 @@ def result_of(variant: str, seed: int, clips: list[tuple[float, float]]) -> dict
 def test_intervals_are_paired_and_cover_seeds_and_clips() -> None:
     clips = [(1.0, 0.0), (0.2, 0.1), (0.9, -0.3), (0.5, 0.0)]
     worse = [(0.8 * a, b) for a, b in clips]
-    found = [result_of("sage", seed, clips) for seed in range(3)] + [result_of("concat", s, worse) for s in range(3)]
-    sage, concat = benchmark.summarise([*found], ["sage", "concat"])
-    assert sage["ccc"] == pytest.approx(sum(found[0]["ccc"].values()) / 2)
+    results = [result_of("sage", seed, clips) for seed in range(3)] + [result_of("concat", s, worse) for s in range(3)]
+    sage, concat = benchmark.summarise([*results], ["sage", "concat"])
+    assert sage["ccc"] == pytest.approx(sum(results[0]["ccc"].values()) / 2)
     low, high = sage["difference_interval"]
     assert 0 < low < sage["difference"] < high  # better on every clip, though the intervals themselves overlap
     assert sage["interval"][0] < concat["interval"][1]
@@ -235,7 +235,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 
 @pytest.mark.slow
 def test_the_benchmark_runs_and_pairs_its_variants(tmp_path: Path) -> None:
-    plant(tmp_path, Planted(clips=8, subjects=8, seconds=12.0))
+    synthesise(tmp_path, SyntheticData(clips=8, subjects=8, seconds=12.0))
     quick = ("train.epochs=2", "train.crossfit_epochs=1", "model.dim=8", "model.heads=2")
     tasks = [benchmark.Task(name, benchmark.FIRST_SEED, tmp_path, tmp_path, quick) for name in ("sage", "concat")]
     benchmark.report(tmp_path, [benchmark.run(task) for task in tasks], ["sage", "concat"])

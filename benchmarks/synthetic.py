@@ -1,7 +1,7 @@
-"""A cache with planted truth: latent valence-arousal, seen through streams whose noise switches with the stage.
+"""A cache with synthetic ground truth: latent valence-arousal in streams whose noise switches with the stage.
 
-    python benchmarks/planted.py FOLDER [--clips 48] [--subjects 24] [--seconds 40] [--seed 0] [--equal] [--no-quality]
-        [--level]
+    python benchmarks/synthetic.py FOLDER [--clips 48] [--subjects 24] [--seconds 40] [--seed 0] [--equal]
+        [--no-quality] [--level]
 
 writes `cache.zarr` and `labels/` for the public commands, and `truth.npz`, which no model reads.
 
@@ -36,14 +36,14 @@ LABEL_HZ = 25
 
 
 @dataclass(frozen=True)
-class Planted:
-    """How the data are made.
+class SyntheticData:
+    """Settings of the synthetic data.
 
     streams: `modality/alias` of each; a further stream of a modality has its stages rotated. lag_s: by how much
     audio runs late. noise_s: how long the slow half of the noise stays the same. masked: share of a stream's frames
     that drop out. equal: the same noise everywhere, so that there is nothing to choose. quality: whether the cache
     holds the quality signals `clarity`, which hints at the ratio of signal to noise, and `idle`, which does not. level:
-    each step is scaled to the same expected power, so that noise cannot be told by how large features are.
+    each step is scaled to the same expected power, so that the size of features does not reveal noise.
     """
 
     streams: tuple[str, ...] = ("visual/face", "audio/voice")
@@ -60,30 +60,30 @@ class Planted:
     seed: int = 0
 
 
-def plant(folder: Path, planted: Planted) -> None:
+def synthesise(folder: Path, synthetic: SyntheticData) -> None:
     """Writes `cache.zarr`, `labels/*.csv` and `truth.npz` into a folder that holds none of them.
 
     truth.npz: `times_s` (T,) at 100 Hz, `streams` (M,), `stages` (K,), `lag_s` (M,), and for each clip
     `CLIP/va` (T, 2), `CLIP/stage` (T,) and `CLIP/snr_db` (T, M).
     """
-    rng = np.random.default_rng(planted.seed)
+    rng = np.random.default_rng(synthetic.seed)
     store = open_store(folder / "cache.zarr", "a", licence="CC0-1.0")
     (folder / "labels").mkdir()
-    times = np.arange(round(planted.seconds * TRUTH_HZ)) / TRUTH_HZ
-    traits = rng.standard_normal((planted.subjects, 3))
-    maps = [_Map(rng, planted.dim) for _ in planted.streams]
-    lags = [planted.lag_s if name.startswith("audio/") else 0.0 for name in planted.streams]
-    truth = {"times_s": times, "streams": np.array(planted.streams), "stages": np.array(STAGES), "lag_s": lags}
-    for index in range(planted.clips):
-        subject = index % planted.subjects
-        clip_id, clock = f"clip{index:03}", FrameClock.regular(LABEL_HZ, round(planted.seconds * LABEL_HZ))
-        clip = Clip(clip_id, f"subject{subject:02}", planted.seconds, clock)
+    times = np.arange(round(synthetic.seconds * TRUTH_HZ)) / TRUTH_HZ
+    traits = rng.standard_normal((synthetic.subjects, 3))
+    maps = [_Map(rng, synthetic.dim) for _ in synthetic.streams]
+    lags = [synthetic.lag_s if name.startswith("audio/") else 0.0 for name in synthetic.streams]
+    truth = {"times_s": times, "streams": np.array(synthetic.streams), "stages": np.array(STAGES), "lag_s": lags}
+    for index in range(synthetic.clips):
+        subject = index % synthetic.subjects
+        clip_id, clock = f"clip{index:03}", FrameClock.regular(LABEL_HZ, round(synthetic.seconds * LABEL_HZ))
+        clip = Clip(clip_id, f"subject{subject:02}", synthetic.seconds, clock)
         va, stage = _latent(rng, times), _stages(rng, times)
         trait = 0.4 * traits[subject] + 0.2 * rng.standard_normal(3)
-        snr = np.column_stack([_snr_db(planted, m)[stage] for m in range(len(planted.streams))])
-        for m, name in enumerate(planted.streams):
-            track = _track(rng, planted, maps[m], times - lags[m], va, trait, snr[:, m])
-            fingerprint = {"encoder": {"name": name, "weights": "trained"}, "planted": asdict(planted)}
+        snr = np.column_stack([_snr_db(synthetic, m)[stage] for m in range(len(synthetic.streams))])
+        for m, name in enumerate(synthetic.streams):
+            track = _track(rng, synthetic, maps[m], times - lags[m], va, trait, snr[:, m])
+            fingerprint = {"encoder": {"name": name, "weights": "trained"}, "synthetic": asdict(synthetic)}
             modality, alias = name.split("/")
             full = stream_name(modality, alias, fingerprint)
             store.commit(clip, full, track, fingerprint=fingerprint, source_sha256=clip_id)
@@ -98,8 +98,8 @@ def snr_on_grid(truth: np.lib.npyio.NpzFile, clip_id: str, streams: Sequence[str
     place = np.round(times_s * TRUTH_HZ).astype(np.int64)
     inside = (place >= 0) & (place < len(truth["times_s"]))
     columns = [known.index(name) for name in streams]
-    found = truth[f"{clip_id}/snr_db"][place.clip(0, len(truth["times_s"]) - 1)][:, columns]
-    return np.where(inside[:, None], found, np.nan)
+    snr_db = truth[f"{clip_id}/snr_db"][place.clip(0, len(truth["times_s"]) - 1)][:, columns]
+    return np.where(inside[:, None], snr_db, np.nan)
 
 
 def _latent(rng: np.random.Generator, times: Floats) -> Floats:
@@ -112,24 +112,24 @@ def _latent(rng: np.random.Generator, times: Floats) -> Floats:
 
 def _stages(rng: np.random.Generator, times: Floats) -> NDArray[np.int64]:
     """(T,) a stage for each instant, lasting 3 to 7 s, never the same twice running."""
-    found, stage = np.zeros(len(times), np.int64), int(rng.integers(len(STAGES)))
+    stages, stage = np.zeros(len(times), np.int64), int(rng.integers(len(STAGES)))
     start = 0
     while start < len(times):
         end = start + round(rng.uniform(3, 7) * TRUTH_HZ)
-        found[start:end] = stage
+        stages[start:end] = stage
         start, stage = end, (stage + int(rng.integers(1, len(STAGES)))) % len(STAGES)
-    return found
+    return stages
 
 
-def _snr_db(planted: Planted, m: int) -> Floats:
+def _snr_db(synthetic: SyntheticData, m: int) -> Floats:
     """(K,) the ratio of stream m in each stage."""
-    modality = planted.streams[m].split("/")[0]
-    nth = sum(name.startswith(f"{modality}/") for name in planted.streams[:m])
-    return np.full(len(STAGES), EQUAL_DB) if planted.equal else np.roll(SNR_DB[modality], nth)
+    modality = synthetic.streams[m].split("/")[0]
+    nth = sum(name.startswith(f"{modality}/") for name in synthetic.streams[:m])
+    return np.full(len(STAGES), EQUAL_DB) if synthetic.equal else np.roll(SNR_DB[modality], nth)
 
 
 class _Map:
-    """How a stream shows valence, arousal and traits: two layers with fixed weights, each dimension of variance 1."""
+    """Map from valence, arousal and traits to a stream's features: two fixed layers, each dimension of variance 1."""
 
     def __init__(self, rng: np.random.Generator, dim: int) -> None:
         self.first, self.bias = rng.standard_normal((5, 2 * dim)) * 0.8, rng.standard_normal(2 * dim) * 0.5
@@ -145,21 +145,27 @@ class _Map:
 
 
 def _track(
-    rng: np.random.Generator, planted: Planted, show: _Map, shown_s: Floats, va: Floats, trait: Floats, snr_db: Floats
+    rng: np.random.Generator,
+    synthetic: SyntheticData,
+    show: _Map,
+    shown_s: Floats,
+    va: Floats,
+    trait: Floats,
+    snr_db: Floats,
 ) -> Track:
     """A stream of one clip at 25 Hz: at `times` it shows what was at `shown_s`, with the noise of `snr_db`."""
     step = TRUTH_HZ // LABEL_HZ
     chosen = np.arange(step // 2, len(va), step)
     source = np.clip(np.round(shown_s[chosen] * TRUTH_HZ).astype(np.int64), 0, len(va) - 1)
     signal, ratio = show(va[source], trait), snr_db[chosen]
-    noise = _noise(rng, len(chosen), planted.dim, planted.noise_s * LABEL_HZ)
+    noise = _noise(rng, len(chosen), synthetic.dim, synthetic.noise_s * LABEL_HZ)
     values = signal + 10 ** (-ratio[:, None] / 20) * noise
-    if planted.level:
+    if synthetic.level:
         values /= np.sqrt(1 + 10 ** (-ratio[:, None] / 10))
     signals = {"clarity": ("1", _clarity(rng, ratio)), "idle": ("1", _noise(rng, len(chosen), 1, LABEL_HZ)[:, 0])}
     at = chosen / TRUTH_HZ
-    mask = _dropouts(rng, len(chosen), planted.masked)
-    return Track.of(values.astype(np.float16), at, mask, signals if planted.quality else None)
+    mask = _dropouts(rng, len(chosen), synthetic.masked)
+    return Track.of(values.astype(np.float16), at, mask, signals if synthetic.quality else None)
 
 
 def _noise(rng: np.random.Generator, length: int, dim: int, slow_frames: float) -> Floats:
@@ -197,19 +203,19 @@ def _write_labels(path: Path, times: Floats, va: Floats) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    usual = Planted()
+    usual = SyntheticData()
     parser.add_argument("folder", type=Path)
     for name in ("clips", "subjects", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(usual, name))
     parser.add_argument("--seconds", type=float, default=usual.seconds)
     parser.add_argument("--streams", default=",".join(usual.streams), help="modality/alias, several by commas")
     parser.add_argument("--equal", action="store_true", help="the same noise everywhere: nothing to choose")
-    parser.add_argument("--level", action="store_true", help="noise cannot be told by how large features are")
+    parser.add_argument("--level", action="store_true", help="the size of features does not reveal noise")
     parser.add_argument("--no-quality", dest="quality", action="store_false", help="no quality signals in the cache")
     options = vars(parser.parse_args())
     folder, streams = options.pop("folder"), tuple(options.pop("streams").split(","))
     folder.mkdir(parents=True, exist_ok=True)
-    plant(folder, Planted(streams=streams, **options))
+    synthesise(folder, SyntheticData(streams=streams, **options))
     print(f"{folder / 'cache.zarr'}\n{folder / 'labels'}\n{folder / 'truth.npz'}")
 
 
