@@ -1,4 +1,4 @@
-"""What a run was made with: versions of packages, the commit of the user's own code, the identity of each stream."""
+"""Provenance of a run: versions of packages, the commit of the user's own code, the identity of each stream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GIT_LIMIT_S = 10.0
 def provenance() -> dict[str, Any]:
     """`versions` of Python, this package and what it depends on; `git` as `git_state` of the working directory."""
     needed = [line for line in requires("sage-va") or [] if "extra ==" not in line]
-    names = ["sage-va", *(found[0] for line in needed if (found := re.match(r"[\w.-]+", line)))]
+    names = ["sage-va", *(match[0] for line in needed if (match := re.match(r"[\w.-]+", line)))]
     versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
     return {"versions": versions, "git": git_state(Path.cwd())}
 
@@ -46,7 +46,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """What a command of git prints, or None if it fails. It takes no locks: the user may be at work there."""
+    """Returns the output of a git command, or None if it fails. It takes no locks: the user may be at work there."""
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     asked: dict[str, Any] = {"cwd": folder, "env": environment, "timeout": GIT_LIMIT_S}
     try:

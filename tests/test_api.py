@@ -69,9 +69,9 @@ def test_imports_bring_no_more_than_they_need() -> None:
     stage_one = {"timm", "transformers", "av", "cv2", "torchvision", "librosa", "soxr"}
     assert not imported("import sage_va") & {"torch", "zarr", "numpy", "huggingface_hub"}
     assert "torch" not in imported("from sage_va import Clip, Track, open_store")
-    found = imported("from sage_va import SAGE, train, evaluate, predict, open_store")
-    assert {"torch", "huggingface_hub"} <= found
-    assert not found & (optional | stage_one)
+    modules = imported("from sage_va import SAGE, train, evaluate, predict, open_store")
+    assert {"torch", "huggingface_hub"} <= modules
+    assert not modules & (optional | stage_one)
 
 
 def test_a_configuration_in_each_form(trained: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,11 +115,11 @@ def test_predict_takes_the_same_and_warns_of_what_fails(trained: tuple[Path, Pat
     run, cache, _ = trained
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = [sage_va.predict(m, cache) for m in (run, str(run), sage_va.SAGE.from_run(run))]
-        found.append(sage_va.predict(run, open_store(cache)))
-        found.append(sage_va.predict(run, [cache]))
-    assert [[p.clip_id for p in predictions] for predictions in found] == [[f"clip{i:02}" for i in range(6)]] * 5
-    assert all((p.va == q.va).all() for p, q in zip(found[0], found[3], strict=True))
+        results = [sage_va.predict(m, cache) for m in (run, str(run), sage_va.SAGE.from_run(run))]
+        results.append(sage_va.predict(run, open_store(cache)))
+        results.append(sage_va.predict(run, [cache]))
+    assert [[p.clip_id for p in predictions] for predictions in results] == [[f"clip{i:02}" for i in range(6)]] * 5
+    assert all((p.va == q.va).all() for p, q in zip(results[0], results[3], strict=True))
     other, _ = make_cache(tmp_path, num_clips=2, seconds=2, weights="random")
     with pytest.warns(UserWarning, match=r"no prediction for clip0\d: .*expected a committed stream") as caught:
         assert sage_va.predict(run, other) == []

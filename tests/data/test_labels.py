@@ -199,9 +199,9 @@ def test_labels_meet_features_of_another_rate_by_time() -> None:
     va = np.stack([clock.times_s / 10, -clock.times_s / 10], axis=1).astype(np.float32)
     truth = Labels(Path("a.txt"), va, None).timed(Clip("a", clock=clock))
     grid = Grid(10, 0, 100)
-    found, known = to_grid(truth.times_s, truth.va, truth.mask, grid)
+    resampled, known = to_grid(truth.times_s, truth.va, truth.mask, grid)
     assert known.all()
-    assert np.allclose(found[1:, 0], grid.times_s[1:] / 10, atol=1e-5)
+    assert np.allclose(resampled[1:, 0], grid.times_s[1:] / 10, atol=1e-5)
 
 
 def test_rows_and_frames_need_not_be_equal() -> None:

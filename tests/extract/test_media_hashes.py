@@ -13,15 +13,15 @@ from sage_va.extract.media_hashes import MediaHashes
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were read."""
-    found: list[str] = []
+    names: list[str] = []
     plain = hashes_module.file_sha256
 
     def reading(path: Path) -> str:
-        found.append(path.name)
+        names.append(path.name)
         return plain(path)
 
     monkeypatch.setattr(hashes_module, "file_sha256", reading)
-    return found
+    return names
 
 
 def write(path: Path, content: bytes, age_s: float = 100) -> Path:

@@ -112,12 +112,12 @@ def test_lin_is_pearson_times_the_penalty_of_shift_and_scale(seed: int, shift: f
 def test_lin_bounds_symmetry_and_one_only_for_equal_series(pairs: list[tuple[float, float]]) -> None:
     x, y = torch.tensor(pairs, dtype=torch.float64).T
     whole = everything(x)
-    found = ccc(x, y, whole).item()
-    assert np.isnan(found) == bool((x == y).all() and (y == y[0]).all())
-    assert np.isnan(found) or abs(found) <= 1 + 1e-9
-    assert found == pytest.approx(ccc(y, x, whole).item(), abs=1e-9, nan_ok=True)
+    value = ccc(x, y, whole).item()
+    assert np.isnan(value) == bool((x == y).all() and (y == y[0]).all())
+    assert np.isnan(value) or abs(value) <= 1 + 1e-9
+    assert value == pytest.approx(ccc(y, x, whole).item(), abs=1e-9, nan_ok=True)
     if (x - y).abs().max() > 1e-3:
-        assert found < 1 - 1e-8
+        assert value < 1 - 1e-8
 
 
 def test_lin_identity_is_one_and_mirror_about_the_mean_is_minus_one() -> None:
@@ -178,9 +178,9 @@ def test_pooled_moments_never_leave_the_bounds(seed: int, exponent: float) -> No
     rng = np.random.default_rng(seed)
     level, length = rng.uniform(-1, 1), int(rng.integers(1, 12))
     x, y = (torch.from_numpy(level + 10**exponent * rng.normal(size=length)) for _ in range(2))
-    found = ccc_of_moments(moments(x, y, everything(x))).item()
-    assert np.isnan(found) or abs(found) <= 1.01
-    assert exponent < -5 or np.isfinite(found)
+    value = ccc_of_moments(moments(x, y, everything(x))).item()
+    assert np.isnan(value) or abs(value) <= 1.01
+    assert exponent < -5 or np.isfinite(value)
 
 
 def test_undefined_cases_are_nan_or_zero() -> None:
@@ -252,25 +252,25 @@ def test_loss_is_one_minus_weighted_ccc_over_the_whole_batch() -> None:
 def test_loss_is_blind_to_the_grouping_of_steps_and_to_padding(
     seed: int, num_windows: int, padding: int, dirty: bool
 ) -> None:
-    """Windows joined, parted, shuffled and padded: the loss is of the batch's steps, not a mean over windows."""
+    """Windows joined, split, shuffled and padded: the loss is of the batch's steps, not a mean over windows."""
     rng = np.random.default_rng(seed)
     x, y = (torch.from_numpy(rng.uniform(-1, 1, (24, 2)).astype(np.float32)) for _ in range(2))
     mask = torch.from_numpy(rng.random(24) < 0.8)
     order = torch.from_numpy(rng.permutation(24))
-    parted = [v[order].reshape(num_windows, -1, *v.shape[1:]) for v in (x, y, mask)]
+    split = [v[order].reshape(num_windows, -1, *v.shape[1:]) for v in (x, y, mask)]
     dirt = torch.nan if dirty else 3.0
     ends = [torch.full((num_windows, padding, 2), dirt), torch.full((num_windows, padding, 2), -5.0)]
-    padded = [torch.cat(pair, 1) for pair in zip(parted[:2], ends, strict=True)]
-    counted = torch.cat([parted[2], torch.zeros(num_windows, padding, dtype=torch.bool)], 1)
-    found, whole = ccc_loss(*padded, counted, HALVES), ccc_loss(x, y, mask, HALVES)
-    torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
+    padded = [torch.cat(pair, 1) for pair in zip(split[:2], ends, strict=True)]
+    counted = torch.cat([split[2], torch.zeros(num_windows, padding, dtype=torch.bool)], 1)
+    loss, whole = ccc_loss(*padded, counted, HALVES), ccc_loss(x, y, mask, HALVES)
+    torch.testing.assert_close(loss, whole, atol=1e-5, rtol=0)
 
 
 def test_loss_is_not_a_mean_over_windows() -> None:
     """Windows at different levels: each agrees little within itself, and the batch much."""
-    made = torch.Generator().manual_seed(0)
-    y = torch.linspace(-0.9, 0.9, 6)[:, None, None] + 0.01 * torch.randn(6, 20, 2, generator=made)
-    x = torch.linspace(-0.9, 0.9, 6)[:, None, None] + 0.01 * torch.randn(6, 20, 2, generator=made)
+    generator = torch.Generator().manual_seed(0)
+    y = torch.linspace(-0.9, 0.9, 6)[:, None, None] + 0.01 * torch.randn(6, 20, 2, generator=generator)
+    x = torch.linspace(-0.9, 0.9, 6)[:, None, None] + 0.01 * torch.randn(6, 20, 2, generator=generator)
     whole = torch.ones(6, 20, dtype=torch.bool)
     assert ccc_loss(x, y, whole, HALVES) < 0.01
     assert torch.stack([ccc_loss(x[i], y[i], whole[i], HALVES) for i in range(6)]).mean() > 0.8
@@ -283,8 +283,8 @@ def test_loss_is_a_ccc_from_four_steps_on_and_from_a_little_variance() -> None:
     assert ccc_loss(x, y, four, HALVES).item() == pytest.approx(1 - sum(each) / 2, abs=1e-5)
     still = (0.1 + 1e-3 * (y - y.mean(1, keepdim=True))).double()
     each = [reference(x[0, :, d].numpy(), still[0, :, d].numpy()) for d in range(2)]
-    found = ccc_loss(x, still, torch.ones(1, 10, dtype=torch.bool), HALVES)
-    assert found.item() == pytest.approx(1 - sum(each) / 2, abs=1e-5)
+    loss = ccc_loss(x, still, torch.ones(1, 10, dtype=torch.bool), HALVES)
+    assert loss.item() == pytest.approx(1 - sum(each) / 2, abs=1e-5)
 
 
 def test_loss_falls_back_to_squared_error_per_target() -> None:
@@ -303,9 +303,9 @@ def test_loss_falls_back_to_squared_error_per_target() -> None:
 def test_loss_is_float32_for_half_precision() -> None:
     x, y = torch.rand(1, 300, 2), torch.rand(1, 300, 2)
     whole = torch.ones(1, 300, dtype=torch.bool)
-    found = ccc_loss(x.bfloat16(), y, whole, HALVES)
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(ccc_loss(x.bfloat16().float(), y, whole, HALVES).item(), abs=1e-6)
+    loss = ccc_loss(x.bfloat16(), y, whole, HALVES)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(ccc_loss(x.bfloat16().float(), y, whole, HALVES).item(), abs=1e-6)
     with torch.autocast("cpu", torch.bfloat16):
         inside = ccc_loss(x, y, whole, HALVES)
     assert torch.equal(inside, ccc_loss(x, y, whole, HALVES))

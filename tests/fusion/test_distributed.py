@@ -42,7 +42,7 @@ def launched(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def told(run: Path) -> list[dict[str, Any]]:
+def metrics_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
@@ -56,7 +56,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     two = launched(*command(cache, labels, tmp_path / "two", config))
     assert two.returncode == 0, two.stderr
     assert json.loads(one.stdout)["random_weights"] == json.loads(two.stdout)["random_weights"]  # printed once
-    alone, together = told(tmp_path / "one"), told(tmp_path / "two")
+    alone, together = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two")
     assert len(alone) == len(together) == 3
     for a, b in zip(alone, together, strict=True):
         for name, value in a["loss"].items():
@@ -72,9 +72,9 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_too_few_windows_for_the_processes_are_refused(tmp_path: Path) -> None:
     cache, labels = make_cache(tmp_path)
-    found = launched(*command(cache, labels, tmp_path / "run", settings(tmp_path, batch_size=1)))
-    assert found.returncode != 0
-    assert "expected windows for 2 processes, got" in found.stderr
+    done = launched(*command(cache, labels, tmp_path / "run", settings(tmp_path, batch_size=1)))
+    assert done.returncode != 0
+    assert "expected windows for 2 processes, got" in done.stderr
 
 
 def _member(index: int, meeting: str, results: Any) -> None:
@@ -107,7 +107,7 @@ def test_the_loss_of_parts_is_the_loss_of_the_batch(tmp_path: Path) -> None:
     ]
     for member in members:
         member.start()
-    found = sorted(results.get(timeout=120) for _ in members)
+    replies = sorted(results.get(timeout=120) for _ in members)
     for member in members:
         member.join()
     x, y, mask = batch()
@@ -115,9 +115,9 @@ def test_the_loss_of_parts_is_the_loss_of_the_batch(tmp_path: Path) -> None:
     loss = ccc_loss(whole, y, mask, (0.5, 0.5))
     loss.backward()
     assert whole.grad is not None
-    gradient = torch.cat([torch.tensor(part) for _, _, part, _, _ in found])
+    gradient = torch.cat([torch.tensor(part) for _, _, part, _, _ in replies])
     torch.testing.assert_close(gradient / 2, whole.grad, rtol=1e-4, atol=1e-7)
-    for _, value, _, everyone, total in found:
+    for _, value, _, everyone, total in replies:
         assert value == pytest.approx(loss.item(), rel=1e-5)
         assert (everyone, total) == ([0, 10], 3)
 

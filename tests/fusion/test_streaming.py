@@ -69,10 +69,10 @@ def clip_of(model: VAModel, num_clips: int = 2, length: int = LENGTH) -> Windows
 def sizes(kind: str, length: int = LENGTH) -> list[int]:
     if kind == "single":
         return [1] * length
-    rng, found = np.random.default_rng(1), []
-    while sum(found) < length:
-        found.append(min(int(rng.integers(1, 12)), length - sum(found)))
-    return found
+    rng, chunks = np.random.default_rng(1), []
+    while sum(chunks) < length:
+        chunks.append(min(int(rng.integers(1, 12)), length - sum(chunks)))
+    return chunks
 
 
 def in_chunks(model: VAModel, windows: Windows, lengths: Sequence[int]) -> Iterator[Output]:
@@ -83,12 +83,12 @@ def in_chunks(model: VAModel, windows: Windows, lengths: Sequence[int]) -> Itera
         yield model(chunk, memory)
 
 
-def assert_together(found: Sequence[Output], expected: Output, steps: slice = slice(None)) -> None:
+def assert_together(outputs: Sequence[Output], expected: Output, steps: slice = slice(None)) -> None:
     for name, part in PARTS.items():
         wanted = part(expected)
-        assert (wanted is None) == (part(found[0]) is None)
+        assert (wanted is None) == (part(outputs[0]) is None)
         if wanted is not None:
-            whole = torch.cat([part(output) for output in found], dim=1)  # type: ignore[misc]
+            whole = torch.cat([part(output) for output in outputs], dim=1)  # type: ignore[misc]
             torch.testing.assert_close(whole[:, steps], wanted[:, steps], rtol=1e-5, atol=1e-5, msg=name)
 
 
@@ -146,8 +146,8 @@ def test_attention_looks_back_so_many_steps_and_no_further(kind: str) -> None:
 
 
 def test_a_band_of_keys() -> None:
-    found = band(2, 4, 3, torch.device("cpu"))
-    assert found.tolist() == [[True, True, True, False], [False, True, True, True]]
+    allowed = band(2, 4, 3, torch.device("cpu"))
+    assert allowed.tolist() == [[True, True, True, False], [False, True, True, True]]
 
 
 @torch.no_grad()
@@ -159,11 +159,11 @@ def test_a_causal_clip_far_shorter_than_its_batch_mates() -> None:
         for mask in (windows.inside, windows.mask):
             mask[1, 5:] = False
         alone = model(windows.each(lambda tensor: tensor[1:, :5]))
-        found = [model(windows), *in_chunks(model, windows, [11, 19])]
+        outputs = [model(windows), *in_chunks(model, windows, [11, 19])]
         for name, part in PARTS.items():
             if (wanted := part(alone)) is not None:
-                torch.testing.assert_close(part(found[0])[1:, :5], wanted, rtol=1e-5, atol=1e-5, msg=name)
-        assert all(torch.isfinite(output.va).all() for output in found)
+                torch.testing.assert_close(part(outputs[0])[1:, :5], wanted, rtol=1e-5, atol=1e-5, msg=name)
+        assert all(torch.isfinite(output.va).all() for output in outputs)
 
 
 # Prediction
@@ -185,16 +185,16 @@ def corpus_of(model: VAModel) -> Corpus:
 
 
 def follow(live: StreamingModel, corpus: Corpus, index: int) -> list[Any]:
-    found = []
+    estimates = []
     for step in range(*corpus.steps(index).indices(corpus.num_steps)):
         valid = corpus.mask[step].tolist()
         values = [x[step].numpy() if yes else None for x, yes in zip(corpus.values, valid, strict=True)]
-        found.append(live.step(values, [q[step].numpy() for q in corpus.quality]))
-    return found
+        estimates.append(live.step(values, [q[step].numpy() for q in corpus.quality]))
+    return estimates
 
 
-def assert_alike(found: Sequence[Prediction], expected: Sequence[Prediction]) -> None:
-    for a, b in zip(found, expected, strict=True):
+def assert_alike(predictions: Sequence[Prediction], expected: Sequence[Prediction]) -> None:
+    for a, b in zip(predictions, expected, strict=True):
         assert a.clip_id == b.clip_id
         for name in NAMES:
             assert (getattr(a, name) is None) == (getattr(b, name) is None)
@@ -225,8 +225,8 @@ def test_a_causal_prediction_does_not_depend_on_windows_mates_or_chunks(monkeypa
         corpus = corpus_of(model)
         usual = predict(model, corpus, range(5), DataConfig())
         for window, hop in ((30, 20), (90, 90), (1, 1)):
-            found = predict(model, corpus, range(5), DataConfig(window_steps=window, hop_steps=hop))
-            assert all(np.array_equal(a.va, b.va) for a, b in zip(found, usual, strict=True))
+            predictions = predict(model, corpus, range(5), DataConfig(window_steps=window, hop_steps=hop))
+            assert all(np.array_equal(a.va, b.va) for a, b in zip(predictions, usual, strict=True))
         monkeypatch.setattr(evaluate, "CHUNK_STEPS", 16)
         order = [3, 1, 4, 0, 2]
         assert_alike(predict(model, corpus, order, DataConfig(), batch_size=2), [usual[index] for index in order])
@@ -237,13 +237,13 @@ def test_a_causal_prediction_does_not_depend_on_windows_mates_or_chunks(monkeypa
 def test_a_causal_prediction_is_one_pass_over_the_clip() -> None:
     model = make()
     corpus = corpus_of(model)
-    (found,) = predict(model, corpus, [1], DataConfig(window_steps=20, hop_steps=10))
+    (prediction,) = predict(model, corpus, [1], DataConfig(window_steps=20, hop_steps=10))
     steps = corpus.steps(1)
     inside = torch.ones(1, 90, dtype=torch.bool)
     values, quality = ([x[None, steps] for x in parts] for parts in (corpus.values, corpus.quality))
     place = torch.arange(*steps.indices(corpus.num_steps))[None]
     whole = model(Windows(values, quality, corpus.mask[None, steps], inside, corpus.va[None, steps], inside, place))
-    np.testing.assert_allclose(found.va, whole.va[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(prediction.va, whole.va[0].numpy(), atol=1e-5)
 
 
 def test_no_clip_is_no_prediction() -> None:
@@ -259,11 +259,11 @@ def test_what_is_remembered_stops_growing(kind: str) -> None:
     model = make(**KINDS[kind])
     live, windows = StreamingModel(model), clip_of(model, 1, 50)
     assert live.num_values == 0
-    found = []
+    num_kept = []
     for step in range(50):
         live.step([x[0, step].numpy() for x in windows.values])
-        found.append(live.num_values)
-    assert len(set(found[16:])) == 1  # beyond the longest convolution and the memory of attention
+        num_kept.append(live.num_values)
+    assert len(set(num_kept[16:])) == 1  # beyond the longest convolution and the memory of attention
     bytes_kept = sum(kept.untyped_storage().nbytes() for kept in live._memory._kept)
     assert bytes_kept <= 4 * live.num_values  # nothing longer hides behind a view
 
@@ -284,7 +284,7 @@ def test_a_live_model_leaves_its_source_alone() -> None:
     before, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     live = StreamingModel(model)
     values = [np.ones(stream.dim) for stream in model.streams]
-    found = live.step(values).va
+    va = live.step(values).va
     assert model.training
     assert torch.equal(torch.get_rng_state(), drawn)
     assert model.state_dict().keys() == before.keys()
@@ -292,7 +292,7 @@ def test_a_live_model_leaves_its_source_alone() -> None:
         for parameter in model.parameters():
             parameter.add_(1)
     live.reset()
-    assert np.array_equal(live.step(values).va, found)
+    assert np.array_equal(live.step(values).va, va)
     model(clip_of(model)).va.sum().backward()
     assert all(p.grad is not None for name, p in model.named_parameters() if "tcn" in name)
 
@@ -312,8 +312,8 @@ def test_none_is_a_stream_that_is_not_valid_now() -> None:
 
 
 def test_a_variant_without_a_gate_estimates_no_reliability() -> None:
-    found = StreamingModel(make(variant="concat")).step([np.ones(8), np.ones(6)])
-    assert (found.reliability, found.weights, found.stage) == (None, None, None)
+    estimate = StreamingModel(make(variant="concat")).step([np.ones(8), np.ones(6)])
+    assert (estimate.reliability, estimate.weights, estimate.stage) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -406,11 +406,11 @@ def test_the_former_name_is_accepted() -> None:
 
 @torch.no_grad()
 def test_the_documented_fusion_remembers() -> None:
-    found: dict[str, Any] = {}
-    exec(MEMBER, found)
+    namespace: dict[str, Any] = {}
+    exec(MEMBER, namespace)
     streams = streams_of()
     config = ModelConfig(dim=8, heads=2, tcn_blocks=1, layers=1, causal=True, memory_steps=MEMORY_STEPS)
-    model = FusionModel(streams, config, found["Rising"]()).eval()
+    model = FusionModel(streams, config, namespace["Rising"]()).eval()
     windows = clip_of(model)
     assert model.can_stream
     assert_together(list(in_chunks(model, windows, sizes("random"))), model(windows))

@@ -87,7 +87,7 @@ class TestHdf5Folder(StoreContract):
         path = tmp_path / "cache.h5/index.h5"
         whole = path.read_bytes()
         store.discard("b", VISUAL_NAME)
-        assert problems(store) == []  # a stale index harms nobody
+        assert problems(store) == []  # a stale index does no harm
         assert store.sweep() == ["made index.h5 anew"]
         assert path.read_bytes() != whole
         put(store, "b")
@@ -215,7 +215,7 @@ class TestHdf5Folder(StoreContract):
             put(store, "a", seed=2, overwrite=True)
         assert same(store.read("a", VISUAL_NAME), make_track(1))
         with monkeypatch.context() as patch:
-            patch.setattr(Staging, "_drop", lambda self, temporary: None)  # a kill: nobody clears up
+            patch.setattr(Staging, "_drop", lambda self, temporary: None)  # a kill: nothing clears up
             with pytest.raises(OSError, match="No space left"):
                 put(store, "a", seed=2, overwrite=True)
         assert store.clip_ids() == []

@@ -517,7 +517,7 @@ def test_storage_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 def test_storage_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Icechunk tries for half a minute, which nobody can shorten."""
+    """Icechunk tries for half a minute, which no setting shortens."""
     use_s3(monkeypatch, 9)
     with pytest.raises(InputError, match="expected storage that answers, got Connection refused"):
         open_store("icechunk://s3://team/va")

@@ -96,8 +96,8 @@ def test_what_is_read_is_what_was_committed(source: Store, tmp_path: Path, form:
     assert store.root() == source.root()
     assert store.content_sha256() == source.content_sha256()
     assert problems(store) == []
-    with pytest.raises(InputError, match=r"nobody .*: expected a committed stream, got none"):
-        store.read("nobody", VISUAL_NAME)
+    with pytest.raises(InputError, match=r"absent .*: expected a committed stream, got none"):
+        store.read("absent", VISUAL_NAME)
 
 
 @pytest.mark.parametrize("form", FORMS)

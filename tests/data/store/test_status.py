@@ -1,4 +1,4 @@
-"""`status`: what the journal of a running extraction tells."""
+"""`status`: progress of a running extraction, read from its journal."""
 
 from pathlib import Path
 

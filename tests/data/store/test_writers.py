@@ -17,7 +17,7 @@ WRITER = textwrap.dedent("""
     import h5py, numpy as np, zarr
     from sage_va.data import Clip, Track, open_store, stream_name
 
-    def work(path, jobs, seed, told, hurry):
+    def work(path, jobs, seed, reported, hurry):
         chance, store = random.Random(seed), open_store(path, "a")
         for clip_id, modality in chance.sample(jobs, len(jobs)):
             rng = np.random.default_rng(len(clip_id))
@@ -27,38 +27,38 @@ WRITER = textwrap.dedent("""
             stream = stream_name(modality, "toy", fingerprint)
             overwrite = not hurry and chance.random() < 0.3
             store.commit(clip, stream, track, fingerprint=fingerprint, source_sha256="5", overwrite=overwrite)
-            os.write(told, f"{clip_id} {stream}\\n".encode())
+            os.write(reported, f"{clip_id} {stream}\\n".encode())
             if not hurry and chance.random() < 0.1:
                 store.sweep()
         store.finish()
 
     def child(path, jobs, seed, hurry=False):
-        told = os.open(f"{path}.told", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        reported = os.open(f"{path}.reported", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         pid = os.fork()
         if pid == 0:
             try:
-                work(path, jobs, seed, told, hurry)
+                work(path, jobs, seed, reported, hurry)
             except BaseException as error:
                 print(repr(error), file=sys.stderr, flush=True)
                 os._exit(1)
             os._exit(0)
-        os.close(told)
+        os.close(reported)
         return pid
 
     def finish(pid):
         return os.waitpid(pid, 0)[1]
 
     def check(path):
-        \"\"\"All that a writer was told to be committed is there, whole.\"\"\"
+        \"\"\"All that a writer reported as committed is there, whole.\"\"\"
         store = open_store(path, "a")
         assert store.leftovers() == []
-        with open(f"{path}.told") as lines:
-            told = {tuple(line.split()) for line in lines}
-        for clip_id, stream in told:
+        with open(f"{path}.reported") as lines:
+            reported = {tuple(line.split()) for line in lines}
+        for clip_id, stream in reported:
             store.read(clip_id, stream)
         problems = [p for _, _, p in store.verify() if p]
         assert not problems, problems
-        return len(told)
+        return len(reported)
 
     def at_once(path, writers):
         \"\"\"Each makes the very same entries, in an order of its own, some of them twice.\"\"\"
@@ -68,7 +68,7 @@ WRITER = textwrap.dedent("""
         open_store(path, "a").finish()
 
     def killed(path, writers, rounds):
-        \"\"\"Killed at random moments, again and again, once some have told of a commit; then resumed by one.\"\"\"
+        \"\"\"Killed at random moments, again and again, once some have reported a commit; then resumed by one.\"\"\"
         deaths = 0
         for _ in range(rounds):
             start = size(path)
@@ -87,7 +87,7 @@ WRITER = textwrap.dedent("""
         check(path)
 
     def size(path):
-        return os.path.getsize(f"{path}.told") if os.path.exists(f"{path}.told") else 0
+        return os.path.getsize(f"{path}.reported") if os.path.exists(f"{path}.reported") else 0
 
     folder, form, rounds, clips = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     jobs = [(f"clip{k}", modality) for k in range(clips) for modality in ("visual", "audio")]

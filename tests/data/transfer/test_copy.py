@@ -276,7 +276,7 @@ def test_bounded_memory(source: Store, tmp_path: Path, monkeypatch: pytest.Monke
     assert len(asked) == 20
 
 
-@pytest.mark.parametrize("keeper", ["S3", "Google", "hub", "nobody"])
+@pytest.mark.parametrize("keeper", ["S3", "Google", "hub", "none"])
 def test_a_checksum_of_the_place_spares_reading_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeper: str
 ) -> None:
@@ -288,13 +288,13 @@ def test_a_checksum_of_the_place_spares_reading_back(
         "S3": {"ETag": f'"{md5.hexdigest()}"'},
         "Google": {"md5Hash": base64.b64encode(md5.digest()).decode()},
         "hub": {"lfs": SimpleNamespace(sha256=sha256)},
-        "nobody": {"ETag": '"0x8D"'},
+        "none": {"ETag": '"0x8D"'},
     }
     read_back: list[str] = []
     monkeypatch.setattr(Remote, "info", lambda self, name: {"size": 5, **stated[keeper]})
     monkeypatch.setattr(Remote, "chunks", lambda self, name, size: read_back.append(name) or [b"hel", b"lo"])
     assert Remote(str(tmp_path)).proves("pack", sha256, path)
-    assert read_back == (["pack"] if keeper == "nobody" else [])
+    assert read_back == (["pack"] if keeper == "none" else [])
     path.write_bytes(b"hallo")
     other = hashlib.sha256(b"hallo").hexdigest()
     assert not Remote(str(tmp_path)).proves("pack", other, path)
@@ -389,10 +389,10 @@ class TestS3:
         monkeypatch.undo()
 
     def test_bucket_and_rights(self, source: Store, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(InputError, match="s3://nobody/x: expected a feature cache, got none there"):
-            open_store("s3://nobody/x")
+        with pytest.raises(InputError, match="s3://absent/x: expected a feature cache, got none there"):
+            open_store("s3://absent/x")
         with pytest.raises(InputError, match=r"expected a bucket or dataset repository that exists, got none\. Make"):
-            copy(source, "s3://nobody/x")
+            copy(source, "s3://absent/x")
         with pytest.raises(InputError, match=r"expected a local path or a prefix behind s3://.*, got a single file"):
             copy(source, f"{s3}.zarr.zip")
 

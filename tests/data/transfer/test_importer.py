@@ -502,7 +502,7 @@ def test_lengths_must_fit_the_labels(store: Store, source: Path, tmp_path: Path)
     _, done, failures = run(store, source, labels=labels, stream="visual/other")
     assert done == ["b", "unlabelled"]
     assert "at about 12.00 s, as the 300 rows of a.txt do, got an end at 10.00 s after 250 rows" in failures[0][1]
-    assert "a" in run(store, source, labels=labels, stream="audio/egemaps")[1]  # nobody knows when its frames are
+    assert "a" in run(store, source, labels=labels, stream="audio/egemaps")[1]  # the times of its frames are unknown
 
 
 @given(

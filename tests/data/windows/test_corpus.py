@@ -84,9 +84,9 @@ class TestCorpus:
         assert [(s.dim, s.quality_names) for s in corpus.streams] == [(3, ("score",)), (2, ("score",))]
         assert [grid.first_step for grid in corpus.grids] == [0, 0, 0]
         assert [grid.num_steps for grid in corpus.grids] == [101, 176, 13]
-        seen, heard = corpus.mask[corpus.steps(1)].T
-        assert seen.tolist() == [True] * 100 + [False] * 76
-        assert heard.tolist() == [False] * 25 + [True] * 151
+        visual_mask, audio_mask = corpus.mask[corpus.steps(1)].T
+        assert visual_mask.tolist() == [True] * 100 + [False] * 76
+        assert audio_mask.tolist() == [False] * 25 + [True] * 151
         assert corpus.num_steps == len(corpus.mask) == len(corpus.values[0]) == len(corpus.va) == 290
 
     def test_nothing_leaks_over_the_borders_of_clips(self, store: Store) -> None:
@@ -100,8 +100,8 @@ class TestCorpus:
                 assert (corpus.quality[m][steps][valid] == k + 1).all()
         windows = cut(corpus, plan_windows(corpus, [0, 1, 2], 40, 13), 40)
         for b in range(len(windows.steps)):
-            found = [windows.values[m][b][windows.mask[b, :, m]].flatten().tolist() for m in range(2)]
-            assert len({value for values in found for value in values}) == 1
+            contents = [windows.values[m][b][windows.mask[b, :, m]].flatten().tolist() for m in range(2)]
+            assert len({value for values in contents for value in values}) == 1
 
     def test_types_and_blanks(self, store: Store) -> None:
         corpus = load(store)
@@ -250,8 +250,8 @@ class TestCut:
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(module, "HUGE_BYTES", huge_bytes)
             windows = cut(corpus, plan, window)
-        for found, tensors in ((windows.values, corpus.values), (windows.quality, corpus.quality)):
-            for one, tensor in zip(found, tensors, strict=True):
+        for batch, tensors in ((windows.values, corpus.values), (windows.quality, corpus.quality)):
+            for one, tensor in zip(batch, tensors, strict=True):
                 assert one.dtype == tensor.dtype
                 assert torch.equal(one, tensor[windows.steps])
         assert torch.equal(windows.mask, corpus.mask[windows.steps] & windows.inside[..., None])

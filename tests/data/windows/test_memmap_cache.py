@@ -44,11 +44,11 @@ def put(store: Store, clip_id: str, seed: int = 0, dtype: Any = np.float16, cloc
     rng = np.random.default_rng(seed)
     times, mask = np.arange(60) / 25, rng.random(60) < 0.8
     values = rng.standard_normal((60, 4)).astype(dtype)
-    seen = Track.of(values, times, mask, {"score": ("1", rng.random(60)), "blur": ("1", rng.random(60))})
-    heard = Track.of(rng.standard_normal((150, 3)).astype(np.float32), 0.01 + np.arange(150) / 50)
+    face = Track.of(values, times, mask, {"score": ("1", rng.random(60)), "blur": ("1", rng.random(60))})
+    voice = Track.of(rng.standard_normal((150, 3)).astype(np.float32), 0.01 + np.arange(150) / 50)
     clip = Clip(clip_id, clock=clock)
-    store.commit(clip, FACES, seen, fingerprint=FACE, source_sha256="5", overwrite=True)
-    store.commit(clip, VOICES, heard, fingerprint=VOICE, source_sha256="5", overwrite=True)
+    store.commit(clip, FACES, face, fingerprint=FACE, source_sha256="5", overwrite=True)
+    store.commit(clip, VOICES, voice, fingerprint=VOICE, source_sha256="5", overwrite=True)
 
 
 @pytest.fixture
@@ -136,13 +136,13 @@ class TestForm:
 
     def test_a_frame_clock_that_another_stream_brings_is_another_grid(self, tmp_path: Path) -> None:
         store = open_store(tmp_path / "k.zarr", "a")
-        heard = Track.of(np.ones((50, 3), np.float32), 0.01 + np.arange(50) / 50)
-        store.commit(Clip("a"), VOICES, heard, fingerprint=VOICE, source_sha256="5")
+        voice = Track.of(np.ones((50, 3), np.float32), 0.01 + np.arange(50) / 50)
+        store.commit(Clip("a"), VOICES, voice, fingerprint=VOICE, source_sha256="5")
         audio = choose_streams(store, ["audio"])
         assert load_corpus(store, audio, ["a"], grid_hz=25).num_steps == 26
         clip = Clip("a", clock=FrameClock(Fraction(1, 25), np.arange(75)))
-        seen = Track.of(np.ones((75, 4), np.float16), np.arange(75) / 25)
-        store.commit(clip, FACES, seen, fingerprint=FACE, source_sha256="5")
+        face = Track.of(np.ones((75, 4), np.float16), np.arange(75) / 25)
+        store.commit(clip, FACES, face, fingerprint=FACE, source_sha256="5")
         assert load_corpus(store, audio, ["a"], grid_hz=25).num_steps == 75
 
     @pytest.mark.parametrize("hurt", ["short", "long", "gone", "seal", "no json", "version"])
@@ -260,9 +260,9 @@ class TestMaking:
                 yield part
                 del part
 
-        found = self.open(store, parts(), 20)
-        assert found.arrays["values-0"][::5, 0].tolist() == list(range(20))
-        assert found.arrays["quality-0"].shape == (100, 0)
+        mapped = self.open(store, parts(), 20)
+        assert mapped.arrays["values-0"][::5, 0].tolist() == list(range(20))
+        assert mapped.arrays["quality-0"].shape == (100, 0)
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
     def test_a_disk_that_refuses(self, store: Store, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,8 +333,8 @@ class TestMaking:
 
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(module, "folders", lambda _: [])
-            found = self.open(store, parts(), 1)
-        assert found.arrays["values-0"].tolist() == [[5, 5]] * 5
+            mapped = self.open(store, parts(), 1)
+        assert mapped.arrays["values-0"].tolist() == [[5, 5]] * 5
         assert leftovers() == []
 
     def test_what_a_killed_builder_left_is_cleared(self, store: Store) -> None:
@@ -349,8 +349,8 @@ class TestMaking:
         builder.send_signal(signal.SIGKILL)
         builder.communicate()
         assert mapped_corpora() == []
-        found = self.open(store, iter([laid(k) for k in range(3)]))
-        assert found.arrays["values-0"][::5, 0].tolist() == [0, 1, 2]
+        mapped = self.open(store, iter([laid(k) for k in range(3)]))
+        assert mapped.arrays["values-0"][::5, 0].tolist() == [0, 1, 2]
         assert leftovers() == []
 
     def test_folders_of_other_hosts_stay_a_week(self, store: Store) -> None:

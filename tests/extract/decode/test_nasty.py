@@ -26,7 +26,7 @@ NOTHING = "expected frames or audio that can be decoded, got none. Repair it"
 DAMAGED = "expected a recording that decodes to its end, got {}. Repair it"
 PROMISED = "expected the {} that its header declares, got none. Repair it"
 
-# file -> (frames, steps of sound, of them heard) if it is done; the start of the reason if it is refused.
+# file -> (frames, steps of audio, of them audible) if it is done; the start of the reason if it is refused.
 REAL = {
     "facerec_short_hamilton_clip.mp4": (275, 500, 500),  # frames begin 0.84 s after the sound
     "grid_bbaf2n.mpg": (75, 148, 148),
@@ -123,24 +123,24 @@ def wav2vec2(tmp_path_factory):
 
 
 def outcomes(folder, store, vit, wav2vec2):
-    """What the pipeline makes of each file of a folder; fails where it takes too long for any of them to be at work."""
+    """Outcome of the pipeline for each file of a folder; fails if it takes longer than all of them may."""
     with (folder / "manifest.csv").open() as file:
         names = [row["file"] for row in csv.DictReader(file)]
-    sources, made = [Source(name, path=folder / name) for name in names], []
+    sources, summaries = [Source(name, path=folder / name) for name in names], []
     run = threading.Thread(
-        target=lambda: made.append(extract(sources, store, visual=vit, audio=wav2vec2, options=OPTIONS)),
+        target=lambda: summaries.append(extract(sources, store, visual=vit, audio=wav2vec2, options=OPTIONS)),
         daemon=True,
     )
     faulthandler.dump_traceback_later(HANGS_S - 10)
     run.start()
     run.join(HANGS_S)
     faulthandler.cancel_dump_traceback_later()
-    assert made, "it hangs"
-    (summary,) = made
+    assert summaries, "it hangs"
+    (summary,) = summaries
     assert [problem for *_, problem in store.verify() if problem] == []
     assert summary.num_done + len(summary.failures) == len(names)
-    found = {failure.clip_id: failure.reason for failure in summary.failures}
-    return found | {clip_id: figures(store, clip_id, vit, wav2vec2) for clip_id in store.clip_ids()}
+    reasons = {failure.clip_id: failure.reason for failure in summary.failures}
+    return reasons | {clip_id: figures(store, clip_id, vit, wav2vec2) for clip_id in store.clip_ids()}
 
 
 def figures(store, clip_id, vit, wav2vec2):
@@ -148,19 +148,19 @@ def figures(store, clip_id, vit, wav2vec2):
     clip = store.clip(clip_id)
     num_frames = len(clip.clock.pts) if clip.clock else 0
     if vit:
-        seen = store.read(clip_id, stream_of(vit, OPTIONS))
-        assert seen.num_frames == num_frames
-        assert seen.mask.all()
-        np.testing.assert_array_equal(seen.times_s, clip.clock.times_s)
+        images = store.read(clip_id, stream_of(vit, OPTIONS))
+        assert images.num_frames == num_frames
+        assert images.mask.all()
+        np.testing.assert_array_equal(images.times_s, clip.clock.times_s)
     return num_frames, sound.num_frames, int(sound.mask.sum())
 
 
-def check(found, expected):
-    assert found.keys() == expected.keys()
+def check(actual, expected):
+    assert actual.keys() == expected.keys()
     wrong = {
-        name: found[name]
+        name: actual[name]
         for name, wanted in expected.items()
-        if not (found[name].startswith(wanted) if isinstance(wanted, str) else found[name] == wanted)
+        if not (actual[name].startswith(wanted) if isinstance(wanted, str) else actual[name] == wanted)
     }
     assert wrong == {}
 

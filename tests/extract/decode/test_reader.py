@@ -359,13 +359,13 @@ def test_mended_times_keep_order_and_what_is_right(data):
     elif kind == "spoilt":
         for place in data.draw(st.lists(st.integers(0, len(given_) - 1), max_size=20)):
             given_[place] = data.draw(st.sampled_from([None, given_[place - 1], 40]))
-    mender, found = TimestampRepair(40), []
+    mender, frames = TimestampRepair(40), []
     for number, pts in enumerate(given_):
-        found += mender.push(pts, 40, number)
+        frames += mender.push(pts, 40, number)
         assert len(mender._held) < HELD_FRAMES
-    found += mender.finish()
-    assert [number for *_, number in found] == list(range(len(true)))
-    times = [pts for pts, *_ in found]
+    frames += mender.finish()
+    assert [number for *_, number in frames] == list(range(len(true)))
+    times = [pts for pts, *_ in frames]
     assert (np.diff(times) > 0).all()
     if kind == "good":
         assert (times, mender.repaired) == (true, {"missing": 0, "repeated": 0, "unordered": 0})
@@ -454,13 +454,13 @@ def blocks(*starts_s, seconds=0.25, level=0.5):
         yield block
 
 
-def heard(sound, *starts_s):
+def samples_of(sound, *starts_s):
     return np.concatenate([*(sound.push(block) for block in blocks(*starts_s)), sound.finish()])
 
 
 def test_a_hole_between_blocks_is_silence():
     sound = MonoAudio("a", RATE, None, None)
-    samples = heard(sound, 1.0, 1.25, 2.0)
+    samples = samples_of(sound, 1.0, 1.25, 2.0)
     assert len(samples) == 1.25 * RATE
     assert (samples[: RATE // 2] == 0.5).all()
     assert not samples[RATE // 2 : RATE].any()
@@ -471,18 +471,18 @@ def test_a_hole_between_blocks_is_silence():
 
 def test_sound_that_comes_twice_is_dropped():
     sound = MonoAudio("a", RATE, None, None)
-    assert len(heard(sound, 0.0, 0.25, 0.30)) == 0.55 * RATE
+    assert len(samples_of(sound, 0.0, 0.25, 0.30)) == 0.55 * RATE
     assert sound.report()["audio_dropped_s"] == pytest.approx(0.2)
 
 
 def test_jitter_of_timestamps_is_forgiven():
-    assert len(heard(MonoAudio("a", RATE, None, None), 0.0, 0.251, 0.499)) == 0.75 * RATE
+    assert len(samples_of(MonoAudio("a", RATE, None, None), 0.0, 0.251, 0.499)) == 0.75 * RATE
 
 
 @pytest.mark.parametrize("start_s", [700.0, -2.0])
 def test_sound_that_jumps_is_an_error(start_s):
     with pytest.raises(InputError, match="a: expected audio without jumps in time, got a jump of"):
-        heard(MonoAudio("a", RATE, None, None), 0.0, start_s)
+        samples_of(MonoAudio("a", RATE, None, None), 0.0, start_s)
 
 
 @pytest.mark.parametrize(

@@ -264,9 +264,9 @@ def test_layers(folder, family):
         for layer in ("last", "0", "1", "0-1")
     }
     samples = tone(1.0)[None]
-    found = {layer: encoder.encode(samples) for layer, encoder in make.items()}
-    np.testing.assert_allclose(found["0-1"], (found["0"] + found["1"]) / 2, atol=1e-6)
-    assert np.abs(found["0"] - found["1"]).max() > 1e-3
+    embeddings = {layer: encoder.encode(samples) for layer, encoder in make.items()}
+    np.testing.assert_allclose(embeddings["0-1"], (embeddings["0"] + embeddings["1"]) / 2, atol=1e-6)
+    assert np.abs(embeddings["0"] - embeddings["1"]).max() > 1e-3
     assert len({stream_of(encoder, OPTIONS) for encoder in make.values()}) == 4
     assert "layer0-1" in make["0-1"].alias
     for layer in ("-1", "9", "1-0", "0-9", "first", ""):

@@ -40,11 +40,11 @@ def test_time_is_scaled_from_the_first_seconds_of_three_clips(media, slow, monke
     monkeypatch.setattr("sage_va.extract.engine.encode_stage.num_cores", lambda: 1)
     slow.num_batches = 0
     options = ExtractOptions(batch_size=1, num_decode_threads=1)
-    found = estimate(find_sources([str(media)]), slow, options=options)
-    assert found.media_s == pytest.approx(40, abs=2)
+    forecast = estimate(find_sources([str(media)]), slow, options=options)
+    assert forecast.media_s == pytest.approx(40, abs=2)
     assert slow.num_batches == 3 * 8  # 4 s of 2 images a second
-    assert found.estimated_s > 40 * 2 * 0.1
-    assert found.estimated_s < 3 * 40 * 2 * 0.1
+    assert forecast.estimated_s > 40 * 2 * 0.1
+    assert forecast.estimated_s < 3 * 40 * 2 * 0.1
 
 
 def test_what_cannot_be_extracted_is_not_measured(tmp_path, slow):
@@ -52,8 +52,8 @@ def test_what_cannot_be_extracted_is_not_measured(tmp_path, slow):
     assert estimate([Source("bad", path=tmp_path / "bad.mp4")], slow).estimated_s is None
     assert estimate([], slow).estimated_s is None
     sound = write_media(tmp_path / "a.wav", audio=tone(1.0))
-    found = estimate([Source("a", path=sound)], slow)
-    assert (found.num_unreadable, found.estimated_s) == (0, None)
+    forecast = estimate([Source("a", path=sound)], slow)
+    assert (forecast.num_unreadable, forecast.estimated_s) == (0, None)
     assert estimate([Source("a", path=sound)]).estimated_s is None
 
 

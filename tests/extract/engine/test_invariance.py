@@ -56,8 +56,8 @@ def items_of(encoder, num=NUM_ITEMS, seed=0):
     return np.stack([tone(1.5, hz=90.0 * (k + 1), seed=seed + k) for k in range(num)])
 
 
-def off(found, expected):
-    return np.abs(found - expected).max() / np.abs(expected).max()
+def off(values, expected):
+    return np.abs(values - expected).max() / np.abs(expected).max()
 
 
 def test_other_company_same_bits(encoder):
@@ -90,9 +90,9 @@ def test_any_number_of_threads_within_the_tolerance(encoder):
 
 def run(sources, encoder, folder, **options):
     store = open_store(folder / f"{len(list(folder.iterdir()))}.zarr", "a")
-    made = ExtractOptions(**{"batch_size": 8, "num_decode_threads": 1, "store_dtype": "float32", **options})
-    extract(sources, store, **{encoder.modality: encoder}, options=made)
-    stream = stream_of(encoder, made)
+    settings = ExtractOptions(**{"batch_size": 8, "num_decode_threads": 1, "store_dtype": "float32", **options})
+    extract(sources, store, **{encoder.modality: encoder}, options=settings)
+    stream = stream_of(encoder, settings)
     return {clip_id: store.read(clip_id, stream).values for clip_id in store.clip_ids()}
 
 
@@ -106,9 +106,9 @@ def test_a_run_gives_the_same_bits_alone_in_company_with_any_workers(encoder, me
     others = [alone, run(sources[::-1], encoder, tmp_path, num_decode_threads=3)]
     monkeypatch.setattr(encode_stage, "num_cores", lambda: 5)  # so many batches at once
     others.append(run(sources, encoder, tmp_path, num_decode_threads=2))
-    for found in others:
+    for other in others:
         for clip_id, values in together.items():
-            np.testing.assert_array_equal(found[clip_id], values)
+            np.testing.assert_array_equal(other[clip_id], values)
 
 
 def test_a_run_with_another_batch_size_is_within_the_tolerance(encoder, media, tmp_path):
@@ -137,5 +137,5 @@ def test_threads_share_a_gpu_without_mixing_their_batches(tmp_path):
     batches = [items_of(encoder, num=32, seed=seed) for seed in range(12)]
     expected = [encoder.encode(batch) for batch in batches]
     with ThreadPoolExecutor(2) as pool:
-        for found, wanted in zip(pool.map(encoder.encode, batches), expected, strict=True):
-            np.testing.assert_array_equal(found, wanted)
+        for rows, wanted in zip(pool.map(encoder.encode, batches), expected, strict=True):
+            np.testing.assert_array_equal(rows, wanted)

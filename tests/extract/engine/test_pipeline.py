@@ -66,8 +66,8 @@ def whole(media, vit, wav2vec2, tmp_path_factory):
 
 
 def files(store):
-    found = {path.relative_to(store.path): path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
-    return {path: content for path, content in found.items() if path.name != "journal.jsonl"}
+    contents = {path.relative_to(store.path): path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
+    return {path: content for path, content in contents.items() if path.name != "journal.jsonl"}
 
 
 def streams(vit, wav2vec2):
@@ -83,10 +83,10 @@ def test_what_is_in_the_cache(whole, vit, wav2vec2):
     np.testing.assert_allclose(track.times_s, np.arange(21) / 25)
     assert track.mask.all()
     assert dict(track.quality_units).keys() == {"brightness", "sharpness"}
-    heard = whole.read("s2/clip.mov", audio)
-    assert heard.times_s[0] == pytest.approx(0.3 + 200 / 16_000)
-    assert heard.num_frames == 49
-    assert heard.mask.all()
+    voice = whole.read("s2/clip.mov", audio)
+    assert voice.times_s[0] == pytest.approx(0.3 + 200 / 16_000)
+    assert voice.num_frames == 49
+    assert voice.mask.all()
     clip = whole.clip("s2/clip.mov")
     np.testing.assert_allclose(clip.clock.times_s, np.arange(21) / 25)
     assert clip.media["path"] == "s2/clip.mov"
@@ -103,8 +103,8 @@ def test_features_are_those_of_each_frame(whole, media, vit, wav2vec2):
     source = Source("a", path=media / "s1/clip.mov")
     pixels = [part.pixels for part in decode(source, DecodeOptions(vit.letterbox())) if isinstance(part, Frames)]
     expected = vit.encode(np.concatenate(pixels))
-    found = whole.read("s1/clip.mov", streams(vit, wav2vec2)[0]).values
-    np.testing.assert_allclose(found.astype(np.float32), expected, atol=2e-3)
+    values = whole.read("s1/clip.mov", streams(vit, wav2vec2)[0]).values
+    np.testing.assert_allclose(values.astype(np.float32), expected, atol=2e-3)
 
 
 def test_missing_and_silent_sound_is_masked(whole, vit, wav2vec2):
@@ -145,18 +145,18 @@ def test_the_second_run_does_nothing(media, vit, wav2vec2, whole, monkeypatch):
     monkeypatch.setattr(vit, "encode", None)
     monkeypatch.setattr(wav2vec2, "encode", None)
     monkeypatch.setattr(clip_decoder, "decode", None)
-    seen = []
+    reports = []
     summary = extract(
         find_sources([str(media)]),
         whole,
         visual=vit,
         audio=wav2vec2,
         options=OPTIONS,
-        progress=seen.append,
+        progress=reports.append,
     )
     assert (summary.num_done, summary.num_skipped, summary.failures) == (0, 4, [])
     assert files(whole) == before
-    assert (seen[-1].num_skipped, seen[-1].num_clips) == (4, 4)
+    assert (reports[-1].num_skipped, reports[-1].num_clips) == (4, 4)
 
 
 def test_a_missing_stream_is_made_alone(media, vit, wav2vec2, whole, tmp_path, monkeypatch):
@@ -201,8 +201,8 @@ def test_a_bad_file_fails_alone_and_in_the_open(media, vit, wav2vec2, tmp_path):
     torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
     write_media(bad / "voice.wav", audio=tone(0.4))
     sources = [*find_sources([str(bad)]), Source("gone.mp4", path=bad / "gone.mp4")]
-    store, seen = open_store(tmp_path / "a.zarr", "a"), []
-    summary = extract(sources, store, visual=vit, audio=wav2vec2, options=OPTIONS, progress=seen.append)
+    store, reports = open_store(tmp_path / "a.zarr", "a"), []
+    summary = extract(sources, store, visual=vit, audio=wav2vec2, options=OPTIONS, progress=reports.append)
     assert store.clip_ids() == ["good.mov"]
     reasons = {failure.clip_id: failure.reason for failure in summary.failures}
     assert list(reasons) == ["empty.mp4", "gone.mp4", "text.mp4", "torn.mkv", "voice.wav"]
@@ -213,7 +213,7 @@ def test_a_bad_file_fails_alone_and_in_the_open(media, vit, wav2vec2, tmp_path):
     assert "expected a video stream, got audio only" in reasons["voice.wav"]
     journal = [json.loads(line) for line in (tmp_path / "a.zarr/.sage-va/journal.jsonl").read_text().splitlines()]
     assert {entry["clip_id"] for entry in journal if entry["event"] == "failure"} == set(reasons)
-    assert (seen[-1].num_done, seen[-1].num_failed, seen[-1].num_clips) == (1, 5, 6)
+    assert (reports[-1].num_done, reports[-1].num_failed, reports[-1].num_clips) == (1, 5, 6)
     assert extract(sources, store, audio=wav2vec2, options=OPTIONS).num_done == 1, (
         "voice.wav, now that no frames are wanted"
     )
@@ -387,7 +387,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(media, audio_folder, vit, wav2ve
 def test_a_run_that_was_cut_between_two_streams_resumes_to_the_same_bytes(
     media, vit, wav2vec2, whole, tmp_path, monkeypatch
 ):
-    """The same without a process of its own: the second write fails."""
+    """Like the test above without a process of its own: the second write fails."""
     save, count = ZarrStore._save_entry, []
 
     def failing(self, *args):
@@ -409,14 +409,14 @@ def test_the_plan_counts_before_the_work(media, vit, wav2vec2, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no")
     sources = [*find_sources([str(media)]), Source("bad", path=tmp_path / "bad.mp4")]
     sources.append(Source("crops", crops=write_crops(tmp_path / "c", [1, 50]), fps=25.0))
-    found = estimate(sources, vit, wav2vec2, OPTIONS)
-    assert (found.num_clips, found.num_unreadable) == (6, 1)
-    assert found.num_frames == 30 + 21 + 13 + 9 + 50
-    assert found.media_s == pytest.approx(1.2 + 1.3 + 0.55 + 1.0 + 2.0, abs=0.1)
-    rows = found.num_frames * (vit.dim * 2 + 32) + found.media_s * 50 * (wav2vec2.dim * 2 + 32)
-    assert found.cache_bytes == pytest.approx(rows, rel=0.05)
+    forecast = estimate(sources, vit, wav2vec2, OPTIONS)
+    assert (forecast.num_clips, forecast.num_unreadable) == (6, 1)
+    assert forecast.num_frames == 30 + 21 + 13 + 9 + 50
+    assert forecast.media_s == pytest.approx(1.2 + 1.3 + 0.55 + 1.0 + 2.0, abs=0.1)
+    rows = forecast.num_frames * (vit.dim * 2 + 32) + forecast.media_s * 50 * (wav2vec2.dim * 2 + 32)
+    assert forecast.cache_bytes == pytest.approx(rows, rel=0.05)
     slower = estimate(sources, vit, None, ExtractOptions(fps=5.0))
-    assert slower.num_frames < found.num_frames
+    assert slower.num_frames < forecast.num_frames
 
 
 def test_misuse_is_refused(vit, tmp_path):
@@ -460,10 +460,10 @@ def test_batches_have_one_shape():
         return items * 2.0
 
     packer = Packer(4, encode)
-    found = list(packer.push("a", np.ones((3, 2)))) + list(packer.push("b", np.full((3, 2), 5)))
-    found += list(packer.flush()) + list(packer.flush())
+    batches = list(packer.push("a", np.ones((3, 2)))) + list(packer.push("b", np.full((3, 2), 5)))
+    batches += list(packer.flush()) + list(packer.flush())
     assert shapes == [(4, 2), (4, 2)]
-    assert [(owner, values[0]) for owner, values in found] == [("a", 2)] * 3 + [("b", 10)] * 3
+    assert [(owner, values[0]) for owner, values in batches] == [("a", 2)] * 3 + [("b", 10)] * 3
 
 
 def test_failures_read_as_one_line():
@@ -508,10 +508,10 @@ def test_asked_to_stop_it_finishes_what_it_began(media, vit, wav2vec2, whole, tm
 
     monkeypatch.setattr(pipeline, "_PROGRESS_EVERY_S", 0)  # so that it is asked while the first clip is decoded
 
-    def told(progress):
+    def report(progress):
         stop.set()
 
-    summary = extract(sources, store, visual=vit, audio=wav2vec2, options=options, progress=told, stop=stop)
+    summary = extract(sources, store, visual=vit, audio=wav2vec2, options=options, progress=report, stop=stop)
     assert 1 <= summary.num_done < 4
     assert summary.failures == []
     assert len(store.clip_ids()) == summary.num_done

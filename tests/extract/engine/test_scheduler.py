@@ -111,14 +111,14 @@ def plain_recipe():
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_workers_make_the_same_cache(media, whole, tmp_path, num_workers):
-    store, seen = open_store(tmp_path / "a.zarr", "a"), []
+    store, reports = open_store(tmp_path / "a.zarr", "a"), []
     engine = LocalEngine(["cpu"] * num_workers)
     sources = find_sources([str(media)])
-    summary = extract_with(engine, sources, store, plain_recipe(), options=OPTIONS, progress=seen.append)
+    summary = extract_with(engine, sources, store, plain_recipe(), options=OPTIONS, progress=reports.append)
     check_same(store, summary, whole)
     assert summary.num_done == 9
-    assert summary.num_frames == whole[1].num_frames == seen[-1].num_frames
-    assert (seen[-1].num_done, seen[-1].num_failed, seen[-1].num_clips) == (9, 1, 10)
+    assert summary.num_frames == whole[1].num_frames == reports[-1].num_frames
+    assert (reports[-1].num_done, reports[-1].num_failed, reports[-1].num_clips) == (9, 1, 10)
     assert summary.busy_s["encode"] > 0
 
 
@@ -172,7 +172,7 @@ class Pretended:
     def __init__(self, num_workers, fate=lambda clip_id, alone: "done", streams=None, false_starts=0):
         self.num_workers, self.fate, self.false_starts, self.cores_each = num_workers, fate, false_starts, None
         self.streams = streams or {}
-        self.said, self.order, self.starts, self.parcels, self.closed = deque(), [], 0, [], False
+        self.said, self.order, self.starts, self.batches, self.closed = deque(), [], 0, [], False
         self.halted = set()
 
     def start(self, worker, job):
@@ -186,7 +186,7 @@ class Pretended:
         if isinstance(order, Halt):
             self.halted.add(worker)
             return
-        self.parcels.append([source.clip_id for source in order.sources])
+        self.batches.append([source.clip_id for source in order.sources])
         for source in order.sources:
             fate = self.fate(source.clip_id, order.last)
             self.order.append(source.clip_id)
@@ -231,8 +231,8 @@ def test_the_largest_come_first_and_the_last_alone(tmp_path):
     engine = Pretended(2)
     summary, _ = pretend(engine, tmp_path, 100)
     assert engine.order == [f"{k}" for k in range(99, -1, -1)]
-    assert len(engine.parcels[0]) == 100 // 16
-    assert [len(parcel) for parcel in engine.parcels if parcel][-20:] == [1] * 20
+    assert len(engine.batches[0]) == 100 // 16
+    assert [len(batch) for batch in engine.batches if batch][-20:] == [1] * 20
     assert (summary.num_done, summary.failures, summary.streams) == (100, [], list(STREAMS))
     assert engine.starts == 2
 
@@ -292,39 +292,39 @@ def test_too_many_failures_of_all_workers_end_the_run(tmp_path):
 
 def test_a_clip_may_turn_out_to_be_people(tmp_path):
     people = (Source("3#0"), Source("3#1"))
-    seen = []
+    reports = []
     engine = Pretended(2, lambda clip_id, alone: people if clip_id == "3" else "done")
-    summary, _ = pretend(engine, tmp_path, 4, progress=seen.append)
-    assert (summary.num_done, seen[-1].num_clips) == (5, 5)
+    summary, _ = pretend(engine, tmp_path, 4, progress=reports.append)
+    assert (summary.num_done, reports[-1].num_clips) == (5, 5)
 
 
 def test_asked_to_stop_nothing_more_is_handed_out(tmp_path):
     engine, stop = Pretended(2), threading.Event()
 
-    def told(progress):
+    def report(progress):
         if progress.num_done > 3:
             stop.set()
 
-    summary, _ = pretend(engine, tmp_path, 60, progress=told, stop=stop)
+    summary, _ = pretend(engine, tmp_path, 60, progress=report, stop=stop)
     assert 4 <= summary.num_done < 20
     assert engine.halted
 
 
 def test_an_inbox_asks_once_and_ends_with_its_session():
-    told, found = [], []
-    inbox = Inbox(told.append)
+    messages, batches = [], []
+    inbox = Inbox(messages.append)
     inbox.put(ClipBatch((Source("a"),), begin=True))
     inbox.wait()
-    takers = [threading.Thread(target=lambda: found.append(inbox.take())) for _ in range(4)]
+    takers = [threading.Thread(target=lambda: batches.append(inbox.take())) for _ in range(4)]
     for taker in takers:
         taker.start()
-    while not told:
+    while not messages:
         time.sleep(0.001)
     inbox.put(ClipBatch((Source("b"),), last=True))
     for taker in takers:
         taker.join(5)
-    assert told == [NeedClips()]
-    assert [source and source.clip_id for source in found] == ["a", "b", None, None]
+    assert messages == [NeedClips()]
+    assert [source and source.clip_id for source in batches] == ["a", "b", None, None]
     inbox.put(Halt())
     inbox.put(ClipBatch((Source("c"),), begin=True))
     inbox.wait()
@@ -357,12 +357,12 @@ def test_workers_on_a_processor_share_its_cores(tmp_path, monkeypatch):
 @pytest.mark.parametrize("num_cores", [1, 3])
 def test_a_worker_starts_no_more_encoder_threads_than_its_share(media, tmp_path, monkeypatch, num_cores):
     vit, _ = plain_recipe().make("cpu")
-    lock, now, seen = threading.Lock(), [], []
+    lock, now, num_running = threading.Lock(), [], []
 
     def slow(pixels):
         with lock:
             now.append(1)
-            seen.append(len(now))
+            num_running.append(len(now))
         time.sleep(0.05)
         with lock:
             now.pop()
@@ -371,7 +371,7 @@ def test_a_worker_starts_no_more_encoder_threads_than_its_share(media, tmp_path,
     monkeypatch.setattr(vit, "encode", slow)
     options = ExtractOptions(batch_size=4, num_cores=num_cores)
     extract(find_sources([str(media)]), open_store(tmp_path / "a.zarr", "a"), visual=vit, options=options)
-    assert max(seen) == num_cores
+    assert max(num_running) == num_cores
 
 
 def test_without_ray_the_engine_says_how_to_get_it(monkeypatch):
@@ -381,13 +381,13 @@ def test_without_ray_the_engine_says_how_to_get_it(monkeypatch):
 
 
 def test_a_worker_in_another_folder_or_without_the_cache_is_refused(tmp_path):
-    told = []
+    messages = []
     options = ExtractOptions()
     job = WorkerJob(str(tmp_path / "no.zarr"), tmp_path / "gone", Recipe({}), options)
-    serve(pickle.dumps(job), "cpu", Inbox(told.append), told.append)
+    serve(pickle.dumps(job), "cpu", Inbox(messages.append), messages.append)
     job = WorkerJob(str(tmp_path / "no.zarr"), Path.cwd(), Recipe({}), options)
-    serve(pickle.dumps(job), "cpu", Inbox(told.append), told.append)
-    elsewhere, nowhere = told
+    serve(pickle.dumps(job), "cpu", Inbox(messages.append), messages.append)
+    elsewhere, nowhere = messages
     assert "expected the folder of the run, got No such file" in str(elsewhere)
     assert "no.zarr: expected a" in str(nowhere)
     assert not (tmp_path / "no.zarr").exists()
@@ -403,9 +403,9 @@ ABANDONED = """
 
     if __name__ == "__main__":
         engine = LocalEngine(["cpu"] * 2)
-        told = lambda progress: print(progress.num_done, *[p.pid for p in engine._processes.values()], flush=True)
+        report = lambda progress: print(progress.num_done, *[p.pid for p in engine._processes.values()], flush=True)
         recipe = Recipe({"visual": "NAME", "visual_weights": "random"})
-        extract_with(engine, find_sources(sys.argv[1:2]), open_store(sys.argv[2], "a"), recipe, progress=told)
+        extract_with(engine, find_sources(sys.argv[1:2]), open_store(sys.argv[2], "a"), recipe, progress=report)
 """
 
 

@@ -42,11 +42,11 @@ def face_at(x, y, size, score=0.9):
 
 def seen_of(images, times_s=None, scenes=None, width=640):
     """Detections of images that are lists of (x, y, size)."""
-    found = [face_at(*face) for image in images for face in image]
+    faces = [face_at(*face) for image in images for face in image]
     return Detections(
         np.arange(len(images)) / 25 if times_s is None else np.asarray(times_s, float),
         np.array([len(image) for image in images]),
-        np.stack(found) if found else no_faces(),
+        np.stack(faces) if faces else no_faces(),
         np.tile(SCENE, (len(images), 1)) if scenes is None else scenes,
         width,
     )
@@ -54,8 +54,8 @@ def seen_of(images, times_s=None, scenes=None, width=640):
 
 class TestFollowing:
     def test_two_people_stay_apart(self):
-        seen = seen_of([[(100 + k, 50, 60), (300 - 2 * k, 60, 50)] for k in range(40)])
-        first, second = track_people(seen)
+        detections = seen_of([[(100 + k, 50, 60), (300 - 2 * k, 60, 50)] for k in range(40)])
+        first, second = track_people(detections)
         assert (first.images, second.images) == (list(range(40)), list(range(40)))
         assert first.faces[:, 0].tolist() == [100 + k for k in range(40)]
 
@@ -76,8 +76,8 @@ class TestFollowing:
 
     def test_nobody_takes_the_place_of_who_is_still_there(self):
         """The left face goes; the right one, though within reach of it, stays itself."""
-        seen = seen_of([[(100, 50, 60), (150, 50, 60)]] * 5 + [[(148, 50, 60)]] * 5)
-        assert [len(person.images) for person in track_people(seen)] == [5, 10]
+        detections = seen_of([[(100, 50, 60), (150, 50, 60)]] * 5 + [[(148, 50, 60)]] * 5)
+        assert [len(person.images) for person in track_people(detections)] == [5, 10]
 
     def test_a_cut_ends_a_person_and_a_flash_does_not(self):
         other = np.random.default_rng(0).permutation(SCENE)
@@ -95,18 +95,20 @@ class TestFollowing:
 class TestChoosing:
     TWO = tuple([(400, 50, 80)] if k < 5 else [(400, 50, 80), (100, 50, 60)] for k in range(60))
 
-    def middles(self, seen, *people):
-        return [[round(x) for x in {float(face[0]) for face in choose_person(seen, person).rows}] for person in people]
+    def middles(self, detections, *people):
+        return [
+            [round(x) for x in {float(face[0]) for face in choose_person(detections, person).rows}] for person in people
+        ]
 
     def test_each_rule(self):
-        seen = seen_of([*self.TWO, *([[]] * 20), [(250, 50, 300)]])
-        assert self.middles(seen, None, "largest", "left", "right") == [[400], [400], [100], [400]]
-        assert self.middles(seen, "0", "1", "2") == [[400], [100], []]
-        assert len(choose_person(seen, "largest").images) == 60
+        detections = seen_of([*self.TWO, *([[]] * 20), [(250, 50, 300)]])
+        assert self.middles(detections, None, "largest", "left", "right") == [[400], [400], [100], [400]]
+        assert self.middles(detections, "0", "1", "2") == [[400], [100], []]
+        assert len(choose_person(detections, "largest").images) == 60
 
     def test_largest_is_area_times_duration(self):
-        seen = seen_of([[(400, 50, 100)] if k < 30 else [(100, 50, 60)] for k in range(130)])
-        assert self.middles(seen, "largest") == [[100]]
+        detections = seen_of([[(400, 50, 100)] if k < 30 else [(100, 50, 60)] for k in range(130)])
+        assert self.middles(detections, "largest") == [[100]]
 
     def test_somebody_alone_is_left_or_right_but_not_both(self):
         assert self.middles(seen_of([[(100, 50, 60)]] * 9), "left", "right") == [[100], []]
@@ -152,9 +154,9 @@ class TestAligning:
         crop = align(dotted(points, 0.05 * face_px), points, size, margin, (0, 0, 0))
         count, _, _, centres = cv2.connectedComponentsWithStats((crop[..., 0] > 96).astype(np.uint8))
         assert (count, crop.shape) == (6, (size, size, 3))
-        found = centres[1:] + 0.5
+        landmarks = centres[1:] + 0.5
         wanted = template(size, margin)
-        distances = np.hypot(*(found[:, None] - wanted[None]).transpose(2, 0, 1))
+        distances = np.hypot(*(landmarks[:, None] - wanted[None]).transpose(2, 0, 1))
         assert distances.min(axis=0).max() < 1
         assert sorted(distances.argmin(axis=0)) == [0, 1, 2, 3, 4]
 
@@ -205,8 +207,8 @@ class Discs:
 
     def _detect(self, image):
         _, _, stats, _ = cv2.connectedComponentsWithStats((image[..., 1] > 200).astype(np.uint8))
-        found = [face_at(x, y, (width + height) / 2) for x, y, width, height, area in stats[1:] if area > 60]
-        return np.stack(found) if found else no_faces()
+        faces = [face_at(x, y, (width + height) / 2) for x, y, width, height, area in stats[1:] if area > 60]
+        return np.stack(faces) if faces else no_faces()
 
 
 def drawn(boxes_of, num_frames):
@@ -233,9 +235,9 @@ def vit():
 
 
 def run(media, store, vit, finder, person="largest", **options):
-    made = ExtractOptions(faces="detect", finder=finder, person=person, batch_size=8, num_decode_threads=2)
-    summary = extract(media, store, visual=vit, options=made, **options)
-    return summary, stream_of(vit, made)
+    settings = ExtractOptions(faces="detect", finder=finder, person=person, batch_size=8, num_decode_threads=2)
+    summary = extract(media, store, visual=vit, options=settings, **options)
+    return summary, stream_of(vit, settings)
 
 
 class TestExtracting:
@@ -292,9 +294,9 @@ class TestExtracting:
         write_media(tmp_path / "m/a.mov", boxes, audio=tone(1.8))
         store = open_store(tmp_path / "a.zarr", "a")
         wav2vec2 = TransformersEncoder(str(write_wav2vec2(tmp_path / "w2v")), weights="random", device="cpu")
-        sources, seen = find_sources([str(tmp_path / "m")]), []
-        summary, stream = run(sources, store, vit, finder, "all", audio=wav2vec2, progress=seen.append)
-        assert (summary.num_done, summary.failures, seen[-1].num_clips) == (2, [], 2)
+        sources, reports = find_sources([str(tmp_path / "m")]), []
+        summary, stream = run(sources, store, vit, finder, "all", audio=wav2vec2, progress=reports.append)
+        assert (summary.num_done, summary.failures, reports[-1].num_clips) == (2, [], 2)
         assert store.clip_ids() == ["a.mov#0", "a.mov#1"]
         assert store.read("a.mov#0", stream).mask.all()
         assert store.read("a.mov#1", stream).mask.tolist() == [False] * 10 + [True] * 35
@@ -363,12 +365,12 @@ class TestExtracting:
 
     def test_another_file_in_its_place_is_noticed(self, vit, finder, tmp_path):
         source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 20)))
-        seen = detect_faces(source, "1", finder)
+        detections = detect_faces(source, "1", finder)
         write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 19))
         text = "a: expected the 20 images in which faces were detected, got 19. Do not change the file"
         cropper = lambda face_of: vit.face_cropper(0.2, face_of)  # noqa: E731
         with pytest.raises(InputError, match=text):
-            list(decode_person(source, DecodeOptions(), seen, cropper))
+            list(decode_person(source, DecodeOptions(), detections, cropper))
 
     def test_looking_ends_when_it_is_told_to(self, finder, tmp_path):
         source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [], 20)))
@@ -388,11 +390,11 @@ class TestExtracting:
 
 class TestIdentity:
     def test_the_fingerprint_says_all(self, vit, finder):
-        made = fingerprint_of(vit, ExtractOptions(faces="detect", finder=finder))["preprocessing"]
-        assert set(made) == {"size", "mean", "std", "faces"}
-        found = made["faces"]
-        assert (found["mode"], found["margin"], found["gap_s"], found["detection_size"]) == ("detect", 0.2, 1.0, 640)
-        assert found["detector"] == {"name": "squares", "weights_sha256": "5" * 64, "min_score": 0.5}
+        preprocessing = fingerprint_of(vit, ExtractOptions(faces="detect", finder=finder))["preprocessing"]
+        assert set(preprocessing) == {"size", "mean", "std", "faces"}
+        faces = preprocessing["faces"]
+        assert (faces["mode"], faces["margin"], faces["gap_s"], faces["detection_size"]) == ("detect", 0.2, 1.0, 640)
+        assert faces["detector"] == {"name": "squares", "weights_sha256": "5" * 64, "min_score": 0.5}
         wide = FaceFinder(Discs, margin=0.5)
         streams = {stream_of(vit, ExtractOptions(faces="detect", finder=one)) for one in (finder, wide)}
         assert len({*streams, stream_of(vit, ExtractOptions())}) == 3
@@ -403,14 +405,14 @@ class TestIdentity:
 
     def test_a_fingerprint_makes_its_options_again(self, vit, finder, monkeypatch):
         monkeypatch.setitem(detectors.BUILT_IN, "squares", lambda weights: Discs())
-        made = fingerprint_of(vit, ExtractOptions(faces="detect", finder=FaceFinder(Discs, margin=0.4)))
-        assert fingerprint_of(vit, options_of(made)) == made
+        fingerprint = fingerprint_of(vit, ExtractOptions(faces="detect", finder=FaceFinder(Discs, margin=0.4)))
+        assert fingerprint_of(vit, options_of(fingerprint)) == fingerprint
         assert options_of(fingerprint_of(vit, ExtractOptions(faces="crops"))).faces == "crops"
         monkeypatch.setattr(Discs, "weights_sha256", "6" * 64)
         with pytest.raises(
             InputError, match=r"face detector squares: expected the weights 555555555555… .* --face-weights"
         ):
-            options_of(made)
+            options_of(fingerprint)
 
     def test_a_finder_travels_to_another_process(self):
         sent = pickle.loads(pickle.dumps(FaceFinder(Discs, margin=0.3)))
@@ -550,56 +552,56 @@ MORE_WITH_ONE_FACE = (
 class TestRealFaces:
     @pytest.mark.parametrize("name", ONE_FACE)
     def test_one_face_is_found_and_followed(self, shared, real, name):
-        seen = look(shared / "media" / name, real, fps=3.0)
-        assert len(choose_person(seen, None).images) > 0.95 * len(seen.times_s)
+        detections = look(shared / "media" / name, real, fps=3.0)
+        assert len(choose_person(detections, None).images) > 0.95 * len(detections.times_s)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", [*ONE_FACE, *MORE_WITH_ONE_FACE])
     def test_one_face_in_every_image(self, shared, real, name):
-        seen = look(shared / "media" / name, real)
-        assert len(choose_person(seen, None).images) > 0.95 * len(seen.times_s)
-        assert len(track_people(seen)) == 1
+        detections = look(shared / "media" / name, real)
+        assert len(choose_person(detections, None).images) > 0.95 * len(detections.times_s)
+        assert len(track_people(detections)) == 1
 
     @pytest.mark.parametrize("name", ["pyfeat_no_face.mp4", "torchcodec_nasa_13013.mp4"])
     def test_no_face_is_found_where_there_is_none(self, shared, real, name):
-        seen = look(shared / "media" / name, real, fps=3.0)
-        assert (len(seen.times_s) > 10, len(seen.faces)) == (True, 0)
+        detections = look(shared / "media" / name, real, fps=3.0)
+        assert (len(detections.times_s) > 10, len(detections.faces)) == (True, 0)
 
     def test_a_face_that_goes(self, shared, real):
         """Shown to 2.43 s, then a black image, then an empty room."""
-        seen = look(shared / "media/pyfeat_face_noface.mov", real, fps=5.0)
-        with_face = seen.counts > 0
-        assert with_face[seen.times_s < 2.3].all()
-        assert not with_face[seen.times_s > 2.5].any()
+        detections = look(shared / "media/pyfeat_face_noface.mov", real, fps=5.0)
+        with_face = detections.counts > 0
+        assert with_face[detections.times_s < 2.3].all()
+        assert not with_face[detections.times_s > 2.5].any()
 
     def test_two_people_beside_each_other(self, shared, real, tmp_path):
         pair = [frames_of(shared / "media" / name, 28) for name in ("grid_bbaf2n.mpg", "grid_swiz3n.mpg")]
         path = write_media(tmp_path / "two.mp4", np.concatenate(pair, axis=2))
-        seen = look(path, real)
-        left, right = (choose_person(seen, side) for side in ("left", "right"))
+        detections = look(path, real)
+        left, right = (choose_person(detections, side) for side in ("left", "right"))
         assert (left.images, right.images) == (list(range(28)), list(range(28)))
         assert (left.faces[:, 0] + left.faces[:, 2] < 360).all()
         assert (right.faces[:, 0] > 360).all()
         alone = choose_person(look(write_media(tmp_path / "one.mp4", pair[0][:4]), real), None)
         np.testing.assert_allclose(left.faces[:4, 4:14], alone.faces[:, 4:14], atol=8)
-        people = split_people(Source("two", path=path), seen)
+        people = split_people(Source("two", path=path), detections)
         assert [person.clip_id for person in people] == ["two#0", "two#1"]
-        assert [choose_person(seen, person.person).images for person in people] == [left.images, right.images]
-        assert (choose_person(seen, "0").faces == left.faces).all()
+        assert [choose_person(detections, person.person).images for person in people] == [left.images, right.images]
+        assert (choose_person(detections, "0").faces == left.faces).all()
 
-    @pytest.mark.parametrize(("gap_images", "found"), [(20, [16]), (30, [8, 8])])
-    def test_identity_through_a_gap(self, shared, real, tmp_path, gap_images, found):
+    @pytest.mark.parametrize(("gap_images", "num_images"), [(20, [16]), (30, [8, 8])])
+    def test_identity_through_a_gap(self, shared, real, tmp_path, gap_images, num_images):
         shown = frames_of(shared / "media/grid_bbaf2n.mpg", 16)
         blank = np.full((gap_images, *shown.shape[1:]), 90, np.uint8)
         path = write_media(tmp_path / f"{gap_images}.mp4", np.concatenate([shown[:8], blank, shown[8:]]))
-        assert [len(person.images) for person in track_people(look(path, real))] == found
+        assert [len(person.images) for person in track_people(look(path, real))] == num_images
 
     @pytest.mark.parametrize("fps", [4.0, pytest.param(None, marks=pytest.mark.slow)])
     def test_nobody_is_followed_through_a_cut(self, shared, real, fps):
         """A stage, its audience, the singer, another guest: cuts before images 20, 82 and 211 of 29.97 a second."""
-        seen = look(shared / "media/facerec_short_hamilton_clip.mp4", real, fps)
-        scenes = np.searchsorted(np.array([20, 82, 211]) / 29.97, seen.times_s - 0.852 + 0.005, side="right")
-        people = track_people(seen)
+        detections = look(shared / "media/facerec_short_hamilton_clip.mp4", real, fps)
+        scenes = np.searchsorted(np.array([20, 82, 211]) / 29.97, detections.times_s - 0.852 + 0.005, side="right")
+        people = track_people(detections)
         assert all(len(set(scenes[person.images])) == 1 for person in people)
         singer = max(people, key=lambda person: len(person.images))
         assert set(singer.images) == set(np.flatnonzero(scenes == 2))

@@ -69,11 +69,11 @@ def ramp(num_steps: int) -> np.ndarray:
 def test_score_does_not_depend_on_batch_size_or_order_of_clips(batch_size: int, order: list[int]) -> None:
     data = DataConfig(window_steps=30, hop_steps=20)
     usual = predict(WHOLE, CORPUS, range(5), data)
-    found = predict(WHOLE, CORPUS, order, data, batch_size)
-    for prediction, index in zip(found, order, strict=True):
+    predictions = predict(WHOLE, CORPUS, order, data, batch_size)
+    for prediction, index in zip(predictions, order, strict=True):
         assert prediction.clip_id == f"clip{index:02}"
         np.testing.assert_allclose(prediction.va, usual[index].va, atol=2e-6)
-    for name, value in score(found, CORPUS).items():
+    for name, value in score(predictions, CORPUS).items():
         assert value == pytest.approx(score(usual, CORPUS)[name], abs=1e-5)
 
 
@@ -82,8 +82,8 @@ def test_score_does_not_depend_on_batch_size_or_order_of_clips(batch_size: int, 
 def test_a_pointwise_model_is_blind_to_the_cut_of_windows(cut: tuple[int, int]) -> None:
     """Whatever the window and hop: every step is covered, and overlaps are averaged, not summed."""
     usual = predict(POINTWISE, CORPUS, range(5), DataConfig(window_steps=120, hop_steps=120))
-    found = predict(POINTWISE, CORPUS, range(5), DataConfig(window_steps=cut[0], hop_steps=cut[1]))
-    for a, b in zip(usual, found, strict=True):
+    predictions = predict(POINTWISE, CORPUS, range(5), DataConfig(window_steps=cut[0], hop_steps=cut[1]))
+    for a, b in zip(usual, predictions, strict=True):
         for name in ("va", "reliability", "weights", "stage"):
             np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=2e-6)
 
@@ -99,10 +99,10 @@ def test_prediction_leaves_the_model_as_it_was() -> None:
 
 
 def test_a_variant_without_a_gate_predicts_no_reliability() -> None:
-    (found,) = predict(make(variant="concat"), CORPUS, [0], DataConfig())
-    assert (found.reliability, found.weights, found.stage) == (None, None, None)
-    assert found.va.shape == (37, 2)
-    assert found.mask.shape == (37, 2)
+    (prediction,) = predict(make(variant="concat"), CORPUS, [0], DataConfig())
+    assert (prediction.reliability, prediction.weights, prediction.stage) == (None, None, None)
+    assert prediction.va.shape == (37, 2)
+    assert prediction.mask.shape == (37, 2)
 
 
 def test_validation_predicts_what_the_whole_prediction_holds() -> None:
@@ -160,9 +160,9 @@ def test_a_gpu_is_asked_for_no_copy_between_its_batches(causal: bool, monkeypatc
 
 def test_smoothing_is_the_mean_of_what_there_is() -> None:
     va = np.random.default_rng(0).standard_normal((40, 2))
-    found = smooth(va, 7)
+    smoothed = smooth(va, 7)
     for t in range(40):
-        np.testing.assert_allclose(found[t], va[max(0, t - 3) : t + 4].mean(0), atol=1e-12)
+        np.testing.assert_allclose(smoothed[t], va[max(0, t - 3) : t + 4].mean(0), atol=1e-12)
     assert smooth(va, 1) is va
     np.testing.assert_allclose(smooth(va, 199), np.broadcast_to(va.mean(0), va.shape), atol=1e-12)
     assert smooth(va[:1], 9).shape == (1, 2)
@@ -171,26 +171,26 @@ def test_smoothing_is_the_mean_of_what_there_is() -> None:
 def test_instants_on_the_grid_are_exact_and_between_are_linear() -> None:
     grid = Grid(25.0, 7, 20)
     va = np.random.default_rng(0).standard_normal((20, 2))
-    found, covered = at_instants(va, grid, grid.times_s)
+    values, covered = at_instants(va, grid, grid.times_s)
     assert covered.all()
-    np.testing.assert_allclose(found, va, atol=1e-9)
-    found, covered = at_instants(va, grid, grid.times_s[:-1] + 0.01)
+    np.testing.assert_allclose(values, va, atol=1e-9)
+    values, covered = at_instants(va, grid, grid.times_s[:-1] + 0.01)
     assert covered.all()
-    np.testing.assert_allclose(found, 0.75 * va[:-1] + 0.25 * va[1:], atol=1e-9)
+    np.testing.assert_allclose(values, 0.75 * va[:-1] + 0.25 * va[1:], atol=1e-9)
 
 
 def test_the_grid_covers_half_a_step_around_it() -> None:
     grid = Grid(10.0, 5, 3)
     times = np.array([0.4499, 0.45, 0.5, 0.7, 0.75, 0.7501])
-    found, covered = at_instants(np.array([[1.0], [2.0], [3.0]]), grid, times)
+    values, covered = at_instants(np.array([[1.0], [2.0], [3.0]]), grid, times)
     assert covered.tolist() == [False, True, True, True, True, False]
-    assert found[:, 0].tolist() == pytest.approx([1, 1, 1, 3, 3, 3])
+    assert values[:, 0].tolist() == pytest.approx([1, 1, 1, 3, 3, 3])
 
 
 def test_a_single_step_covers_its_own_instant() -> None:
-    found, covered = at_instants(np.array([[1.0, 2.0]]), Grid(25.0, 0, 1), np.array([0.0, 0.01, 0.1]))
+    values, covered = at_instants(np.array([[1.0, 2.0]]), Grid(25.0, 0, 1), np.array([0.0, 0.01, 0.1]))
     assert covered.tolist() == [True, True, False]
-    assert found.tolist() == [[1, 2]] * 3
+    assert values.tolist() == [[1, 2]] * 3
 
 
 def test_labels_at_30_fps_meet_a_grid_of_25_hz_at_their_own_times() -> None:
@@ -200,8 +200,8 @@ def test_labels_at_30_fps_meet_a_grid_of_25_hz_at_their_own_times() -> None:
     perfect = np.column_stack([grid.times_s / 4, -grid.times_s / 8])
     sums = clip_moments(prediction_of(perfect, grid), grid, truth, None, 0.0)
     assert sums.all[0, 0] == 120
-    found = pooled_ccc([sums.all])
-    assert found["mean"] == pytest.approx(1, abs=1e-6)
+    scores = pooled_ccc([sums.all])
+    assert scores["mean"] == pytest.approx(1, abs=1e-6)
     late = clip_moments(prediction_of(perfect - 0.1, grid), grid, truth, None, 0.0)
     assert pooled_ccc([late.all])["mean"] < 0.97
 
@@ -259,12 +259,12 @@ def test_clips_without_labels_are_predicted_and_not_scored() -> None:
 def sums_of(num_clips: int, seed: int = 0) -> list[torch.Tensor]:
     rng = np.random.default_rng(seed)
     grid = Grid(25.0, 0, 60)
-    found = []
+    sums = []
     for _ in range(num_clips):
         va = rng.uniform(-1, 1, (60, 2))
         noisy = va + rng.normal(0, 0.5, (60, 2))
-        found.append(clip_moments(prediction_of(noisy, grid), grid, truth_of(grid.times_s, va), None, 0.0).all)
-    return found
+        sums.append(clip_moments(prediction_of(noisy, grid), grid, truth_of(grid.times_s, va), None, 0.0).all)
+    return sums
 
 
 def test_bootstrap_is_seeded_and_surrounds_the_score() -> None:
@@ -289,11 +289,11 @@ def test_bootstrap_resamples_clips() -> None:
 def test_one_clip_has_no_interval_and_json_has_no_nan() -> None:
     nothing = torch.zeros(2, 6, dtype=torch.float64)
     clips = [ClipMoments("a", sums_of(1)[0], None), ClipMoments("b", nothing, None)]
-    found = summarise(clips, clips).to_json()
-    assert found["raw"]["interval"] == {name: [None, None] for name in ("valence", "arousal", "mean")}
-    assert found["clips"][1] == {"clip_id": "b", "valence": None, "arousal": None, "mean": None, "num_labels": 0}
-    assert found["raw"]["ccc"]["mean"] == pytest.approx(found["clips"][0]["mean"])
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    scores = summarise(clips, clips).to_json()
+    assert scores["raw"]["interval"] == {name: [None, None] for name in ("valence", "arousal", "mean")}
+    assert scores["clips"][1] == {"clip_id": "b", "valence": None, "arousal": None, "mean": None, "num_labels": 0}
+    assert scores["raw"]["ccc"]["mean"] == pytest.approx(scores["clips"][0]["mean"])
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
 
 
 def test_a_constant_truth_is_zero_agreement_within_its_clip_and_still_pooled() -> None:

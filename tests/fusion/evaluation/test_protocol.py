@@ -67,11 +67,11 @@ def labelled(seed: int, lengths: Sequence[int], hz: float = 25.0) -> tuple[Corpu
     corpus = random_corpus(STREAMS, lengths, hz=hz, seed=seed)
     labels = [messy_labels(rng, grid) for grid in corpus.grids]
     corpus = dataclasses.replace(corpus, truths=[label.timed(Clip("clip")) for label in labels])
-    found = []
+    predictions = []
     for clip, grid, index in zip(corpus.clips, corpus.grids, range(len(lengths)), strict=True):
         va = np.clip(rng.normal(0.1, 0.5, (grid.num_steps, 2)).cumsum(0) / 3, -1, 1)
-        found.append(prediction_of(clip.clip_id, grid, va, corpus.mask[corpus.steps(index)].numpy()))
-    return corpus, found, labels
+        predictions.append(prediction_of(clip.clip_id, grid, va, corpus.mask[corpus.steps(index)].numpy()))
+    return corpus, predictions, labels
 
 
 def by_hand(
@@ -96,12 +96,12 @@ def by_hand(
     a, b = np.array(x), np.array(y)
     with np.errstate(invalid="ignore"):
         covariance = ((a - a.mean(0)) * (b - b.mean(0))).mean(0)
-        found = 2 * covariance / (a.var(0) + b.var(0) + (a.mean(0) - b.mean(0)) ** 2)
-    return found.tolist(), len(x)
+        agreement = 2 * covariance / (a.var(0) + b.var(0) + (a.mean(0) - b.mean(0)) ** 2)
+    return agreement.tolist(), len(x)
 
 
-def close(found: dict[str, float], expected: Sequence[float]) -> bool:
-    return [found["valence"], found["arousal"]] == pytest.approx(list(expected), abs=1e-6, nan_ok=True)
+def close(scores: dict[str, float], expected: Sequence[float]) -> bool:
+    return [scores["valence"], scores["arousal"]] == pytest.approx(list(expected), abs=1e-6, nan_ok=True)
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(2, 40), min_size=1, max_size=4), st.sampled_from([10.0, 25, 30]))
@@ -112,14 +112,14 @@ def test_the_score_is_that_of_the_protocol_written_out(seed: int, lengths: list[
     raw = corpus_moments(predictions, corpus)
     expected, num_labels = by_hand(corpus, predictions, labels)
     assume(num_labels > 3)
-    found = summarise(raw, raw)
-    assert found.num_labels == num_labels
+    summary = summarise(raw, raw)
+    assert summary.num_labels == num_labels
     assert close(score(predictions, corpus), expected)
-    assert found.raw.ccc == score(predictions, corpus)
-    seen, num_seen = by_hand(corpus, predictions, labels, face=True)
-    assert found.num_face_labels == num_seen
-    assert num_seen < 4 or close(found.raw.face_frames_only or {}, seen)
-    for clip, prediction, label in zip(found.clips, predictions, labels, strict=True):
+    assert summary.raw.ccc == score(predictions, corpus)
+    with_face, num_seen = by_hand(corpus, predictions, labels, face=True)
+    assert summary.num_face_labels == num_seen
+    assert num_seen < 4 or close(summary.raw.face_frames_only or {}, with_face)
+    for clip, prediction, label in zip(summary.clips, predictions, labels, strict=True):
         own, count = by_hand(corpus, [prediction], [label])
         assert clip.num_labels == count
         assert count < 4 or close(clip.ccc, own)
@@ -136,8 +136,8 @@ def test_the_score_is_blind_to_who_computed_which_clips(seed: int, data: st.Data
     sums = [clip for k in order for clip in corpus_moments(parts[k], corpus)]
     whole = corpus_moments(predictions, corpus)
     for kind in ("all", "face"):
-        found, expected = (pooled_ccc([getattr(clip, kind) for clip in each]) for each in (sums, whole))
-        assert found == pytest.approx(expected, abs=1e-9, nan_ok=True)
+        scores, expected = (pooled_ccc([getattr(clip, kind) for clip in each]) for each in (sums, whole))
+        assert scores == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -182,15 +182,15 @@ def test_faces_are_a_part_of_the_score_and_never_the_score() -> None:
     va = np.column_stack([np.sin(grid.times_s), np.cos(grid.times_s)])
     corpus.truths[0] = Truth(grid.times_s, va.astype(np.float32), np.ones(400, bool))
     face = np.arange(400) < 250
-    seen = np.column_stack([face & (np.arange(400) % 2 == 0), ~face, face & (np.arange(400) % 2 == 1)])
-    good = dataclasses.replace(prediction, va=np.where(face[:, None], va, -va), mask=seen)
-    found = summarise(*[corpus_moments([good], corpus)] * 2)
-    assert (found.num_labels, found.num_face_labels) == (400, 250)
-    assert (found.raw.face_frames_only or {})["mean"] == pytest.approx(1, abs=1e-6)
-    assert found.raw.ccc["mean"] < 0.7
-    blind = dataclasses.replace(good, mask=np.zeros_like(seen))
+    mask = np.column_stack([face & (np.arange(400) % 2 == 0), ~face, face & (np.arange(400) % 2 == 1)])
+    good = dataclasses.replace(prediction, va=np.where(face[:, None], va, -va), mask=mask)
+    summary = summarise(*[corpus_moments([good], corpus)] * 2)
+    assert (summary.num_labels, summary.num_face_labels) == (400, 250)
+    assert (summary.raw.face_frames_only or {})["mean"] == pytest.approx(1, abs=1e-6)
+    assert summary.raw.ccc["mean"] < 0.7
+    blind = dataclasses.replace(good, mask=np.zeros_like(mask))
     unseen = summarise(*[corpus_moments([blind], corpus)] * 2)
-    assert unseen.raw.ccc == found.raw.ccc
+    assert unseen.raw.ccc == summary.raw.ccc
     assert unseen.num_face_labels == 0
     assert math.isnan((unseen.raw.face_frames_only or {})["mean"])
 
@@ -207,8 +207,8 @@ def test_padding_of_short_clips_changes_no_prediction(window_steps: int) -> None
     """A model with temporal extent, and every clip in one window: the room behind its end does not matter."""
     corpus, model = random_corpus(STREAMS, [37, 90, 64, 1]), small_model()
     usual = predict(model, corpus, range(4), DataConfig(window_steps=90, hop_steps=90))
-    found = predict(model, corpus, range(4), DataConfig(window_steps=window_steps, hop_steps=90))
-    for a, b in zip(usual, found, strict=True):
+    predictions = predict(model, corpus, range(4), DataConfig(window_steps=window_steps, hop_steps=90))
+    for a, b in zip(usual, predictions, strict=True):
         np.testing.assert_allclose(a.va, b.va, atol=3e-6)
 
 
@@ -259,9 +259,9 @@ def test_smoothing_is_chosen_on_validation_clips_alone(tmp_path: Path) -> None:
     first = run_with({}, [])
     estimates = predict(first.model, corpus, range(6), config.data)
     for width_s, other_s in ((0.0, 4.0), (1.0, 0.0), (8.0, 0.5)):
-        found = run_with({"val": width_s, "test": other_s}, estimates)
-        assert found.smoothing_s == width_s
-        weights, others = first.model.state_dict(), found.model.state_dict()
+        model = run_with({"val": width_s, "test": other_s}, estimates)
+        assert model.smoothing_s == width_s
+        weights, others = first.model.state_dict(), model.model.state_dict()
         assert all(torch.equal(weights[key], others[key]) for key in weights)
 
 
@@ -299,11 +299,11 @@ def test_folds_are_pooled_into_one_score_and_each_keeps_its_width(tmp_path: Path
         (other / path.name).write_text("\n".join([head, *turned]), encoding="utf-8")
     widths = [load_run(path).smoothing_s for path in runs]
     for folder in (labels, other):
-        found = score_run(tmp_path / "cv", labels=folder)
-        assert found.smoothing_s == widths
+        scores = score_run(tmp_path / "cv", labels=folder)
+        assert scores.smoothing_s == widths
         for kind in ("raw", "smoothed"):
-            assert close(getattr(found, kind).ccc, pooled_by_hand(runs, folder, smoothed=kind == "smoothed"))
-    assert score_run(tmp_path / "cv").raw.ccc != found.raw.ccc
+            assert close(getattr(scores, kind).ccc, pooled_by_hand(runs, folder, smoothed=kind == "smoothed"))
+    assert score_run(tmp_path / "cv").raw.ccc != scores.raw.ccc
 
 
 def pooled_by_hand(runs: Sequence[Path], labels: Path, *, smoothed: bool) -> list[float]:
@@ -336,10 +336,10 @@ def test_intervals_of_exchangeable_clips_hold_the_score_and_narrow_with_clips(se
     sums = [random_moments(rng) for _ in range(400)]
     widths = []
     for some in (sums[:25], sums):
-        found, point = bootstrap(some), pooled_ccc(some)
-        assert all(found[name][0] < point[name] < found[name][1] for name in point)
-        assert found == bootstrap(some)
-        widths.append(found["mean"][1] - found["mean"][0])
+        intervals, point = bootstrap(some), pooled_ccc(some)
+        assert all(intervals[name][0] < point[name] < intervals[name][1] for name in point)
+        assert intervals == bootstrap(some)
+        widths.append(intervals["mean"][1] - intervals["mean"][0])
     assert 2.4 < widths[0] / widths[1] < 6.5  # √16 = 4
 
 
@@ -364,9 +364,9 @@ def test_clips_without_a_score_have_no_interval_and_no_warning(level: float) -> 
     clips = [ClipMoments(name, flat, None) for name in "abc"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = summarise(clips, clips).to_json()
-    assert found["raw"]["ccc"]["mean"] is None
-    assert found["raw"]["interval"]["mean"] == [None, None]
+        scores = summarise(clips, clips).to_json()
+    assert scores["raw"]["ccc"]["mean"] is None
+    assert scores["raw"]["interval"]["mean"] == [None, None]
 
 
 people = st.lists(

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose at evaluation: what is hidden and how much, and the curves of scores that come of it."""
+"""Corruptions at evaluation: kinds, strengths, and the resulting curves of scores."""
 
 import csv
 import json
@@ -51,24 +51,24 @@ def same(one: Corpus, other: Corpus) -> bool:
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_a_corruption_repeats_itself_and_touches_only_its_modality_and_never_the_corpus_given(kind: str) -> None:
     corpus, kept = corpus_of(), corpus_of()
-    found = corrupted(corpus, kind, 0.6, SCALES)
+    corrupted_corpus = corrupted(corpus, kind, 0.6, SCALES)
     assert same(corpus, kept)
-    assert same(found, corrupted(corpus_of(), kind, 0.6, SCALES))
-    assert not same(found, corpus)
-    assert not all(same(found, corrupted(corpus, kind, 0.6, SCALES, seed=seed)) for seed in range(1, 9))
-    assert (found.va, found.va_mask, found.truths, found.grids) == (
+    assert same(corrupted_corpus, corrupted(corpus_of(), kind, 0.6, SCALES))
+    assert not same(corrupted_corpus, corpus)
+    assert not all(same(corrupted_corpus, corrupted(corpus, kind, 0.6, SCALES, seed=seed)) for seed in range(1, 9))
+    assert (corrupted_corpus.va, corrupted_corpus.va_mask, corrupted_corpus.truths, corrupted_corpus.grids) == (
         corpus.va,
         corpus.va_mask,
         corpus.truths,
         corpus.grids,
     )
-    assert [v.dtype for v in parts_of(found)] == [v.dtype for v in parts_of(corpus)]
+    assert [v.dtype for v in parts_of(corrupted_corpus)] == [v.dtype for v in parts_of(corpus)]
     for m, stream in enumerate(STREAMS):
-        assert (found.values[m] is not corpus.values[m]) == (stream.modality == CORRUPTIONS[kind].modality)
+        assert (corrupted_corpus.values[m] is not corpus.values[m]) == (stream.modality == CORRUPTIONS[kind].modality)
         if stream.modality != CORRUPTIONS[kind].modality:
-            assert torch.equal(found.mask[:, m], corpus.mask[:, m])
-            assert found.quality[m] is corpus.quality[m]
-        assert not found.values[m][~found.mask[:, m]].any()
+            assert torch.equal(corrupted_corpus.mask[:, m], corpus.mask[:, m])
+            assert corrupted_corpus.quality[m] is corpus.quality[m]
+        assert not corrupted_corpus.values[m][~corrupted_corpus.mask[:, m]].any()
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
@@ -93,9 +93,9 @@ def test_what_befalls_a_clip_does_not_depend_on_its_company_or_on_the_streams(ki
         quality=[quality[steps] for quality in corpus.quality],
         mask=corpus.mask[steps],
     )
-    found = corrupted(alone, kind, 0.5, SCALES, clip_ids=clip_ids)
-    assert torch.equal(found.mask, whole.mask[first : first + 250])
-    assert all(torch.equal(a, b[steps]) for a, b in zip(found.values, whole.values, strict=True))
+    corrupted_corpus = corrupted(alone, kind, 0.5, SCALES, clip_ids=clip_ids)
+    assert torch.equal(corrupted_corpus.mask, whole.mask[first : first + 250])
+    assert all(torch.equal(a, b[steps]) for a, b in zip(corrupted_corpus.values, whole.values, strict=True))
     fewer = corrupted(corpus.only([0, 1]), kind, 0.5, SCALES[:2])
     assert torch.equal(fewer.mask, whole.mask[:, :2])
     assert torch.equal(fewer.values[1], whole.values[1])
@@ -107,16 +107,20 @@ def test_greater_strength_hides_what_a_smaller_one_did_and_more_until_all_is_hid
     streams = [m for m, stream in enumerate(STREAMS) if stream.modality == CORRUPTIONS[kind].modality]
     before = corpus
     for strength in (0.25, 0.5, 0.75, 1.0):
-        found = corrupted(corpus, kind, strength, SCALES)
-        assert not (found.mask & ~before.mask).any()
-        assert found.mask.sum() < before.mask.sum()
-        gone = corpus.mask & ~found.mask
+        corrupted_corpus = corrupted(corpus, kind, strength, SCALES)
+        assert not (corrupted_corpus.mask & ~before.mask).any()
+        assert corrupted_corpus.mask.sum() < before.mask.sum()
+        gone = corpus.mask & ~corrupted_corpus.mask
         for m in streams:
-            assert not found.values[m][gone[:, m]].any()
-            assert found.quality[m][gone[:, m]].isnan().all()
-            assert torch.equal(found.values[m][found.mask[:, m]], corpus.values[m][found.mask[:, m]])
-            assert torch.equal(found.quality[m][found.mask[:, m]], corpus.quality[m][found.mask[:, m]])
-        before = found
+            assert not corrupted_corpus.values[m][gone[:, m]].any()
+            assert corrupted_corpus.quality[m][gone[:, m]].isnan().all()
+            assert torch.equal(
+                corrupted_corpus.values[m][corrupted_corpus.mask[:, m]], corpus.values[m][corrupted_corpus.mask[:, m]]
+            )
+            assert torch.equal(
+                corrupted_corpus.quality[m][corrupted_corpus.mask[:, m]], corpus.quality[m][corrupted_corpus.mask[:, m]]
+            )
+        before = corrupted_corpus
     assert not before.mask[:, streams].any()
 
 
@@ -153,23 +157,23 @@ def test_models_with_other_grids_miss_the_same_seconds() -> None:
 def test_noise_is_three_standard_deviations_at_most_and_lies_on_valid_steps(kind: str) -> None:
     corpus = corpus_of((3000,))
     for strength in (0.25, 1.0):
-        found = corrupted(corpus, kind, strength, SCALES)
-        assert torch.equal(found.mask, corpus.mask)
+        corrupted_corpus = corrupted(corpus, kind, strength, SCALES)
+        assert torch.equal(corrupted_corpus.mask, corpus.mask)
         for m, stream in enumerate(STREAMS):
             if stream.modality == CORRUPTIONS[kind].modality:
-                added = (found.values[m].float() - corpus.values[m].float())[corpus.mask[:, m]]
+                added = (corrupted_corpus.values[m].float() - corpus.values[m].float())[corpus.mask[:, m]]
                 torch.testing.assert_close(added.std(0), 3 * strength * SCALES[m], rtol=0.1, atol=0)
-                assert found.quality[m] is corpus.quality[m]
+                assert corrupted_corpus.quality[m] is corpus.quality[m]
 
 
 def test_misaligned_audio_is_the_same_audio_earlier_or_later() -> None:
     corpus = random_corpus(STREAMS, [200] * 12)
-    found = corrupted(corpus, "misalignment", 0.5, SCALES)
+    corrupted_corpus = corrupted(corpus, "misalignment", 0.5, SCALES)
     ways = set()
     for index in range(12):
         first = int(corpus.offsets[index])
-        clean, moved = (c.values[1][first : first + 200] for c in (corpus, found))
-        mask, late = found.mask[first : first + 200, 1], torch.equal(moved[25:], clean[:-25])
+        clean, moved = (c.values[1][first : first + 200] for c in (corpus, corrupted_corpus))
+        mask, late = corrupted_corpus.mask[first : first + 200, 1], torch.equal(moved[25:], clean[:-25])
         ways.add(late)
         gone, stays = (slice(0, 25), slice(25, 200)) if late else (slice(175, 200), slice(0, 175))
         source = slice(0, 175) if late else slice(25, 200)
@@ -177,7 +181,7 @@ def test_misaligned_audio_is_the_same_audio_earlier_or_later() -> None:
         assert torch.equal(mask[stays], corpus.mask[first : first + 200, 1][source])
         assert not mask[gone].any()
         assert not moved[gone].any()
-        assert found.quality[1][first : first + 200][gone].isnan().all()
+        assert corrupted_corpus.quality[1][first : first + 200][gone].isnan().all()
     assert ways == {True, False}
 
 

@@ -72,9 +72,9 @@ def copied(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished[0], tmp_path / "copied"))
 
 
-def results_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+def results_of(comparison: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows without what a clock decides."""
-    return [{key: value for key, value in row.items() if key != "seconds_per_cell"} for row in found["rows"]]
+    return [{key: value for key, value in row.items() if key != "seconds_per_cell"} for row in comparison["rows"]]
 
 
 def training_forbidden(*_: Any) -> None:
@@ -82,23 +82,28 @@ def training_forbidden(*_: Any) -> None:
 
 
 def test_the_table_is_the_protocols_score(finished: tuple[Path, dict[str, Any]]) -> None:
-    out, found = finished
-    assert (found["num_cells"], found["num_trained"], found["num_skipped"]) == (18, 18, 0)
-    assert (found["failures"], found["interrupted"], found["base"], found["num_folds"]) == ([], False, "concat", 3)
-    assert json.loads((out / "table.json").read_text(encoding="utf-8")) == found
-    assert "table" not in found
-    assert [row["variant"] for row in found["rows"]] == VARIANTS
-    for row in found["rows"]:
+    out, comparison = finished
+    assert (comparison["num_cells"], comparison["num_trained"], comparison["num_skipped"]) == (18, 18, 0)
+    assert (comparison["failures"], comparison["interrupted"], comparison["base"], comparison["num_folds"]) == (
+        [],
+        False,
+        "concat",
+        3,
+    )
+    assert json.loads((out / "table.json").read_text(encoding="utf-8")) == comparison
+    assert "table" not in comparison
+    assert [row["variant"] for row in comparison["rows"]] == VARIANTS
+    for row in comparison["rows"]:
         assert row["seeds"] == [0, 1]
         of_seed = [score_run(out / row["variant"] / f"seed-{seed}") for seed in (0, 1)]
-        assert {score.num_labels for score in of_seed} == {found["num_labels"]}
+        assert {score.num_labels for score in of_seed} == {comparison["num_labels"]}
         for kind in ("raw", "smoothed"):
             for name in NAMES:
                 each = [getattr(score, kind).ccc[name] for score in of_seed]
                 assert row[kind][name]["each"] == pytest.approx(each, abs=1e-6)
                 assert row[kind][name]["mean"] == pytest.approx(np.mean(each), abs=1e-6)
                 assert row[kind][name]["std"] == pytest.approx(np.std(each, ddof=1), abs=1e-6)
-    sage, concat, visual = found["rows"]
+    sage, concat, visual = comparison["rows"]
     assert concat["raw_difference"] is None
     for row in (sage, visual):
         for name in NAMES:
@@ -106,7 +111,7 @@ def test_the_table_is_the_protocols_score(finished: tuple[Path, dict[str, Any]])
             assert gain["mean"] == pytest.approx(row["raw"][name]["mean"] - concat["raw"][name]["mean"], abs=1e-9)
             assert gain["interval"][0] < gain["mean"] < gain["interval"][1]
     assert sage["num_parameters"] > concat["num_parameters"] > visual["num_parameters"] > 0
-    assert all(row["seconds_per_cell"] > 0 for row in found["rows"])
+    assert all(row["seconds_per_cell"] > 0 for row in comparison["rows"])
     assert len(concat["random_weights"]) == 2
     assert [name.split("/")[0] for name in visual["random_weights"]] == ["visual"]
 
@@ -129,17 +134,17 @@ def test_what_is_done_is_skipped_and_more_can_be_added(
     finished: tuple[Path, dict[str, Any]], copied: Path, cache: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in copied.rglob("model.safetensors")}
-    found = compared(cache, copied, [*VARIANTS, "audio"], num_seeds=1)
-    assert (found["num_cells"], found["num_trained"], found["num_skipped"]) == (12, 3, 9)
-    assert [len(row["seeds"]) for row in found["rows"]] == [1] * 4
-    assert found["rows"][0]["raw"]["mean"]["std"] is None
+    comparison = compared(cache, copied, [*VARIANTS, "audio"], num_seeds=1)
+    assert (comparison["num_cells"], comparison["num_trained"], comparison["num_skipped"]) == (12, 3, 9)
+    assert [len(row["seeds"]) for row in comparison["rows"]] == [1] * 4
+    assert comparison["rows"][0]["raw"]["mean"]["std"] is None
     assert {path: path.stat().st_mtime_ns for path in before} == before
     monkeypatch.setattr(cells_module, "train_one", training_forbidden)
-    found = compared(cache, copied, VARIANTS, base="visual")
-    assert (found["num_trained"], found["num_skipped"], found["base"]) == (0, 18, "visual")
-    for row, first in zip(found["rows"], finished[1]["rows"], strict=True):
+    comparison = compared(cache, copied, VARIANTS, base="visual")
+    assert (comparison["num_trained"], comparison["num_skipped"], comparison["base"]) == (0, 18, "visual")
+    for row, first in zip(comparison["rows"], finished[1]["rows"], strict=True):
         assert row["raw"] == first["raw"]
-    opposite = found["rows"][1]["raw_difference"]["mean"]["mean"]
+    opposite = comparison["rows"][1]["raw_difference"]["mean"]["mean"]
     assert opposite == pytest.approx(-finished[1]["rows"][2]["raw_difference"]["mean"]["mean"])
 
 
@@ -153,8 +158,8 @@ def test_labels_and_features_are_loaded_once(
         return load(*arguments)
 
     monkeypatch.setattr(cells_module, "load_labelled", counted)
-    found = compared(cache, tmp_path / "out", ["concat", "visual"], config_of(train={"epochs": 1}), num_seeds=1)
-    assert (len(calls), found["num_trained"]) == (1, 6)
+    comparison = compared(cache, tmp_path / "out", ["concat", "visual"], config_of(train={"epochs": 1}), num_seeds=1)
+    assert (len(calls), comparison["num_trained"]) == (1, 6)
 
 
 def test_an_unfinished_run_is_done_again_and_a_run_without_a_score_is_scored(
@@ -171,9 +176,9 @@ def test_an_unfinished_run_is_done_again_and_a_run_without_a_score_is_scored(
     unscored = copied / "visual/seed-0/fold-1"
     trained = (unscored / "model.safetensors").stat().st_mtime_ns
     (unscored / "score.json").unlink()
-    found = compared(cache, copied, VARIANTS)
-    assert (found["num_trained"], found["num_skipped"], found["failures"]) == (3, 15, [])
-    assert results_of(found) == results_of(finished[1])
+    comparison = compared(cache, copied, VARIANTS)
+    assert (comparison["num_trained"], comparison["num_skipped"], comparison["failures"]) == (3, 15, [])
+    assert results_of(comparison) == results_of(finished[1])
     assert not (killed / ".part-model.safetensors").exists()
     assert (unscored / "model.safetensors").stat().st_mtime_ns == trained
 
@@ -183,9 +188,9 @@ def test_strange_files_in_the_place_of_a_run_stay(copied: Path, cache: tuple[Pat
     for name in ("config.json", "score.json"):
         (place / name).unlink()
     (place / "thesis.tex").write_text("years of work", encoding="utf-8")
-    found = compared(cache, copied, VARIANTS)
-    assert [failure["cell"] for failure in found["failures"]] == [str(place)]
-    assert "expected a new folder" in found["failures"][0]["reason"]
+    comparison = compared(cache, copied, VARIANTS)
+    assert [failure["cell"] for failure in comparison["failures"]] == [str(place)]
+    assert "expected a new folder" in comparison["failures"][0]["reason"]
     assert (place / "thesis.tex").exists()
 
 
@@ -218,8 +223,8 @@ def test_changed_labels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match=r"expected a result of labels_sha256 = \w{16}, got one of labels_sha256"):
         compared(cache, tmp_path / "out", ["visual"], config, num_seeds=1, folds=None)
     path.write_text(text, encoding="utf-8")
-    found = compared(cache, tmp_path / "out", ["visual"], config, num_seeds=1, folds=None)
-    assert (found["num_skipped"], found["num_clips"]) == (1, 1)
+    comparison = compared(cache, tmp_path / "out", ["visual"], config, num_seeds=1, folds=None)
+    assert (comparison["num_skipped"], comparison["num_clips"]) == (1, 1)
     split = tmp_path / "out/visual/seed-0/split.csv"
     split.write_text(split.read_text(encoding="utf-8").replace("val", "train"), encoding="utf-8")
     with pytest.raises(InputError, match="expected a result of split = changed"):
@@ -259,17 +264,17 @@ def test_a_run_that_fails_leaves_the_others(
         train_one(corpus, roles, config, *rest)
 
     monkeypatch.setattr(cells_module, "train_one", failing)
-    told: list[tuple[int, int]] = []
-    found = compared(
+    counts_reported: list[tuple[int, int]] = []
+    comparison = compared(
         cache,
         tmp_path / "out",
         ["visual", "audio"],
         config_of(train={"epochs": 1}),
         base="audio",
-        progress=lambda *counts: told.append(counts),
+        progress=lambda *counts: counts_reported.append(counts),
     )
-    assert told == [(k, 12) for k in range(13)]
-    assert found["failures"] == [
+    assert counts_reported == [(k, 12) for k in range(13)]
+    assert comparison["failures"] == [
         {
             "cell": str(tmp_path / "out/visual/seed-1/fold-1"),
             "reason": "ZeroDivisionError: of a variant of the user's own",
@@ -279,7 +284,7 @@ def test_a_run_that_fails_leaves_the_others(
             "reason": "training: expected a finite loss, got nan. Lower it.",
         },
     ]
-    visual, audio = found["rows"]
+    visual, audio = comparison["rows"]
     assert (visual["seeds"], audio["seeds"]) == ([0], [0, 1])  # two folds of three are no score
     gain = visual["raw"]["mean"]["each"][0] - audio["raw"]["mean"]["each"][0]
     assert visual["raw_difference"]["mean"]["mean"] == pytest.approx(gain)
@@ -297,21 +302,21 @@ def test_ctrl_c_keeps_what_is_done(cache: tuple[Path, Path], tmp_path: Path, mon
 
     monkeypatch.setattr(cells_module, "train_one", interrupted)
     config = config_of(train={"epochs": 1})
-    found = compared(cache, tmp_path / "out", ["visual"], config)
-    assert (found["interrupted"], found["num_trained"], found["rows"]) == (True, 2, [])
+    comparison = compared(cache, tmp_path / "out", ["visual"], config)
+    assert (comparison["interrupted"], comparison["num_trained"], comparison["rows"]) == (True, 2, [])
     assert not (tmp_path / "out" / "table.csv").exists()
-    found = compared(cache, tmp_path / "out", ["visual"], config)
-    assert (found["interrupted"], found["num_trained"], found["num_skipped"]) == (False, 4, 2)
+    comparison = compared(cache, tmp_path / "out", ["visual"], config)
+    assert (comparison["interrupted"], comparison["num_trained"], comparison["num_skipped"]) == (False, 4, 2)
 
 
 def test_without_folds_the_configured_split_is_scored(cache: tuple[Path, Path], tmp_path: Path) -> None:
     config = config_of(train={"epochs": 1}, split={"fractions": (0.7, 0.3, 0)})
-    found = compared(cache, tmp_path / "out", ["visual", "audio"], config, folds=None, num_seeds=3)
-    assert (found["num_folds"], found["split"], found["base"]) == (None, "val", "visual")
+    comparison = compared(cache, tmp_path / "out", ["visual", "audio"], config, folds=None, num_seeds=3)
+    assert (comparison["num_folds"], comparison["split"], comparison["base"]) == (None, "val", "visual")
     scores = [score_run(tmp_path / "out/visual" / f"seed-{seed}") for seed in range(3)]
-    assert found["rows"][0]["raw"]["mean"]["each"] == pytest.approx([score.raw.ccc["mean"] for score in scores])
+    assert comparison["rows"][0]["raw"]["mean"]["each"] == pytest.approx([score.raw.ccc["mean"] for score in scores])
     tested = {clip.clip_id for score in scores for clip in score.clips}
-    assert 2 < found["num_clips"] == len(tested)  # seeds have splits of their own
+    assert 2 < comparison["num_clips"] == len(tested)  # seeds have splits of their own
 
 
 # Processes
@@ -321,11 +326,11 @@ def test_without_folds_the_configured_split_is_scored(cache: tuple[Path, Path], 
 def test_processes_find_the_same(
     finished: tuple[Path, dict[str, Any]], cache: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    found = compared(cache, tmp_path / "out", ["sage", "visual"], num_seeds=1, jobs=2)
-    assert (found["num_trained"], found["failures"]) == (6, [])
+    comparison = compared(cache, tmp_path / "out", ["sage", "visual"], num_seeds=1, jobs=2)
+    assert (comparison["num_trained"], comparison["failures"]) == (6, [])
     for path in sorted((tmp_path / "out").rglob("model.safetensors")):
         assert path.read_bytes() == (finished[0] / path.relative_to(tmp_path / "out")).read_bytes()
-    for row, first in zip(found["rows"], finished[1]["rows"][::2], strict=True):
+    for row, first in zip(comparison["rows"], finished[1]["rows"][::2], strict=True):
         assert row["raw"]["mean"]["each"] == first["raw"]["mean"]["each"][:1]
 
 
@@ -385,8 +390,8 @@ def test_a_stop_ends_all_processes_and_what_is_done_is_kept(
     assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 20)
     kept = len(list(out.rglob("seed-0/*/score.json")))
     assert kept >= 2
-    found = compared(cache, out, ["sage", "concat"], config, num_seeds=1)
-    assert (found["num_skipped"], found["num_trained"], found["failures"]) == (kept, 6 - kept, [])
+    comparison = compared(cache, out, ["sage", "concat"], config, num_seeds=1)
+    assert (comparison["num_skipped"], comparison["num_trained"], comparison["failures"]) == (kept, 6 - kept, [])
 
 
 # The table
@@ -421,12 +426,12 @@ def test_the_paired_bootstrap_agrees_with_a_slow_one(pair: tuple[torch.Tensor, t
             sides.append(torch.stack(scores).mean(0))
         gain = (sides[0] - sides[1]).tolist()
         gains.append([*gain, sum(gain) / 2])
-    found = difference(one, other, draws=200, seed=5)
+    differences = difference(one, other, draws=200, seed=5)
     for d, name in enumerate(NAMES):
         expected = np.percentile(np.array(gains)[:, d], [2.5, 97.5])
-        assert found[name].interval == pytest.approx(tuple(expected), abs=1e-12)
+        assert differences[name].interval == pytest.approx(tuple(expected), abs=1e-12)
     pooled = [torch.stack([ccc_of_moments(side[s].sum(0)) for s in range(3)]).mean(0) for side in pair]
-    assert found["valence"].mean == pytest.approx(float(pooled[0][0] - pooled[1][0]))
+    assert differences["valence"].mean == pytest.approx(float(pooled[0][0] - pooled[1][0]))
 
 
 def test_pairing_is_worth_it(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -446,8 +451,8 @@ def test_seeds_with_splits_of_their_own_are_drawn_together(pair: tuple[torch.Ten
     for seed in range(3):
         for side in (one, other):
             side[seed, [clip for clip in range(7) if clip % 3 != seed]] = 0
-    found = difference(one, other)
-    assert all(math.isfinite(value) for name in NAMES for value in found[name].interval)
+    gain = difference(one, other)
+    assert all(math.isfinite(value) for name in NAMES for value in gain[name].interval)
     one[:, 1:] = other[:, 1:] = 0
     assert math.isnan(difference(one, other)["mean"].interval.low)
 
@@ -471,18 +476,18 @@ def test_the_score_of_a_cell_is_read_as_it_was_written(pair: tuple[torch.Tensor,
 def test_every_form_of_the_table(pair: tuple[torch.Tensor, torch.Tensor], tmp_path: Path, untrained: list[str]) -> None:
     scores = [score_of("sage", seed, pair[0][seed], random_weights=untrained) for seed in range(3)]
     scores += [score_of("concat", seed, pair[1][seed], seconds=3.0 + seed) for seed in range(3)]
-    found = tabulate(scores, ["sage", "concat"], "concat", None)
-    assert [path.name for path in write_table(found, tmp_path)] == [f"table.{s}" for s in ("json", "csv", "md", "png")]
-    assert json.loads((tmp_path / "table.json").read_text(encoding="utf-8")) == found.to_json()
+    table = tabulate(scores, ["sage", "concat"], "concat", None)
+    assert [path.name for path in write_table(table, tmp_path)] == [f"table.{s}" for s in ("json", "csv", "md", "png")]
+    assert json.loads((tmp_path / "table.json").read_text(encoding="utf-8")) == table.to_json()
     with (tmp_path / "table.csv").open(encoding="utf-8") as file:
         sage, concat = csv.DictReader(file)
-    row = found.rows[0]
+    row = table.rows[0]
     assert row.raw_difference is not None
     assert float(sage["raw_mean_mean"]) == row.raw["mean"].mean
     assert float(sage["raw_valence_difference_low"]) == row.raw_difference["valence"].interval.low
     assert (concat["raw_mean_difference"], concat["seconds_per_cell"], concat["base"]) == ("", "4.0", "concat")
     assert sage["random_weights"] == " ".join(untrained)
-    page, text = (tmp_path / "table.md").read_text(encoding="utf-8"), describe_table(found)
+    page, text = (tmp_path / "table.md").read_text(encoding="utf-8"), describe_table(table)
     warning = "UNTRAINED ENCODER (random weights): visual/a-1"
     assert (warning in page, warning in text) == (bool(untrained), bool(untrained))
     shown = f"{row.raw['valence'].mean:.3f} ± {row.raw['valence'].std:.3f}"
@@ -511,9 +516,9 @@ def test_the_picture_names_untrained_encoders(
 
 
 def test_a_table_of_nothing_has_dashes(tmp_path: Path) -> None:
-    found = tabulate([], ["sage", "concat"], "concat", 3)
-    write_table(found, tmp_path)
-    text = describe_table(found)
+    table = tabulate([], ["sage", "concat"], "concat", 3)
+    write_table(table, tmp_path)
+    text = describe_table(table)
     assert "nan" not in text.lower()
     assert text.count("–") >= 2 * 4
     assert "NaN" not in (tmp_path / "table.json").read_text(encoding="utf-8")
@@ -554,8 +559,8 @@ def test_the_command(copied: Path, cache: tuple[Path, Path], tmp_path: Path) -> 
     assert [line.split()[0] for line in lines[5:8]] == VARIANTS
     assert lines[8].startswith("difference to concat, with 95 % interval (paired bootstrap over clips)")
     assert lines[-1] == f"table.csv, .md, .json and .png: {copied}"
-    found = json.loads(run(*command, *seeds, "--variants", "visual,concat", "--base", "visual", "--json").stdout)
-    assert (found["base"], found["num_skipped"]) == ("visual", 12)
+    comparison = json.loads(run(*command, *seeds, "--variants", "visual,concat", "--base", "visual", "--json").stdout)
+    assert (comparison["base"], comparison["num_skipped"]) == ("visual", 12)
     result = run(*command, *seeds, "--variants", "sage,concat", "--set", "train.epochs=9")
     assert result.exit_code == 1
     assert "train.epochs = 9, got one of train.epochs = 2" in result.stderr

@@ -71,7 +71,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the rest; `finished` has one."""
-    monkeypatch.setattr(report_module, "plot_sweep", lambda path, found: path.write_bytes(PICTURE))
+    monkeypatch.setattr(report_module, "plot_sweep", lambda path, study: path.write_bytes(PICTURE))
 
 
 def space_of(folder: Path, said: Any, config: Config | None = None) -> Any:
@@ -122,12 +122,12 @@ def test_a_space_of_every_kind(tmp_path: Path) -> None:
     space = space_of(tmp_path, text)
     assert space["model.variant"] == Choices(("sage", "concat"))
     assert space["train.learning_rate"] == Range(1e-5, 1e-3, log=True)
-    found = distributions(space)
-    assert found["model.tcn_blocks"].to_external_repr(4.0) == 4  # type: ignore[no-untyped-call]
-    assert [found["model.tcn_blocks"]._contains(blocks) for blocks in (2, 3, 6)] == [True, False, True]
-    assert found["model.dropout"]._contains(0.5)
+    priors = distributions(space)
+    assert priors["model.tcn_blocks"].to_external_repr(4.0) == 4  # type: ignore[no-untyped-call]
+    assert [priors["model.tcn_blocks"]._contains(blocks) for blocks in (2, 3, 6)] == [True, False, True]
+    assert priors["model.dropout"]._contains(0.5)
     label = space["data.streams"].labels[1]
-    assert found["data.streams"]._contains(found["data.streams"].to_internal_repr(label))
+    assert priors["data.streams"]._contains(priors["data.streams"].to_internal_repr(label))
     assert space["data.streams"].value(label) == ["visual/face"]
 
 
@@ -181,10 +181,10 @@ def test_keys_that_only_go_together_are_a_space(tmp_path: Path) -> None:
 def test_the_best_trial_is_a_finished_run_with_the_score_it_was_chosen_for(
     finished: tuple[Path, dict[str, Any]], cache: tuple[Path, Path]
 ) -> None:
-    out, found = finished
-    assert (found["num_finished"], found["num_trained"], found["failures"], found["interrupted"]) == (5, 5, [], False)
-    best = found["best"]
-    assert best["score"] == max(row["score"] for row in found["rows"] if row["state"] == "complete")
+    out, study = finished
+    assert (study["num_finished"], study["num_trained"], study["failures"], study["interrupted"]) == (5, 5, [], False)
+    best = study["best"]
+    assert best["score"] == max(row["score"] for row in study["rows"] if row["state"] == "complete")
     assert best["score"] == pytest.approx((best["valence"] + best["arousal"]) / 2)
     run = load_run(out / "best")
     for key, value in best["params"].items():
@@ -193,13 +193,13 @@ def test_the_best_trial_is_a_finished_run_with_the_score_it_was_chosen_for(
     validation = load_part(run, open_store(cache[0]), cache[1], "val")
     predictions = predict(run.model, validation, range(len(validation.clips)), run.config.data)
     assert score(predictions, validation)["mean"] == pytest.approx(best["score"], abs=1e-9)
-    assert found["num_validation_clips"] == len(validation.clips)
+    assert study["num_validation_clips"] == len(validation.clips)
 
 
 def test_only_the_best_trial_keeps_its_folder(finished: tuple[Path, dict[str, Any]]) -> None:
-    out, found = finished
-    assert [path.name for path in (out / "trials").iterdir()] == [f"{found['best']['trial']:04}"]
-    assert os.readlink(out / "best") == f"trials/{found['best']['trial']:04}"
+    out, study = finished
+    assert [path.name for path in (out / "trials").iterdir()] == [f"{study['best']['trial']:04}"]
+    assert os.readlink(out / "best") == f"trials/{study['best']['trial']:04}"
     assert {path.name for path in out.iterdir()} == {
         "best",
         "best.yaml",
@@ -219,20 +219,20 @@ def test_best_yaml_trains_the_same_run(
     assert weights == (finished[0] / "best/model.safetensors").read_bytes()
 
 
-def results_of(found: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in found["rows"]]
+def results_of(study: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in study["rows"]]
 
 
 def test_a_sweep_that_goes_on_is_one_that_never_stopped(
     finished: tuple[Path, dict[str, Any]], cache: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    told: list[tuple[int, int, float | None]] = []
+    reports: list[tuple[int, int, float | None]] = []
     assert swept(cache, tmp_path / "out", 2)["num_trained"] == 2
-    found = swept(cache, tmp_path / "out", 5, progress=lambda *counts: told.append(counts))
-    assert (found["num_trained"], found["num_finished"]) == (3, 5)
-    assert results_of(found) == results_of(finished[1])
-    assert [counts[:2] for counts in told] == [(2, 5), (3, 5), (4, 5), (5, 5)]
-    assert told[-1][2] == found["best"]["score"]
+    study = swept(cache, tmp_path / "out", 5, progress=lambda *counts: reports.append(counts))
+    assert (study["num_trained"], study["num_finished"]) == (3, 5)
+    assert results_of(study) == results_of(finished[1])
+    assert [counts[:2] for counts in reports] == [(2, 5), (3, 5), (4, 5), (5, 5)]
+    assert reports[-1][2] == study["best"]["score"]
     assert swept(cache, tmp_path / "out", 4)["num_trained"] == 0
 
 
@@ -246,8 +246,8 @@ def test_labels_of_test_clips_change_nothing(
         path = labels / f"{clip_id}.csv"
         path.write_text(path.read_text(encoding="utf-8").replace(",0.", ",-0."), encoding="utf-8")
     assert tested
-    found = swept((cache[0], labels), tmp_path / "out", 5)
-    assert results_of(found) == results_of(finished[1])
+    study = swept((cache[0], labels), tmp_path / "out", 5)
+    assert results_of(study) == results_of(finished[1])
 
 
 def test_draws_differ_between_trials_and_not_between_processes(tmp_path: Path) -> None:
@@ -293,10 +293,10 @@ def test_the_score_is_that_of_the_best_epoch(
     cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_training(monkeypatch, lambda config, n: [math.nan, 0.1 * n, 0.3 * n, 0.2 * n])
-    found = swept(cache, tmp_path / "out", 3)
-    assert [row["score"] for row in found["rows"]] == pytest.approx([0, 0.3, 0.6])
-    assert (found["best"]["trial"], found["best"]["epoch"], found["best"]["num_epochs"]) == (2, 2, 4)
-    assert found["best"]["valence"] == pytest.approx(0.7)
+    study = swept(cache, tmp_path / "out", 3)
+    assert [row["score"] for row in study["rows"]] == pytest.approx([0, 0.3, 0.6])
+    assert (study["best"]["trial"], study["best"]["epoch"], study["best"]["num_epochs"]) == (2, 2, 4)
+    assert study["best"]["valence"] == pytest.approx(0.7)
     assert (tmp_path / "out/best/config.json").exists()
 
 
@@ -308,14 +308,14 @@ def test_a_trial_below_the_median_is_pruned_after_the_warm_up(
         monkeypatch, lambda config, n: [(0.01 * n if n < NUM_RANDOM else -0.5) + 0.01 * e for e in range(epochs)]
     )
     config = config_of(train={**SHORT, "epochs": epochs})
-    found = swept(cache, tmp_path / "out", NUM_RANDOM + 2, config=config)
-    assert [row["state"] for row in found["rows"]] == ["complete"] * NUM_RANDOM + ["pruned"] * 2
+    study = swept(cache, tmp_path / "out", NUM_RANDOM + 2, config=config)
+    assert [row["state"] for row in study["rows"]] == ["complete"] * NUM_RANDOM + ["pruned"] * 2
     warm_up = math.ceil(study_module.PRUNED_AFTER * epochs)
-    assert {row["num_epochs"] for row in found["rows"][NUM_RANDOM:]} == {warm_up + 1}
-    assert found["best"]["trial"] == NUM_RANDOM - 1
-    assert set(found["importance"]) == set(SPACE)
-    assert sum(found["importance"].values()) == pytest.approx(1)
-    assert json.loads((tmp_path / "out/importance.json").read_text(encoding="utf-8")) == found["importance"]
+    assert {row["num_epochs"] for row in study["rows"][NUM_RANDOM:]} == {warm_up + 1}
+    assert study["best"]["trial"] == NUM_RANDOM - 1
+    assert set(study["importance"]) == set(SPACE)
+    assert sum(study["importance"].values()) == pytest.approx(1)
+    assert json.loads((tmp_path / "out/importance.json").read_text(encoding="utf-8")) == study["importance"]
 
 
 def test_unfit_trials_are_pruned_and_broken_ones_listed(
@@ -331,14 +331,14 @@ def test_unfit_trials_are_pruned_and_broken_ones_listed(
         return [math.nan] if number == 4 else [0.5]
 
     fake_training(monkeypatch, curve)
-    found = swept(cache, tmp_path / "out", 5)
-    assert found["failures"] == [
+    study = swept(cache, tmp_path / "out", 5)
+    assert study["failures"] == [
         {"trial": 2, "reason": "ZeroDivisionError: of a variant of the user's own"},
         {"trial": 3, "reason": "clip01: expected its bytes, got others. Repair."},
     ]
-    assert [row["state"] for row in found["rows"]] == ["complete", "pruned", "failed", "failed", "pruned"]
-    assert (found["num_finished"], found["num_trained"]) == (3, 5)
-    text = describe_sweep(typed(found))
+    assert [row["state"] for row in study["rows"]] == ["complete", "pruned", "failed", "failed", "pruned"]
+    assert (study["num_finished"], study["num_trained"]) == (3, 5)
+    text = describe_sweep(typed(study))
     assert "3 trials finished, 5 asked for" in text
     assert "pruned as unfit, 1 trials: training: expected a finite loss, got nan." in text
     assert "pruned as unfit, 1 trials: validation clips: no epoch has a score on them." in text
@@ -350,8 +350,8 @@ def test_values_that_do_not_go_together_are_a_pruned_trial(
     cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = fake_training(monkeypatch, lambda config, n: [0.1])
-    found = swept(cache, tmp_path / "out", 12, {"model.heads": [2, 3], "model.dim": [8, 9]})
-    unfit = [row for row in found["rows"] if row["params"]["model.dim"] % row["params"]["model.heads"]]
+    study = swept(cache, tmp_path / "out", 12, {"model.heads": [2, 3], "model.dim": [8, 9]})
+    unfit = [row for row in study["rows"] if row["params"]["model.dim"] % row["params"]["model.heads"]]
     assert 0 < len(unfit) < 12
     assert {row["state"] for row in unfit} == {"pruned"}
     assert all(f"expected a multiple of model.heads = {row['params']['model.heads']}" in row["reason"] for row in unfit)
@@ -371,9 +371,9 @@ def test_streams_and_grids_can_be_tried(
     monkeypatch.setattr(cells_module, "train_one", seen)
     space = {"data.grid_hz": [10.0, 25.0], "data.streams": [["visual/face"], ["visual/face", "audio/voice"]]}
     config = config_of(model={**SMALL, "variant": "visual"}, train={**SHORT, "epochs": 1})
-    found = swept(cache, tmp_path / "out", 6, space, config)
-    assert {row["state"] for row in found["rows"]} == {"complete"}
-    steps = {row["params"]["data.grid_hz"]: counts[1] for row, counts in zip(found["rows"], loaded, strict=True)}
+    study = swept(cache, tmp_path / "out", 6, space, config)
+    assert {row["state"] for row in study["rows"]} == {"complete"}
+    steps = {row["params"]["data.grid_hz"]: counts[1] for row, counts in zip(study["rows"], loaded, strict=True)}
     assert steps[10.0] < steps[25.0]
     with pytest.raises(InputError, match="visual/fase"):
         swept(cache, tmp_path / "other", 1, {"data.streams": [["visual/fase"]]}, config)
@@ -388,13 +388,13 @@ def test_ctrl_c_keeps_what_is_finished(
         return [0.1 * number]
 
     fake_training(monkeypatch, curve)
-    found = swept(cache, tmp_path / "out", 4)
-    assert (found["interrupted"], found["num_finished"], found["num_trained"]) == (True, 2, 2)
-    assert found["rows"][2]["reason"] == "interrupted"
-    assert "interrupted: run the same command to resume" in describe_sweep(typed(found))
+    study = swept(cache, tmp_path / "out", 4)
+    assert (study["interrupted"], study["num_finished"], study["num_trained"]) == (True, 2, 2)
+    assert study["rows"][2]["reason"] == "interrupted"
+    assert "interrupted: run the same command to resume" in describe_sweep(typed(study))
     assert [path.name for path in (tmp_path / "out/trials").iterdir()] == ["0001"]
-    found = swept(cache, tmp_path / "out", 4)
-    assert (found["interrupted"], found["num_finished"], found["best"]["trial"]) == (False, 4, 4)
+    study = swept(cache, tmp_path / "out", 4)
+    assert (study["interrupted"], study["num_finished"], study["best"]["trial"]) == (False, 4, 4)
 
 
 def test_a_trial_whose_process_was_killed_neither_counts_nor_blocks(
@@ -405,9 +405,9 @@ def test_a_trial_whose_process_was_killed_neither_counts_nor_blocks(
         killed.setattr(study_module.optuna.Study, "tell", lambda *_: os_error())
         with pytest.raises(OSError, match="killed"):
             swept(cache, tmp_path / "out", 2)
-    found = swept(cache, tmp_path / "out", 2)
-    assert [row["state"] for row in found["rows"]] == ["unfinished", "complete", "complete"]
-    assert found["num_finished"] == 2
+    study = swept(cache, tmp_path / "out", 2)
+    assert [row["state"] for row in study["rows"]] == ["unfinished", "complete", "complete"]
+    assert study["num_finished"] == 2
 
 
 def os_error() -> None:
@@ -450,9 +450,9 @@ def test_half_a_line_of_a_killed_process_is_cut_off(
     out = Path(shutil.copytree(finished[0], tmp_path / "out", symlinks=True))
     with (out / "study.journal").open("a", encoding="utf-8") as file:
         file.write('{"op_code":4,"worker')
-    found = swept(cache, out, 6)
-    assert (found["num_finished"], found["num_trained"]) == (6, 1)
-    assert results_of(found)[:5] == results_of(finished[1])
+    study = swept(cache, out, 6)
+    assert (study["num_finished"], study["num_trained"]) == (6, 1)
+    assert results_of(study)[:5] == results_of(finished[1])
 
 
 @pytest.mark.parametrize("damage", ["{\n", '{"op_code":99}\n', "[]\n", "\n"])
@@ -507,9 +507,9 @@ def test_folds_need_one_of_them(cache: tuple[Path, Path], tmp_path: Path) -> Non
     config = config_of(split={"folds": 4}, train={**SHORT, "epochs": 1})
     with pytest.raises(InputError, match=r"split\.fold: expected the fold to search on, got none.*split\.fold=0"):
         swept(cache, tmp_path / "out", 1, config=config)
-    found = swept(cache, tmp_path / "out", 1, config=config_of(split={"folds": 4, "fold": 1}, train=SHORT))
+    study = swept(cache, tmp_path / "out", 1, config=config_of(split={"folds": 4, "fold": 1}, train=SHORT))
     assert load_run(tmp_path / "out/best").config.split.fold == 1
-    assert found["has_test_clips"]
+    assert study["has_test_clips"]
 
 
 def test_clips_and_streams_are_checked_before_anything_runs(cache: tuple[Path, Path], tmp_path: Path) -> None:
@@ -519,22 +519,22 @@ def test_clips_and_streams_are_checked_before_anything_runs(cache: tuple[Path, P
     assert not (tmp_path / "out/study.journal").exists()
 
 
-# What is told
+# The report
 
 
 def test_what_is_written(finished: tuple[Path, dict[str, Any]]) -> None:
-    out, found = finished
+    out, study = finished
     with (out / "trials.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["trial"]) for row in rows] == list(range(5))
-    for row, told in zip(rows, found["rows"], strict=True):
-        assert (row["state"], row["model.variant"]) == (told["state"], told["params"]["model.variant"])
-        assert float(row["score"]) == told["score"]
-        assert float(row["train.learning_rate"]) == told["params"]["train.learning_rate"]
+    for row, trial in zip(rows, study["rows"], strict=True):
+        assert (row["state"], row["model.variant"]) == (trial["state"], trial["params"]["model.variant"])
+        assert float(row["score"]) == trial["score"]
+        assert float(row["train.learning_rate"]) == trial["params"]["train.learning_rate"]
     picture = (out / "sweep.png").read_bytes()
     assert picture[:8] == PICTURE
     assert len(picture) > 8_000
-    text = describe_sweep(typed(found))
+    text = describe_sweep(typed(study))
     assert "UNTRAINED ENCODER (random weights): " in text
     assert "which chose the configuration: too good for unseen ones" in text
     assert f"score it on them once: sage-va eval {out}/best" in text
@@ -581,8 +581,8 @@ def test_the_command(finished: tuple[Path, dict[str, Any]], cache: tuple[Path, P
     result = run(*command, "--trials", 5)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == "5 trials finished, 5 asked for (5 complete); 0 done now, 0 of them failed"
-    found = json.loads(run(*command, "--trials", 6, "--json").stdout)
-    assert (found["num_finished"], found["num_trained"]) == (6, 1)
+    study = json.loads(run(*command, "--trials", 6, "--json").stdout)
+    assert (study["num_finished"], study["num_trained"]) == (6, 1)
     result = run(*command, "--set", "train.epochs=4")
     assert result.exit_code == 1
     assert "expected a study of train.epochs = 4, got one of train.epochs = 3" in result.stderr
@@ -592,10 +592,10 @@ def test_the_command(finished: tuple[Path, dict[str, Any]], cache: tuple[Path, P
 
 @pytest.mark.slow
 def test_processes_share_one_study(cache: tuple[Path, Path], tmp_path: Path) -> None:
-    found = swept(cache, tmp_path / "out", 6, jobs=2)
-    assert (found["num_finished"], found["num_trained"], found["failures"]) == (6, 6, [])
-    assert len({json.dumps(row["params"]) for row in found["rows"]}) == 6
-    assert [path.name for path in (tmp_path / "out/trials").iterdir()] == [f"{found['best']['trial']:04}"]
+    study = swept(cache, tmp_path / "out", 6, jobs=2)
+    assert (study["num_finished"], study["num_trained"], study["failures"]) == (6, 6, [])
+    assert len({json.dumps(row["params"]) for row in study["rows"]}) == 6
+    assert [path.name for path in (tmp_path / "out/trials").iterdir()] == [f"{study['best']['trial']:04}"]
     load_run(tmp_path / "out/best")
 
 
@@ -644,5 +644,5 @@ def test_a_stop_keeps_what_is_finished_and_others_go_on(
     kept = json.loads(result.stdout)
     assert 4 <= kept["num_finished"] < 40
     assert kept["num_trained"] == 0
-    found = json.loads(run(*command[:-1], kept["num_finished"] + 2, "--jobs", 1, "--json").stdout)
-    assert (found["num_finished"], found["num_trained"]) == (kept["num_finished"] + 2, 2)
+    study = json.loads(run(*command[:-1], kept["num_finished"] + 2, "--jobs", 1, "--json").stdout)
+    assert (study["num_finished"], study["num_trained"]) == (kept["num_finished"] + 2, 2)

@@ -43,11 +43,11 @@ def model_of(variant: str, **model: Any) -> SAGE:
     config = check_config(tiny(model={"variant": variant, "memory_steps": 20, **model}), "test")
     torch.manual_seed(0)
     modality = VARIANTS[variant].modality
-    made = build_model([s for s in streams if modality in (None, s.modality)], config.model)
-    for norm in (*made.norms, *made.quality_norms):
+    network = build_model([s for s in streams if modality in (None, s.modality)], config.model)
+    for norm in (*network.norms, *network.quality_norms):
         norm.mean.normal_()
         norm.scale.uniform_(0.5, 2)
-    return SAGE(made, config, smoothing_s=0.5, licence="EULA", restricted=True)
+    return SAGE(network, config, smoothing_s=0.5, licence="EULA", restricted=True)
 
 
 def windows_of(model: SAGE, num_windows: int, length: int) -> Windows:
@@ -63,12 +63,12 @@ def windows_of(model: SAGE, num_windows: int, length: int) -> Windows:
 
 
 def feed(model: SAGE, windows: Windows) -> dict[str, Any]:
-    found: dict[str, Tensor] = {"mask": windows.mask}
+    tensors: dict[str, Tensor] = {"mask": windows.mask}
     for m, stream in enumerate(model.streams):
-        found[f"{stream.label}.values"] = windows.values[m]
+        tensors[f"{stream.label}.values"] = windows.values[m]
         if stream.quality_names:
-            found[f"{stream.label}.quality"] = windows.quality[m]
-    return {name: value.numpy() for name, value in found.items()}
+            tensors[f"{stream.label}.quality"] = windows.quality[m]
+    return {name: value.numpy() for name, value in tensors.items()}
 
 
 @torch.inference_mode()
@@ -81,11 +81,11 @@ def check_parity(path: Path, model: SAGE) -> None:
         wanted: Output = model(windows)
         parts = {"va": wanted.va, "reliability": wanted.fused.reliability, "weights": wanted.fused.weights}
         assert names == [name for name, part in parts.items() if part is not None]
-        for name, found in zip(names, session.run(None, feed(model, windows)), strict=True):
+        for name, tensor in zip(names, session.run(None, feed(model, windows)), strict=True):
             part = parts[name]
             assert part is not None
-            assert np.isfinite(found).all()
-            np.testing.assert_allclose(found, part.numpy(), atol=2e-5, rtol=1e-5, err_msg=f"{name} {shape}")
+            assert np.isfinite(tensor).all()
+            np.testing.assert_allclose(tensor, part.numpy(), atol=2e-5, rtol=1e-5, err_msg=f"{name} {shape}")
 
 
 @pytest.fixture(scope="module")
@@ -114,13 +114,13 @@ def test_the_windows_of_the_test_tell_mistakes(exported: Given) -> None:
 
 def test_the_file_says_what_it_is(exported: Given) -> None:
     path, model = exported
-    made = onnx.load(path)
-    onnx.checker.check_model(made, full_check=True)
-    assert [entry.name for entry in made.graph.input] == ["visual.values", "audio.values", "visual.quality", "mask"]
-    sizes = [d.dim_param or d.dim_value for d in made.graph.input[0].type.tensor_type.shape.dim]
+    graph = onnx.load(path)
+    onnx.checker.check_model(graph, full_check=True)
+    assert [entry.name for entry in graph.graph.input] == ["visual.values", "audio.values", "visual.quality", "mask"]
+    sizes = [d.dim_param or d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim]
     assert sizes == ["windows", "steps", 8]
-    assert {o.domain: o.version for o in made.opset_import}[""] >= 18
-    about = {entry.key: entry.value for entry in made.metadata_props}
+    assert {o.domain: o.version for o in graph.opset_import}[""] >= 18
+    about = {entry.key: entry.value for entry in graph.metadata_props}
     assert [s["quality_names"] for s in json.loads(about["streams"])] == [["voice", "score"], []]
     assert [s["name"] for s in json.loads(about["streams"])] == [s.name for s in model.streams]
     assert check_config(json.loads(about["config"]), "file") == model.config

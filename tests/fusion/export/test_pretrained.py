@@ -40,7 +40,7 @@ METADATA = ModelMetadata(smoothing_s=0.5, licence="CC-BY-4.0")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """A run of two epochs whose split lies in a file, its cache and its labels."""
     home = tmp_path_factory.mktemp("secretplace")
     cache, labels = make_cache(home, num_clips=8, seconds=4, subjects=SUBJECTS)
@@ -55,9 +55,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def saved(made: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(trained: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("saved") / "model"
-    SAGE.from_run(made[0]).save_pretrained(out)
+    SAGE.from_run(trained[0]).save_pretrained(out)
     return out
 
 
@@ -71,35 +71,39 @@ def same(a: Prediction, b: Prediction) -> bool:
     return all(np.array_equal(x, vars(b)[name], equal_nan=False) for name, x in vars(a).items() if name != "clip_id")
 
 
-def test_a_saved_model_is_the_run_s(made: tuple[Path, Path, Path], saved: Path) -> None:
-    run, model = load_run(made[0]), SAGE.from_pretrained(saved)
+def test_a_saved_model_is_the_run_s(trained: tuple[Path, Path, Path], saved: Path) -> None:
+    run, model = load_run(trained[0]), SAGE.from_pretrained(saved)
     assert sorted(path.name for path in saved.iterdir()) == FILES
     state = run.model.state_dict()
     assert all(torch.equal(state[name], value) for name, value in model.model.state_dict().items())
     assert (model.streams, model.smoothing_s, model.sigma) == (run.streams, run.smoothing_s, run.sigma)
     assert (model.licence, model.restricted, model.random_weights) == ("test", False, [])
     assert model.config.model == run.config.model
-    assert model.config == SAGE.from_run(made[0], scored=False).config
+    assert model.config == SAGE.from_run(trained[0], scored=False).config
     assert model.data == ClipCounts({"train": 4, "val": 2, "test": 2}, pytest.approx(8 * 4 / 3600))
     assert not model.model.training
 
 
-def test_it_predicts_as_the_run_does(made: tuple[Path, Path, Path], saved: Path) -> None:
-    run, store = load_run(made[0]), open_store(made[1])
+def test_it_predicts_as_the_run_does(trained: tuple[Path, Path, Path], saved: Path) -> None:
+    run, store = load_run(trained[0]), open_store(trained[1])
     corpus = load_corpus(store, run.streams, ["clip03", "clip06"], grid_hz=25.0, keep=False)
     wanted = predict(run.model, corpus, [0, 1], run.config.data)
     model = SAGE.from_pretrained(saved)
-    for found in (model.predict(store, ["clip03", "clip06"]), model.predict(corpus), model.predict(corpus, ["clip06"])):
-        expected = wanted[-len(found) :]
-        assert [p.clip_id for p in found] == [p.clip_id for p in expected]
-        assert [p.va for p in found] == [pytest.approx(p.va, abs=1e-6) for p in expected]
-    again = SAGE.from_run(made[0], scored=False).predict(store, ["clip03"])
-    assert same(again[0], model.predict(str(made[1]), ["clip03"])[0])
+    for predictions in (
+        model.predict(store, ["clip03", "clip06"]),
+        model.predict(corpus),
+        model.predict(corpus, ["clip06"]),
+    ):
+        expected = wanted[-len(predictions) :]
+        assert [p.clip_id for p in predictions] == [p.clip_id for p in expected]
+        assert [p.va for p in predictions] == [pytest.approx(p.va, abs=1e-6) for p in expected]
+    again = SAGE.from_run(trained[0], scored=False).predict(store, ["clip03"])
+    assert same(again[0], model.predict(str(trained[1]), ["clip03"])[0])
     assert len(model.predict(store)) == 8
 
 
-def test_streams_of_a_corpus_are_put_in_order_and_others_refused(made: tuple[Path, Path, Path], saved: Path) -> None:
-    model, store = SAGE.from_pretrained(saved), open_store(made[1])
+def test_streams_of_a_corpus_are_put_in_order_and_others_refused(trained: tuple[Path, Path, Path], saved: Path) -> None:
+    model, store = SAGE.from_pretrained(saved), open_store(trained[1])
     corpus = load_corpus(store, model.streams, ["clip00"], grid_hz=25.0, keep=False)
     assert same(model.predict(corpus.only([1, 0]))[0], model.predict(corpus)[0])
     with pytest.raises(InputError, match=r"corpus: expected the stream visual/face-\w+, got audio/voice-\w+\. Load"):
@@ -119,8 +123,8 @@ def test_it_is_a_module() -> None:
     assert torch.equal(output.va, model.model(windows).va)
 
 
-def test_nothing_of_the_author_travels(made: tuple[Path, Path, Path], saved: Path) -> None:
-    run, cache, labels = made
+def test_nothing_of_the_author_travels(trained: tuple[Path, Path, Path], saved: Path) -> None:
+    run, cache, labels = trained
     clips = [f"clip{i:02}" for i in range(8)]
     secrets = ["secretplace", "mysplit", str(cache), str(labels), *clips, *SUBJECTS]
     kept = "".join((run / name).read_text(encoding="utf-8") for name in ("config.json", "split.csv"))
@@ -132,8 +136,8 @@ def test_nothing_of_the_author_travels(made: tuple[Path, Path, Path], saved: Pat
     assert config["config"]["split"]["file"] == "stays with its author"
 
 
-def test_the_card_holds_the_score(made: tuple[Path, Path, Path], saved: Path) -> None:
-    text, score = (saved / "README.md").read_text(encoding="utf-8"), score_run(made[0])
+def test_the_card_holds_the_score(trained: tuple[Path, Path, Path], saved: Path) -> None:
+    text, score = (saved / "README.md").read_text(encoding="utf-8"), score_run(trained[0])
     card = ModelCard(text)
     assert (card.data.license, card.data.license_name, card.data.library_name) == ("other", "test", "sage-va")
     assert card.data.eval_results is not None
@@ -152,7 +156,7 @@ def test_the_card_holds_the_score(made: tuple[Path, Path, Path], saved: Path) ->
     ):
         assert words in text
     assert [name for name in ("UNTRAINED", "Restricted", "Not scored", "no test score") if name in text] == []
-    for stream in load_run(made[0]).streams:
+    for stream in load_run(trained[0]).streams:
         assert f"| {stream.name} |" in text
 
 
@@ -195,33 +199,33 @@ def test_restricted_data_are_said_and_kept_private(tmp_path: Path, monkeypatch: 
     assert pushed == ["a/b", "a/c"]
 
 
-def test_without_cache_or_labels_it_is_not_scored(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_without_cache_or_labels_it_is_not_scored(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
     moved = tmp_path / "run"
     moved.mkdir()
-    for path in made[0].iterdir():
+    for path in trained[0].iterdir():
         text = path.read_bytes()
-        gone = str(made[1].parent).encode()
+        gone = str(trained[1].parent).encode()
         (moved / path.name).write_bytes(text.replace(gone, b"/gone") if path.suffix == ".json" else text)
     model = SAGE.from_run(moved)
     assert (model.scores, model.data) == (None, ClipCounts({"train": 4, "val": 2, "test": 2}, None))
-    scored = SAGE.from_run(moved, cache=str(made[1]), labels=made[2])
-    assert scored.scores == SAGE.from_run(made[0]).scores
+    scored = SAGE.from_run(moved, cache=str(trained[1]), labels=trained[2])
+    assert scored.scores == SAGE.from_run(trained[0]).scores
     assert scored.scores is not None
     assert set(scored.scores.to_json()) == {"split", "num_clips", "num_labels", "raw", "smoothed"}
     with pytest.raises(InputError, match="absent"):
         SAGE.from_run(moved, cache=str(tmp_path / "absent.zarr"))
 
 
-def test_it_scores_labelled_clips_of_others(made: tuple[Path, Path, Path], saved: Path, tmp_path: Path) -> None:
+def test_it_scores_labelled_clips_of_others(trained: tuple[Path, Path, Path], saved: Path, tmp_path: Path) -> None:
     model = SAGE.from_pretrained(saved)
-    found = model.score(made[1], made[2])
-    assert (found.split, found.num_clips, found.run) == ("all", 8, None)
-    tests = score_run(made[0])
-    ours = {clip.clip_id: clip.ccc["mean"] for clip in found.clips}
+    scores = model.score(trained[1], trained[2])
+    assert (scores.split, scores.num_clips, scores.run) == ("all", 8, None)
+    tests = score_run(trained[0])
+    ours = {clip.clip_id: clip.ccc["mean"] for clip in scores.clips}
     assert {clip.clip_id: pytest.approx(clip.ccc["mean"], abs=1e-6) for clip in tests.clips}.items() <= ours.items()
-    (tmp_path / "nobody.csv").write_text("time_s,valence,arousal\n0,0,0\n", encoding="utf-8")
+    (tmp_path / "stranger.csv").write_text("time_s,valence,arousal\n0,0,0\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"expected labels for clips of .*, got none\."):
-        model.score(made[1], tmp_path)
+        model.score(trained[1], tmp_path)
 
 
 def test_a_card_of_ones_own_stays(tmp_path: Path) -> None:
@@ -237,11 +241,11 @@ def test_a_card_of_ones_own_stays(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_saved_or_loaded(
-    made: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match="expected a folder for the model alone, got a run"):
-        untrained().save_pretrained(made[0])
-    load_run(made[0])
+        untrained().save_pretrained(trained[0])
+    load_run(trained[0])
     untrained().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match=r"expected a whole saved model, got SafetensorError: .*Fetch or export"):
@@ -257,8 +261,8 @@ def test_what_cannot_be_saved_or_loaded(
         raise LocalEntryNotFoundError("not here")
 
     monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", offline)
-    with pytest.raises(InputError, match=r"nobody/none: expected a saved model, here or on the hub, got Local"):
-        SAGE.load("nobody/none")
+    with pytest.raises(InputError, match=r"absent/none: expected a saved model, here or on the hub, got Local"):
+        SAGE.load("absent/none")
     with pytest.raises(InputError, match="no such/place/x: expected a saved model"):
         SAGE.load("no such/place/x")
 
@@ -279,35 +283,37 @@ def test_it_comes_from_the_hub(saved: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert set(asked) == {("someone/model", name, "v2") for name in ("config.json", "model.safetensors")}
 
 
-def test_predict_takes_the_folder_in_place_of_a_run(made: tuple[Path, Path, Path], saved: Path, tmp_path: Path) -> None:
-    of_run = predict_to_csv(made[0], [str(made[1])], tmp_path / "run")
-    done = CliRunner().invoke(main, ["predict", str(saved), str(made[1]), "--out", str(tmp_path / "model")])
+def test_predict_takes_the_folder_in_place_of_a_run(
+    trained: tuple[Path, Path, Path], saved: Path, tmp_path: Path
+) -> None:
+    of_run = predict_to_csv(trained[0], [str(trained[1])], tmp_path / "run")
+    done = CliRunner().invoke(main, ["predict", str(saved), str(trained[1]), "--out", str(tmp_path / "model")])
     assert done.exit_code == 0, done.output
     assert len(of_run.clips) == 8
     for clip_id in of_run.clips:
         assert (tmp_path / f"run/{clip_id}.csv").read_bytes() == (tmp_path / f"model/{clip_id}.csv").read_bytes()
 
 
-def test_the_verb_export(made: tuple[Path, Path, Path], saved: Path, tmp_path: Path) -> None:
+def test_the_verb_export(trained: tuple[Path, Path, Path], saved: Path, tmp_path: Path) -> None:
     def export(*arguments: Any) -> Any:
         return CliRunner().invoke(main, ["export", *(str(argument) for argument in arguments)])
 
-    done = export(made[0], "--out", tmp_path / "out")
+    done = export(trained[0], "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert re.search(r"out: model\.safetensors, config\.json, README\.md \(test CCC -?0\.\d{3}\)\n$", done.stdout)
     for name in FILES:
         assert (tmp_path / "out" / name).read_bytes() == (saved / name).read_bytes()
-    told = json.loads(export(saved, "--out", tmp_path / "again", "--json").stdout)
-    assert (told["out"], told["onnx"], told["variant"], told["licence"]) == (
+    summary = json.loads(export(saved, "--out", tmp_path / "again", "--json").stdout)
+    assert (summary["out"], summary["onnx"], summary["variant"], summary["licence"]) == (
         str(tmp_path / "again"),
         None,
         "sage",
         "test",
     )
-    assert told["scores"]["split"] == "test"
-    assert export(made[0]).exit_code == 2
-    assert "Name what to write: --out FOLDER" in export(made[0]).output
-    refused = export(saved, "--out", tmp_path / "x", "--labels", made[2])
+    assert summary["scores"]["split"] == "test"
+    assert export(trained[0]).exit_code == 2
+    assert "Name what to write: --out FOLDER" in export(trained[0]).output
+    refused = export(saved, "--out", tmp_path / "x", "--labels", trained[2])
     assert refused.exit_code == 1
     assert "expected a run, to be scored, got a saved model" in refused.output
     assert "Traceback" not in refused.output

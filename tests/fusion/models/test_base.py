@@ -45,7 +45,7 @@ def windows_for(model: VAModel, *shape: int, **settings: Any) -> Windows:
 
 
 def padded(windows: Windows, length: int) -> Windows:
-    """The same windows with garbage behind them, marked as outside the clip."""
+    """Windows followed by garbage that is marked as outside the clip."""
     batch, old = windows.inside.shape
 
     def longer(x: torch.Tensor, garbage: torch.Tensor | None = None) -> torch.Tensor:
@@ -60,11 +60,11 @@ def padded(windows: Windows, length: int) -> Windows:
     )
 
 
-def assert_same(found: Output, expected: Output, steps: slice = slice(None), rows: slice = slice(None)) -> None:
+def assert_same(actual: Output, expected: Output, steps: slice = slice(None), rows: slice = slice(None)) -> None:
     def parts(output: Output) -> list[torch.Tensor | None]:
         return [output.va, output.unimodal, output.fused.weights, output.fused.reliability, output.fused.stage]
 
-    for a, b in zip(parts(found), parts(expected), strict=True):
+    for a, b in zip(parts(actual), parts(expected), strict=True):
         assert (a is None) == (b is None)
         if a is not None and b is not None:
             torch.testing.assert_close(a[rows, steps], b[rows, steps], rtol=RTOL, atol=ATOL)
@@ -163,8 +163,8 @@ def test_receptive_field_is_what_the_tcn_says(causal: bool) -> None:
     x = torch.randn(1, 301, 4, requires_grad=True)
     tcn(x, torch.ones(1, 301, dtype=torch.bool))[0, 150].sum().backward()
     assert x.grad is not None
-    seen = x.grad[0].abs().sum(-1).nonzero()[:, 0]
-    assert (seen.min().item(), seen.max().item()) == ((30, 150) if causal else (90, 210))
+    reach = x.grad[0].abs().sum(-1).nonzero()[:, 0]
+    assert (reach.min().item(), reach.max().item()) == ((30, 150) if causal else (90, 210))
 
 
 @torch.no_grad()

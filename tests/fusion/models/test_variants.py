@@ -105,10 +105,10 @@ def test_gmu_shares_out_each_dimension() -> None:
     side = torch.cat(x.h, -1)
     z = torch.sigmoid(fusion.gate[0](side) - fusion.gate[1](side))  # for two streams the paper's z and 1 - z
     each = [torch.tanh(f(h)) for f, h in zip(fusion.transform, x.h, strict=True)]
-    found = fusion(x)
-    torch.testing.assert_close(found.features, z * each[0] + (1 - z) * each[1])
-    torch.testing.assert_close(found.weights[..., 0], z.mean(-1))
-    assert found.reliability is None
+    fused = fusion(x)
+    torch.testing.assert_close(fused.features, z * each[0] + (1 - z) * each[1])
+    torch.testing.assert_close(fused.weights[..., 0], z.mean(-1))
+    assert fused.reliability is None
 
 
 @torch.no_grad()
@@ -144,10 +144,10 @@ def test_joint_attention_is_the_papers_correlation(causal: bool) -> None:
     for m in range(2):
         expected = []
         for t in range(9):
-            seen = joint[: t + 1] if causal else joint
-            correlation = torch.tanh(attention.correlate[m](x.h[m][0, t]) @ seen.T / (2 * DIM) ** 0.5)
-            heard = attention.others[m](correlation @ seen / len(seen))
-            mixed = torch.relu(attention.own[m](x.h[m][0, t]) + heard)
+            context = joint[: t + 1] if causal else joint
+            correlation = torch.tanh(attention.correlate[m](x.h[m][0, t]) @ context.T / (2 * DIM) ** 0.5)
+            attended = attention.others[m](correlation @ context / len(context))
+            mixed = torch.relu(attention.own[m](x.h[m][0, t]) + attended)
             expected.append(x.h[m][0, t] + attention.out[m](mixed))
         torch.testing.assert_close(attention(x.h, x.mask)[m][0], torch.stack(expected), rtol=1e-4, atol=1e-5)
 
@@ -238,17 +238,17 @@ def test_raav_keeps_the_sound_in_few_latents() -> None:
 
 @torch.no_grad()
 def test_concat_quality_is_given_what_a_gate_reads() -> None:
-    plain, given = make("concat"), make("concat-quality")
+    plain, informed = make("concat"), make("concat-quality")
     windows = random_windows(plain.streams, 2, 9)
     other = dataclasses.replace(windows, quality=[q + 1 for q in windows.quality])
     assert torch.equal(plain(other).va, plain(windows).va)
-    assert not torch.allclose(given(other).va, given(windows).va)
+    assert not torch.allclose(informed(other).va, informed(windows).va)
 
 
 def test_strength_is_the_log_power_of_valid_features() -> None:
     values = torch.tensor([[[3.0, 3.0], [0.1, 0.1], [5.0, 5.0]]])
-    found = strength(values, torch.tensor([[True, True, False]]))
-    torch.testing.assert_close(found, torch.tensor([[[9.0], [0.01], [1.0]]]).log())
+    power = strength(values, torch.tensor([[True, True, False]]))
+    torch.testing.assert_close(power, torch.tensor([[[9.0], [0.01], [1.0]]]).log())
 
 
 @torch.no_grad()
@@ -308,13 +308,13 @@ def test_separate_heads() -> None:
 )
 def test_an_ablation_is_sage_less_one_thing(name: str, key: str, value: object) -> None:
     whole = Config().model_dump()
-    found = resolve(check_config({"model": {"variant": name}}, "test"))
-    assert resolve(found) == found
+    resolved = resolve(check_config({"model": {"variant": name}}, "test"))
+    assert resolve(resolved) == resolved
     expected = {**whole["model"], "variant": name, key: value}
-    assert found.model_dump()["model"] == expected
+    assert resolved.model_dump()["model"] == expected
     taught = name != "sage-no-calibration"
-    assert bool(found.loss.calibration) is bool(found.loss.ordinal) is taught
-    assert build_model(streams_of(), found.model).learns_reliability
+    assert bool(resolved.loss.calibration) is bool(resolved.loss.ordinal) is taught
+    assert build_model(streams_of(), resolved.model).learns_reliability
 
 
 def test_only_sage_learns_reliability() -> None:
@@ -405,7 +405,7 @@ def steady(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (folder / "steady.py").write_text(source)
     (toml,) = re.findall(r"```toml\n(.*?)```", DOC, re.DOTALL)
     points = tomllib.loads(toml)["project"]["entry-points"]
-    lines = [f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in found.items()) for group, found in points.items()]
+    lines = [f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in entries.items()) for group, entries in points.items()]
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: steady\nVersion: 1\n")
     (info / "entry_points.txt").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(folder))
@@ -423,9 +423,9 @@ def test_the_documented_variant_trains_and_scores_as_it_stands(tmp_path: Path) -
     where = [str(cache), "--labels", str(labels), "--out", run, "--config", str(settings), "--variant", "steady"]
     done = CliRunner().invoke(main, ["train", *where], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    found = json.loads(CliRunner().invoke(main, ["eval", run, "--json"], catch_exceptions=False).output)
-    assert found["variant"] == "steady"
-    assert found["raw"]["ccc"]["mean"] is not None
+    scores = json.loads(CliRunner().invoke(main, ["eval", run, "--json"], catch_exceptions=False).output)
+    assert scores["variant"] == "steady"
+    assert scores["raw"]["ccc"]["mean"] is not None
 
 
 @pytest.mark.usefixtures("steady")

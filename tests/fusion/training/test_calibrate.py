@@ -55,14 +55,14 @@ def test_it_mends_what_was_too_sure(overconfident: Path, tmp_path: Path) -> None
 
 
 def test_how_windows_are_batched_does_not_matter(overconfident: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
+    offsets = []
     for batch_size in (1, 3, 32):
         monkeypatch.setattr("sage_va.fusion.training.calibrate.BATCH_SIZE", batch_size)
         run = load_run(overconfident)
         refit(run, load_part(run, open_store(run.cache), Path(run.labels), "val"))
-        found.append(run.model.get_parameter("fusion.gate.offset"))
-    torch.testing.assert_close(found[0], found[2], rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(found[1], found[2], rtol=1e-3, atol=1e-3)
+        offsets.append(run.model.get_parameter("fusion.gate.offset"))
+    torch.testing.assert_close(offsets[0], offsets[2], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(offsets[1], offsets[2], rtol=1e-3, atol=1e-3)
 
 
 def test_labels_of_which_none_counts_are_refused(overconfident: Path, tmp_path: Path) -> None:

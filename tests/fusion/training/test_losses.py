@@ -27,8 +27,8 @@ def windows() -> Windows:
 
 @pytest.fixture
 def error(windows: Windows) -> torch.Tensor:
-    found = torch.rand(windows.mask.shape)
-    return torch.where(windows.mask & windows.va_mask[..., None], found, torch.nan)
+    values = torch.rand(windows.mask.shape)
+    return torch.where(windows.mask & windows.va_mask[..., None], values, torch.nan)
 
 
 def output_for(windows: Windows, variant: str = "sage") -> Output:
@@ -57,10 +57,10 @@ def test_a_term_of_weight_zero_is_absent_and_leaves_the_others_alone(windows: Wi
     full = loss(windows, error, ON, output)
     assert set(full) == {"loss", "va", *OFF}
     for name in OFF:
-        found = loss(windows, error, {**ON, name: 0.0}, output)
-        assert set(found) == set(full) - {name}
-        torch.testing.assert_close(found["loss"], full["loss"] - full[name])
-        assert all(torch.equal(found[other], full[other]) for other in found if other != "loss")
+        terms = loss(windows, error, {**ON, name: 0.0}, output)
+        assert set(terms) == set(full) - {name}
+        torch.testing.assert_close(terms["loss"], full["loss"] - full[name])
+        assert all(torch.equal(terms[other], full[other]) for other in terms if other != "loss")
 
 
 def agreement(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -71,16 +71,16 @@ def agreement(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def by_hand(parts: Mapping[str, torch.Tensor], windows: Windows, error: torch.Tensor) -> dict[str, torch.Tensor]:
     """Equations (13) to (16) of docs/model.md step by step, in the dtype of the parts, unweighted."""
-    y, seen, sigma = windows.va.double(), windows.va_mask, SIGMA.double()
+    y, labelled, sigma = windows.va.double(), windows.va_mask, SIGMA.double()
 
     def disagreement(va: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         each = [agreement(va[counted][:, d], y[counted][:, d]) for d in range(2)]
         return 0.3 * (1 - each[0]) + 0.7 * (1 - each[1])
 
     streams = range(windows.mask.shape[-1])
-    alone = [disagreement(parts["unimodal"][:, :, m], windows.mask[..., m] & seen) for m in streams]
+    alone = [disagreement(parts["unimodal"][:, :, m], windows.mask[..., m] & labelled) for m in streams]
     trust, order, change = [], [], []
-    for b, t in torch.cartesian_prod(torch.arange(seen.shape[0]), torch.arange(seen.shape[1])).tolist():
+    for b, t in torch.cartesian_prod(torch.arange(labelled.shape[0]), torch.arange(labelled.shape[1])).tolist():
         known = [m for m in streams if windows.mask[b, t, m] and torch.isfinite(error[b, t, m])]
         for m in known:
             r, target = parts["reliability"][b, t, m], (-error[b, t, m].double() / sigma).exp()
@@ -92,11 +92,11 @@ def by_hand(parts: Mapping[str, torch.Tensor], windows: Windows, error: torch.Te
             change.append((parts["va"][b, t] - parts["va"][b, t - 1]).square().sum())
     usage = parts["stage"][windows.inside].mean(0)
     return {
-        "va": disagreement(parts["va"], seen),
+        "va": disagreement(parts["va"], labelled),
         "unimodal": torch.stack(alone).mean(),
         "calibration": torch.stack(trust).mean(),
         "ordinal": torch.stack(order).mean(),
-        "mse": (parts["va"] - y)[seen].square().mean(),
+        "mse": (parts["va"] - y)[labelled].square().mean(),
         "smoothness": torch.stack(change).mean(),
         "stage_usage": (usage * usage.log()).sum(),
     }
@@ -107,35 +107,35 @@ def test_every_term_and_its_gradient_are_those_of_the_equations_in_float64(num_s
     windows = random_windows(streams_of((4,) * num_streams, (0,) * num_streams), 3, 15, seed=num_streams)
     windows.inside[1, 11:] = False
     windows.mask[1, 11:], windows.va_mask[1, 11:] = False, False
-    made = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     error = torch.where(
-        windows.mask & windows.va_mask[..., None], torch.rand(windows.mask.shape, generator=made), torch.nan
+        windows.mask & windows.va_mask[..., None], torch.rand(windows.mask.shape, generator=generator), torch.nan
     )
     shape = (3, 15)
     wide = {
-        "va": torch.rand(*shape, 2, generator=made).double() * 2 - 1,
-        "unimodal": torch.rand(*shape, num_streams, 2, generator=made).double() * 2 - 1,
-        "reliability": torch.rand(*shape, num_streams, generator=made).double() * 0.9 + 0.05,
-        "weights": torch.randn(*shape, num_streams, generator=made).softmax(-1).double(),
-        "stage": torch.randn(*shape, 3, generator=made).softmax(-1).double(),
+        "va": torch.rand(*shape, 2, generator=generator).double() * 2 - 1,
+        "unimodal": torch.rand(*shape, num_streams, 2, generator=generator).double() * 2 - 1,
+        "reliability": torch.rand(*shape, num_streams, generator=generator).double() * 0.9 + 0.05,
+        "weights": torch.randn(*shape, num_streams, generator=generator).softmax(-1).double(),
+        "stage": torch.randn(*shape, 3, generator=generator).softmax(-1).double(),
     }
     narrow = {name: value.float().requires_grad_() for name, value in wide.items()}
     wide = {name: value.requires_grad_() for name, value in wide.items()}
     fused = Fused(narrow["va"], narrow["weights"], narrow["reliability"], narrow["stage"])
     each = dict.fromkeys(OFF, 1.0)
-    found = total_loss(
+    terms = total_loss(
         Output(narrow["va"], narrow["unimodal"], fused), windows, error, SIGMA, LossConfig(valence=0.3, **each)
     )
     expected = by_hand(wide, windows, error)
-    assert set(found) == {"loss", *expected}
+    assert set(terms) == {"loss", *expected}
     for name, value in expected.items():
-        assert found[name].dtype == torch.float32
-        assert found[name].item() == pytest.approx(value.item(), abs=1e-5), name
+        assert terms[name].dtype == torch.float32
+        assert terms[name].item() == pytest.approx(value.item(), abs=1e-5), name
         gradients = [
             torch.autograd.grad(
                 term, list(parts.values()), retain_graph=True, allow_unused=True, materialize_grads=True
             )
-            for term, parts in ((found[name], narrow), (value, wide))
+            for term, parts in ((terms[name], narrow), (value, wide))
         ]
         for ours, theirs in zip(*gradients, strict=True):
             torch.testing.assert_close(ours.double(), theirs, atol=1e-4 * max(1e-3, theirs.abs().max().item()), rtol=0)
@@ -235,9 +235,9 @@ def test_a_single_valid_stream_has_no_order(windows: Windows, error: torch.Tenso
 def test_reliability_of_zero_or_one_is_finite(windows: Windows, error: torch.Tensor) -> None:
     for value in (0.0, 1.0):
         reliability = torch.full(windows.mask.shape, value, requires_grad=True)
-        found = calibration_loss(reliability, error, SIGMA, windows)
-        found.backward()
-        assert torch.isfinite(found)
+        term = calibration_loss(reliability, error, SIGMA, windows)
+        term.backward()
+        assert torch.isfinite(term)
         assert reliability.grad is not None
         assert torch.isfinite(reliability.grad).all()
 

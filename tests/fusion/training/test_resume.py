@@ -1,4 +1,4 @@
-"""A training that is stopped, or killed, and gone on with ends with the same weights, bit for bit on a CPU."""
+"""A training that is stopped, or killed, and resumed ends with the same weights, bit for bit on a CPU."""
 
 import contextlib
 import itertools
@@ -55,14 +55,18 @@ def train_in_pieces(cache: Place, out: Path, config: Config, stops: list[int]) -
     raise AssertionError
 
 
-def told(run: Path) -> list[dict[str, Any]]:
+def metrics_of(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [{key: value for key, value in line.items() if key != "windows_per_s"} for line in lines]
 
 
 def same(run: Path, other: Path) -> bool:
     a, b = (load_file(path / "model.safetensors") for path in (run, other))
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) and told(run) == told(other)
+    return (
+        a.keys() == b.keys()
+        and all(torch.equal(a[name], b[name]) for name in a)
+        and metrics_of(run) == metrics_of(other)
+    )
 
 
 @pytest.mark.parametrize("name", HABITS)
@@ -79,13 +83,13 @@ def test_it_goes_on_where_it_was(cache: Place, tmp_path: Path) -> None:
     count = itertools.count(1)
     with pytest.raises(KeyboardInterrupt):
         train(open_store(cache[0]), cache[1], tmp_path / "run", config, stop=lambda: next(count) >= 14)
-    before = told(tmp_path / "run")
+    before = metrics_of(tmp_path / "run")
     assert 0 < len(before) < 6
     events: list[dict[str, Any]] = []
     train(open_store(cache[0]), cache[1], tmp_path / "run", config, resume=True, log=events.append)
     assert [event["epoch"] for event in events if event["event"] == "epoch"] == list(range(len(before), 6))
     assert not [event for event in events if event["event"] == "crossfit"]
-    assert told(tmp_path / "run")[: len(before)] == before
+    assert metrics_of(tmp_path / "run")[: len(before)] == before
 
 
 @pytest.mark.slow
@@ -110,10 +114,10 @@ def test_killed_at_any_time_nothing_is_lost(cache: Place, tmp_path: Path) -> Non
     num_killed = 0
     for _ in range(40):
         process = subprocess.Popen([sys.executable, "-c", program, *arguments])
-        begun_s, seen = time.monotonic(), (run / "last.safetensors").stat().st_mtime_ns if num_killed else 0
+        begun_s, saved_ns = time.monotonic(), (run / "last.safetensors").stat().st_mtime_ns if num_killed else 0
         while process.poll() is None and num_killed < 6:
             with contextlib.suppress(FileNotFoundError):
-                if (run / "last.safetensors").stat().st_mtime_ns > seen and time.monotonic() - begun_s > 0.1:
+                if (run / "last.safetensors").stat().st_mtime_ns > saved_ns and time.monotonic() - begun_s > 0.1:
                     time.sleep(0.01 * num_killed)
                     process.send_signal(signal.SIGKILL)
                     num_killed += 1
@@ -240,9 +244,9 @@ def test_a_full_disk_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(state_module, "save_file", full)
     with pytest.raises(OSError, match="No space"):
         file.save(({"x": torch.zeros(3)}, plain))
-    found = file.load()
-    assert found is not None
-    assert torch.equal(found[0]["x"], torch.ones(3))
+    state = file.load()
+    assert state is not None
+    assert torch.equal(state[0]["x"], torch.ones(3))
 
 
 def test_states_are_saved_now_and_then(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is written down of a run, read back: its own files, TensorBoard, W&B's offline folder, MLflow's store."""
+"""Records of a run, read back: its own files, TensorBoard, W&B's offline folder, MLflow's store."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def epoch(number: int, valence: float = NAN) -> dict[str, Any]:
     }
 
 
-class Heard:
+class Recorder:
     """Collects what is logged."""
 
     def __init__(self) -> None:
@@ -60,10 +60,10 @@ class Heard:
 
 def course(
     out: Path, names: list[str], numbers: range, *, resume: int = 0, done: bool = True, config: Config | None = None
-) -> Heard:
+) -> Recorder:
     """Writes down epochs as a training would."""
     out.mkdir(parents=True, exist_ok=True)
-    log = Heard()
+    log = Recorder()
     with open_metrics_log(names, out, config or Config(), FACTS, resume, log) as record:
         for number in numbers:
             record(epoch(number, 0.5 if number >= 2 else NAN))
@@ -73,11 +73,11 @@ def course(
 
 
 def killed(out: Path, names: list[str], numbers: range, *, valence: float = -0.5, config: Config | None = None) -> None:
-    """The same, stopped by Ctrl-C after these epochs."""
+    """Runs `course`, stopped by Ctrl-C after these epochs."""
     out.mkdir(parents=True, exist_ok=True)
 
     def session() -> None:
-        with open_metrics_log(names, out, config or Config(), FACTS, 0, Heard()) as record:
+        with open_metrics_log(names, out, config or Config(), FACTS, 0, Recorder()) as record:
             for number in numbers:
                 record(epoch(number, valence))
             raise KeyboardInterrupt
@@ -97,7 +97,7 @@ def table(out: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where MLflow keeps what it is told; making one takes seconds."""
+    """The store of MLflow; making one takes seconds."""
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
 
 
@@ -129,7 +129,7 @@ def test_the_files_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_term_that_comes_later_gets_a_column(tmp_path: Path) -> None:
-    with open_metrics_log([], tmp_path, Config(), FACTS, 0, Heard()) as record:
+    with open_metrics_log([], tmp_path, Config(), FACTS, 0, Recorder()) as record:
         record(epoch(0))
         record({**epoch(1), "loss": {"loss": 0.5, "late": 0.25}})
     assert [row["loss/late"] for row in table(tmp_path)] == ["", "0.25"]
@@ -150,7 +150,7 @@ def test_a_training_is_written_down(tmp_path: Path) -> None:
     streams = streams_of()
     corpus = random_corpus(streams, [80, 80, 80])
     torch.manual_seed(0)
-    with open_metrics_log(["tensorboard"], tmp_path, config, FACTS, 0, Heard()) as record:
+    with open_metrics_log(["tensorboard"], tmp_path, config, FACTS, 0, Recorder()) as record:
         fit(build_model(streams, config.model), corpus, [0, 1], [2], config, log=record)
     rows, points = table(tmp_path), scalars(tmp_path)
     assert len(rows) == 2
@@ -166,17 +166,17 @@ def events_of(out: Path) -> Any:
 
 
 def scalars(out: Path) -> dict[str, list[tuple[int, float]]]:
-    found = events_of(out)
-    return {tag: [(point.step, point.value) for point in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    events = events_of(out)
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_tensorboard(tmp_path: Path) -> None:
     course(tmp_path, ["tensorboard"], range(3))
-    found = scalars(tmp_path)
-    assert found["val/valence"] == [(2, 0.5)]
-    assert found["loss/loss"] == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
-    assert found["final/val/arousal"] == [(2, 0.25)]
-    assert not {"val/mean", "final/val/mean", "epoch"} & set(found)  # never a number
+    series = scalars(tmp_path)
+    assert series["val/valence"] == [(2, 0.5)]
+    assert series["loss/loss"] == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
+    assert series["final/val/arousal"] == [(2, 0.25)]
+    assert not {"val/mean", "final/val/mean", "epoch"} & set(series)  # never a number
     (text,) = events_of(tmp_path).Tensors("metadata/text_summary")
     assert "0123abcd" in text.tensor_proto.string_val[0].decode()
     assert '"weights": "random"' in text.tensor_proto.string_val[0].decode()
@@ -187,8 +187,8 @@ def test_tensorboard(tmp_path: Path) -> None:
 def test_tensorboard_goes_on(tmp_path: Path) -> None:
     killed(tmp_path, ["tensorboard"], range(4))
     course(tmp_path, ["tensorboard"], range(2, 5), resume=2)
-    found = scalars(tmp_path)["val/valence"]
-    assert found == [(0, -0.5), (1, -0.5), (2, 0.5), (3, 0.5), (4, 0.5)]  # two were told again, and replaced
+    series = scalars(tmp_path)["val/valence"]
+    assert series == [(0, -0.5), (1, -0.5), (2, 0.5), (3, 0.5), (4, 0.5)]  # two were logged again, and replaced
 
 
 def test_a_tracker_that_joins_later_begins_there(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_a_tracker_is_told_how_it_ended(
     monkeypatch.setitem(TRACKER_KINDS, "wandb", TrackerKind(Flaky, "json", ""))
 
     def session() -> None:
-        with open_metrics_log(["wandb", "wandb"], tmp_path, Config(), FACTS, 0, Heard()) as record:
+        with open_metrics_log(["wandb", "wandb"], tmp_path, Config(), FACTS, 0, Recorder()) as record:
             record(epoch(0))
             if error:
                 raise error
@@ -409,7 +409,7 @@ def test_names_and_groups() -> None:
 
 
 def git(folder: Path, *words: str) -> None:
-    who = ["-c", "user.name=nobody", "-c", "user.email=nobody@nowhere", "-c", "commit.gpgsign=false"]
+    who = ["-c", "user.name=someone", "-c", "user.email=someone@nowhere", "-c", "commit.gpgsign=false"]
     subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, timeout=30)
 
 
@@ -437,9 +437,9 @@ def test_the_commit_of_the_working_directory(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_a_run_was_made_with(tmp_path: Path) -> None:
-    found = provenance()
-    assert found["versions"]["torch"] == version("torch")
-    assert {"python", "sage-va", "torch", "numpy", "zarr", "safetensors"} <= set(found["versions"])
-    assert not {"timm", "wandb"} & set(found["versions"])  # of extras
-    assert str(Path.cwd()) not in json.dumps(found)
+    record = provenance()
+    assert record["versions"]["torch"] == version("torch")
+    assert {"python", "sage-va", "torch", "numpy", "zarr", "safetensors"} <= set(record["versions"])
+    assert not {"timm", "wandb"} & set(record["versions"])  # of extras
+    assert str(Path.cwd()) not in json.dumps(record)
     assert described([RANDOM]) == {"streams": {RANDOM.name: RANDOM.fingerprint}, "random_weights": [RANDOM.name]}

@@ -1,4 +1,4 @@
-"""The trainer, end to end on planted truth: it learns, repeats itself, teaches trust on unseen clips, and refuses."""
+"""The trainer, end to end on synthetic ground truth: it learns, repeats itself, teaches trust on unseen clips."""
 
 import csv
 import dataclasses
@@ -64,11 +64,11 @@ def test_it_learns(learnt: tuple[Path, list[dict[str, Any]]]) -> None:
     epochs = [event for event in events if event["event"] == "epoch"]
     assert epochs[-1]["loss"]["loss"] < 0.6 * epochs[0]["loss"]["loss"]
     assert set(epochs[0]["loss"]) == {"loss", "va", "unimodal", "calibration", "ordinal"}
-    found = score_run(run)
-    assert found.split == "test"
-    assert found.raw.ccc["mean"] > 0.5
-    assert (found.raw.face_frames_only or {})["mean"] > 0.5
-    assert found.num_labels == sum(clip.num_labels for clip in found.clips)
+    scores = score_run(run)
+    assert scores.split == "test"
+    assert scores.raw.ccc["mean"] > 0.5
+    assert (scores.raw.face_frames_only or {})["mean"] > 0.5
+    assert scores.num_labels == sum(clip.num_labels for clip in scores.clips)
 
 
 def test_what_a_run_writes(learnt: tuple[Path, list[dict[str, Any]]], cache: tuple[Path, Path]) -> None:
@@ -111,12 +111,12 @@ def test_early_stopping(monkeypatch: pytest.MonkeyPatch, scores: list[float], nu
     corpus = random_corpus(streams, [60, 60])
     config = config_of(train={"epochs": len(scores), "patience": 2})
     model = build_model(streams, config.model)
-    given = iter(scores)
+    remaining = iter(scores)
     states: list[dict[str, torch.Tensor]] = []
 
     def fake(*_: Any) -> dict[str, float]:
         states.append({key: value.clone() for key, value in model.state_dict().items()})
-        return {"mean": next(given)}
+        return {"mean": next(remaining)}
 
     monkeypatch.setattr(Trainer, "validate", fake)
     fit(model, corpus, [0], [1], config)
@@ -171,12 +171,12 @@ def test_out_of_fold_errors_are_made_without_the_clip_and_lie_where_they_can(mon
     corpus = dataclasses.replace(
         corpus, clips=[dataclasses.replace(clip, subject_id=f"s{i // 2}") for i, clip in enumerate(corpus.clips)]
     )
-    seen: list[set[int]] = []
+    clip_sets: list[set[int]] = []
     monkeypatch.setattr(
-        "sage_va.fusion.training.crossfit.fit", lambda model, corpus, clips, *_: seen.append(set(clips))
+        "sage_va.fusion.training.crossfit.fit", lambda model, corpus, clips, *_: clip_sets.append(set(clips))
     )
     errors = out_of_fold_errors(corpus, [0, 1, 2, 3], config_of(train={"crossfit_folds": 3}), lambda event: None)
-    assert sorted(map(sorted, seen)) == [[0, 1], [0, 1], [2, 3], [2, 3]]
+    assert sorted(map(sorted, clip_sets)) == [[0, 1], [0, 1], [2, 3], [2, 3]]
     known = corpus.mask & corpus.va_mask[:, None]
     known[corpus.steps(4)] = False
     assert torch.equal(torch.isfinite(errors), known)
@@ -239,9 +239,9 @@ def test_folds_are_runs_and_their_held_out_clips_are_one_score(cache: tuple[Path
     config = config_of(split={"folds": 3}, train=SHORT, model={"variant": "concat"})
     runs = train(open_store(cache[0]), cache[1], tmp_path / "cv", config)
     assert runs == [tmp_path / "cv" / f"fold-{k}" for k in range(3)]
-    found = score_run(tmp_path / "cv")
-    assert (found.num_folds, found.num_clips) == (3, 10)
-    assert sorted(clip.clip_id for clip in found.clips) == [f"clip{i:02}" for i in range(10)]
+    scores = score_run(tmp_path / "cv")
+    assert (scores.num_folds, scores.num_clips) == (3, 10)
+    assert sorted(clip.clip_id for clip in scores.clips) == [f"clip{i:02}" for i in range(10)]
     with pytest.raises(InputError, match=r"got 3 folds\. Name one of them, such as .*fold-0"):
         load_run(tmp_path / "cv")
     single = config_of(split={"folds": 3, "fold": 1}, train=SHORT, model={"variant": "concat"})
@@ -287,13 +287,13 @@ def test_corruption_hides_but_never_everything(num_streams: int) -> None:
     streams = streams_of((8, 6, 5)[:num_streams], (0, 0, 0)[:num_streams])
     windows = random_windows(streams, 8, 60, valid=0.6)
     config = config_of(train={"modality_dropout": 0.7, "span_dropout": 0.7})
-    found = corrupt(windows, config, torch.Generator().manual_seed(0), [torch.ones(s.dim) for s in streams])
-    assert torch.equal(found.mask.any(-1), windows.mask.any(-1))
-    assert not (found.mask & ~windows.mask).any()
-    assert (found.mask.sum() < windows.mask.sum()) == (num_streams > 1)
-    assert all(a is b for a, b in zip(found.values, windows.values, strict=True))
+    corrupted = corrupt(windows, config, torch.Generator().manual_seed(0), [torch.ones(s.dim) for s in streams])
+    assert torch.equal(corrupted.mask.any(-1), windows.mask.any(-1))
+    assert not (corrupted.mask & ~windows.mask).any()
+    assert (corrupted.mask.sum() < windows.mask.sum()) == (num_streams > 1)
+    assert all(a is b for a, b in zip(corrupted.values, windows.values, strict=True))
     for name in ("inside", "va", "va_mask", "steps"):
-        assert getattr(found, name) is getattr(windows, name)
+        assert getattr(corrupted, name) is getattr(windows, name)
 
 
 def test_noise_is_measured_in_each_features_own_spread() -> None:
@@ -302,11 +302,11 @@ def test_noise_is_measured_in_each_features_own_spread() -> None:
     windows = dataclasses.replace(windows, values=[v.half() for v in windows.values])
     scales = [torch.linspace(0.1, 10, s.dim) for s in streams]
     config = config_of(train={"noise": 0.5, "modality_dropout": 0, "span_dropout": 0})
-    found = corrupt(windows, config, torch.Generator().manual_seed(0), scales)
-    for clean, noisy, scale in zip(windows.values, found.values, scales, strict=True):
+    corrupted = corrupt(windows, config, torch.Generator().manual_seed(0), scales)
+    for clean, noisy, scale in zip(windows.values, corrupted.values, scales, strict=True):
         added = (noisy - clean.float()).std((0, 1))
         torch.testing.assert_close(added, 0.5 * scale, rtol=0.05, atol=0)
-    assert torch.equal(found.mask, windows.mask)
+    assert torch.equal(corrupted.mask, windows.mask)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -365,7 +365,7 @@ def test_features_of_another_encoder_are_refused(learnt: tuple[Path, Any], tmp_p
 
 
 def test_a_score_needs_labels_for_every_clip_of_its_part(learnt: tuple[Path, Any], tmp_path: Path) -> None:
-    (tmp_path / "nobody.csv").write_text("time_s,valence,arousal\n0,0,0\n", encoding="utf-8")
+    (tmp_path / "stranger.csv").write_text("time_s,valence,arousal\n0,0,0\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"expected labelled test clips, got no labels for clip.*Check --labels"):
         score_run(learnt[0], labels=tmp_path)
     for clip_id in load_run(learnt[0]).roles:
