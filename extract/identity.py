@@ -66,9 +66,20 @@ def check_same(fingerprint: Mapping[str, Any], encoder: Encoder, options: Extrac
     Raises:
         InputError: naming what differs, such as the version of the decoder.
     """
-    ours = fingerprint_of(encoder, options)
-    if differing := [key for key in fingerprint if fingerprint[key] != ours.get(key)]:
-        key = differing[0]
+    differing = _difference(fingerprint, fingerprint_of(encoder, options))
+    if differing:
+        key, recorded, ours = differing
         todo = "Install the version that the run was trained with, or extract and train again."
-        got = f"{key} {ours.get(key)}"
-        raise InputError(encoder.name, expected=f"{key} {fingerprint[key]}", got=got, todo=todo)
+        raise InputError(encoder.name, expected=f"{key} {recorded}", got=f"{key} {ours}", todo=todo)
+
+
+def _difference(recorded: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """Returns the first value that differs: its dotted key, and the value in each fingerprint; None if none does."""
+    for key in recorded:
+        one, other = recorded[key], ours.get(key)
+        if one == other:
+            continue
+        if isinstance(one, Mapping) and isinstance(other, Mapping) and (inner := _difference(one, other)):
+            return f"{key}.{inner[0]}", *inner[1:]
+        return key, one, other
+    return None
