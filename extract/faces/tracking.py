@@ -12,9 +12,9 @@ from ...data.errors import InputError
 from ...data.manifest import PERSONS as ONE_PERSON
 from .detectors import FACE_COLUMNS, Faces
 
-PERSON = (
+PERSON = (  # hashed into the identity of streams: another word is another stream
     "largest: the largest sum over images of its box area; left, right: of the one seen longest and the one seen "
-    "longest beside it; number: in order of appearance among those seen for longer than 1 s; no face is followed into "
+    "longest beside it; number: in order of appearance among those seen for longer than 1 s; nobody is followed into "
     "another scene"
 )
 GAP_S = 1.0  # a face that is away for no longer than this is the same person when it comes back

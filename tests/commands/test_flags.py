@@ -14,7 +14,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9](?![\w{-])")
 OTHER_TOOLS = re.compile(
     r"SBATCH|\b(?:accelerate launch|benchmarks/|git|hf|pip install|ray start|sbatch|srun|tensorboard|uv pip)"
 )
-ARROW = re.compile(r"--[\w ]+-->")  # of a diagram
+ARROW = re.compile(r"--[\w ,]+-->")  # of a diagram
 OF_OTHERS = {"--porcelain", "--untracked-files", "--gres", "--requeue", "--signal", "--equal"}
 ROOMS = {"data", "extract", "fusion", "demo", "commands"}
 HISTORY = {"CHANGELOG.md", "log.md"}

@@ -146,7 +146,7 @@ def test_a_deadly_clip_costs_only_itself(media, whole, tmp_path, monkeypatch, fo
     bad, deadly = summary.failures
     assert bad == whole[1].failures[0]
     assert deadly.clip_id == "white.mp4"
-    assert deadly.reason.startswith("expected features, got none, the worker died with signal 9 (SIGKILL) twice. See")
+    assert deadly.reason.startswith("expected features, got none, the worker died with signal 9 (SIGKILL) twice.")
     assert store.content_sha256() == whole[0].content_sha256()
     assert summary.num_done + summary.num_skipped == 9
     assert not [problem for *_, problem in store.verify() if problem]
