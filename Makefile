@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
 JOBS ?= 2
+unexport PYTHONDONTWRITEBYTECODE  # every test that starts Python would compile torch anew
 
 # uv installs; where it cannot be had: make INSTALLER=pip test
 INSTALLER ?= uv
