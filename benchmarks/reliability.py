@@ -36,7 +36,13 @@ from sage_va.fusion.ccc import ccc_of_moments
 from sage_va.fusion.config import Config, load_config
 from sage_va.fusion.evaluation.metrics import corpus_moments
 from sage_va.fusion.evaluation.predict import Prediction, predict
-from sage_va.fusion.evaluation.reliability import reliability_report, spearman
+from sage_va.fusion.evaluation.reliability import (
+    ReliabilityDiagram,
+    ReliabilityReport,
+    StreamReliability,
+    reliability_report,
+    spearman,
+)
 from sage_va.fusion.evaluation.report import plot_diagram
 from sage_va.fusion.models.variants import resolve
 from sage_va.fusion.result import plain
@@ -218,8 +224,19 @@ def report(out: Path, results: Sequence[dict[str, Any]], variants: Sequence[str]
     (out / "reliability.md").write_text(table(rows) + "\n", encoding="utf-8")
     for result in results:
         if result["seed"] == FIRST_SEED and "sigma" in result.get("trust", {}):
-            plot_diagram(out / f"diagram-{result['variant']}.png", result["trust"], result["variant"])
+            plot_diagram(out / f"diagram-{result['variant']}.png", _read_report(result["trust"]), result["variant"])
     print(f"\n{table(rows)}\n\n{out}")
+
+
+def _read_report(values: dict[str, Any]) -> ReliabilityReport:
+    """Returns a report from its JSON, in which None stands for NaN."""
+    streams = {}
+    for label, row in values["streams"].items():
+        bins = {name: np.array(row["diagram"][name], np.float64) for name in ("reliability", "target")}
+        diagram = ReliabilityDiagram(**bins, count=np.array(row["diagram"]["count"], np.int64))
+        spearman_rank, ece = (float(np.array(row[name], np.float64)) for name in ("spearman", "ece"))
+        streams[label] = StreamReliability(row["num_steps"], spearman_rank, ece, diagram)
+    return ReliabilityReport(values["sigma"], streams)
 
 
 if __name__ == "__main__":
