@@ -1,7 +1,8 @@
 """Continuous valence-arousal estimation from face and voice, with reliability-guided fusion on cached features."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .api import evaluate, predict, train
@@ -16,19 +17,13 @@ _ROOMS = {
     **dict.fromkeys(("Clip", "Track", "open_store"), ".data"),
     "SAGE": ".fusion.export.pretrained",
 }
+_import_name, __dir__ = lazy_names(__name__, _ROOMS)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used: torch takes seconds, which `sage-va --help` need not wait."""
+    """Imports a public name when it is first used."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("sage-va")
-    if name not in _ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_ROOMS[name], __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return _import_name(name)

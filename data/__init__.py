@@ -1,7 +1,8 @@
 """The contract between both stages: clips, the cache, labels, splits and windows. Imports neither stage."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy import lazy_names
 
 if TYPE_CHECKING:
     from .clip import MODALITIES, Clip, FrameClock, Track
@@ -37,14 +38,4 @@ _FILES = {
     **dict.fromkeys(("Grid", "to_grid"), ".timebase"),
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Imports a name when it is first used: an error in the arguments of a command need not wait for numpy."""
-    if name not in _FILES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_FILES[name], __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _FILES)

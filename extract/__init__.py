@@ -1,7 +1,8 @@
 """Extraction: recordings in, cached Tracks out. The names below are the interface for authors of extensions."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ..data.machine import find_device
@@ -51,14 +52,4 @@ _MODULES = {
     "ExtractOptions": ".options",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name on first use: torch and the model libraries take seconds to load."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULES[name], __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -3,8 +3,9 @@
 The names below are the interface for authors of variants (docs/variants.md).
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..data.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ..data.windows.corpus import Stream, Windows
@@ -37,14 +38,4 @@ _FILES = {
     "Variant": ".models.variants",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used: torch takes seconds."""
-    if name not in _FILES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_FILES[name], __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _FILES)
