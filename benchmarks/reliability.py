@@ -45,7 +45,7 @@ from sage_va.fusion.evaluation.reliability import (
 )
 from sage_va.fusion.evaluation.report import plot_diagram
 from sage_va.fusion.models.variants import resolve
-from sage_va.fusion.result import plain
+from sage_va.fusion.result import number_of, plain
 from sage_va.fusion.run_folder import Run, load_run, origin_of, start_run
 from sage_va.fusion.training.labelled import assign_roles, load_labelled
 from sage_va.fusion.training.train import train_one
@@ -234,8 +234,8 @@ def _read_report(values: dict[str, Any]) -> ReliabilityReport:
     for label, row in values["streams"].items():
         bins = {name: np.array(row["diagram"][name], np.float64) for name in ("reliability", "target")}
         diagram = ReliabilityDiagram(**bins, count=np.array(row["diagram"]["count"], np.int64))
-        spearman_rank, ece = (float(np.array(row[name], np.float64)) for name in ("spearman", "ece"))
-        streams[label] = StreamReliability(row["num_steps"], spearman_rank, ece, diagram)
+        rank_correlation, ece = number_of(row["spearman"]), number_of(row["ece"])
+        streams[label] = StreamReliability(row["num_steps"], rank_correlation, ece, diagram)
     return ReliabilityReport(values["sigma"], streams)
 
 
