@@ -14,6 +14,7 @@ from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
 from sage_va.extract.engine import encode_stage
 from sage_va.extract.engine.pipeline import extract
+from sage_va.extract.engine.threads import use_one_thread
 from sage_va.extract.identity import stream_of
 from sage_va.extract.options import ExtractOptions
 from sage_va.tests.encoders import TINY_CONVNET, TINY_VIT, write_wav2vec2, write_whisper
@@ -21,7 +22,7 @@ from sage_va.tests.media import noisy_frames, tone, write_media
 
 TOLERANCE = 1e-5  # of the largest absolute value in the embedding, float32
 FAMILIES = ["vit", "convnet", "wav2vec2-group", "wav2vec2-layer", "whisper"]
-NUM_ITEMS = 5
+NUM_ITEMS = 16  # a multiple of a register's numbers: torch computes a remainder by another function, in other bits
 
 
 def make(family, folder, device="cpu"):
@@ -50,6 +51,14 @@ def media(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    use_one_thread()
+    yield
+    torch.set_num_threads(before)
+
+
 def items_of(encoder, num=NUM_ITEMS, seed=0):
     if encoder.modality == "visual":
         return np.random.default_rng(seed).integers(0, 255, (num, *encoder.size, 3), dtype=np.uint8)
@@ -60,6 +69,7 @@ def off(values, expected):
     return np.abs(values - expected).max() / np.abs(expected).max()
 
 
+@pytest.mark.usefixtures("one_thread")  # as in a run
 def test_other_company_same_bits(encoder):
     items, others = items_of(encoder), items_of(encoder, seed=50)
     together = encoder.encode(items)
@@ -74,7 +84,7 @@ def test_any_batch_size_within_the_tolerance(encoder):
     together = encoder.encode(items)
     for num in (1, 2, 3):
         assert off(encoder.encode(items[:num]), together[:num]) < TOLERANCE
-    assert off(together[[1, 0, 2, 3, 4]], together) > 100 * TOLERANCE  # items differ by far more
+    assert off(together[::-1], together) > 100 * TOLERANCE  # items differ by far more
 
 
 def test_any_number_of_threads_within_the_tolerance(encoder):
