@@ -65,13 +65,38 @@ def ccc_loss(prediction: Tensor, truth: Tensor, mask: Tensor, weights: tuple[flo
         mask: (...) True = the step counts.
         weights: d weights that sum to 1.
     """
-    counted = mask.reshape(1, -1).expand(truth.shape[-1], -1)
-    x, y = (torch.where(counted, v.float().reshape(-1, v.shape[-1]).T, 0) for v in (prediction, truth))
-    n = pooled(counted.sum(-1)).clamp(min=1)
-    centre = (pooled(y.sum(-1)) / n)[:, None]
-    mse = pooled((x - y).square().sum(-1)) / n
-    sums = pooled(moments(x - centre, y - centre, counted))
-    joint, spread = _joint_and_spread(sums)
-    usable = (sums[:, 0] >= MIN_STEPS) & (sums[:, 4] / n > MIN_VARIANCE)
-    terms = torch.where(usable, 1 - joint / torch.where(usable, spread, 1), mse)  # no 0 / 0, whose gradient is NaN
-    return torch.stack([weight * term for weight, term in zip(weights, terms.unbind(), strict=True)]).sum()
+    (sums,) = pooled([series_moments(prediction[..., None, :], truth, mask[..., None])])
+    (terms,) = losses_of_moments(sums)
+    weighted = [weight * term for weight, term in zip(weights, terms.unbind(), strict=True)]
+    return torch.stack(weighted).sum().to(prediction.device, torch.float32)
+
+
+def series_moments(predictions: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """Returns the `moments` of S series against one truth, in one pass: (S, d, 6) float64.
+
+    float64, so that sums of raw products lose nothing that a loss in float32 could show. Apple's GPUs have no float64;
+    for tensors there the moments are taken on the CPU.
+
+    Args:
+        predictions: (..., S, d).
+        truth: (..., d).
+        mask: (..., S) True = the step counts for this series.
+    """
+    if predictions.device.type == "mps":
+        predictions, truth, mask = predictions.cpu(), truth.cpu(), mask.cpu()
+    x, y = predictions.flatten(0, -3).double(), truth.flatten(0, -2).double()
+    counted = mask.flatten(0, -2).T[:, None].expand(-1, truth.shape[-1], -1)
+    return moments(x.permute(1, 2, 0), y.T, counted)
+
+
+def losses_of_moments(sums: Tensor) -> Tensor:
+    """(..., 6) sums -> (...) 1 - CCC, or the mean squared error where a CCC means nothing; see `ccc_loss`.
+
+    With E for means over steps, 1 - CCC is E[(x - y)²] over E[x²] + E[y²] - 2 E[x] E[y].
+    """
+    n = sums[..., 0]
+    x, y, xx, yy, xy = (sums[..., 1:] / n.clamp(min=1)[..., None]).unbind(-1)
+    squares = xx + yy
+    usable = (n >= MIN_STEPS) & (yy - y * y > MIN_VARIANCE)
+    spread = torch.where(usable, squares - 2 * x * y, 1)  # no 0 / 0, whose gradient is NaN
+    return (squares - 2 * xy) / spread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,9 +54,16 @@ def gathered(mine: Any) -> list[Any]:
     return values
 
 
-def pooled(sums: Tensor) -> Tensor:
-    """Returns the sum of a tensor over all processes, so that a loss of sums is the loss of the whole batch."""
-    return sums if num_processes() == 1 else _Pooled.apply(sums)  # pyright: ignore[reportReturnType]
+def pooled(sums: Sequence[Tensor]) -> list[Tensor]:
+    """Returns the sum of each tensor over all processes, so that a loss of sums is the loss of the whole batch.
+
+    All tensors travel together, in one exchange, as float64. They lie on one device.
+    """
+    if num_processes() == 1:
+        return list(sums)
+    together: Any = _Pooled.apply(torch.cat([each.flatten().double() for each in sums]))
+    parts = together.split([each.numel() for each in sums])
+    return [part.view_as(each).to(each.dtype) for part, each in zip(parts, sums, strict=True)]
 
 
 class _Pooled(torch.autograd.Function):

@@ -8,7 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage_va.fusion.ccc import MIN_STEPS, ccc, ccc_loss, ccc_of_moments, moments
+from sage_va.fusion.ccc import (
+    MIN_STEPS,
+    MIN_VARIANCE,
+    ccc,
+    ccc_loss,
+    ccc_of_moments,
+    losses_of_moments,
+    moments,
+    series_moments,
+)
 
 torch.set_num_threads(1)
 HALVES = (0.5, 0.5)
@@ -237,6 +246,45 @@ def test_the_float32_gradient_of_the_loss_is_that_of_float64(seed: int, rows: in
     assert wide.grad is not None
     scale = wide.grad.abs().max().clamp(min=1e-3)
     assert ((narrow.grad - wide.grad) / scale).abs().max() < 1e-4
+
+
+def plain_losses(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(T, d) estimates and truth, (T,) mask -> (d,) 1 - CCC or the squared error, one series at a time, centred."""
+    losses = []
+    for a, b in zip(x[mask].T, y[mask].T, strict=True):
+        if len(a) < MIN_STEPS or b.var(correction=0) <= MIN_VARIANCE:
+            losses.append((a - b).square().sum() / max(1, len(a)))
+            continue
+        spread = a.var(correction=0) + b.var(correction=0) + (a.mean() - b.mean()).square()
+        losses.append(1 - 2 * ((a - a.mean()) * (b - b.mean())).mean() / spread)
+    return torch.stack(losses)
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 5), st.integers(1, 40), st.floats(0, 1), st.booleans()
+)
+@settings(deadline=None, max_examples=100)
+def test_one_pass_over_all_series_is_the_plain_formula_of_each(
+    seed: int, num_series: int, num_windows: int, length: int, share: float, still: bool
+) -> None:
+    """The fused estimate and those of streams, each with a mask of its own: losses, and gradients to 1e-7."""
+    rng = np.random.default_rng(seed)
+    y = rng.uniform(-1, 1, (num_windows, length, 2))
+    y[..., 1] = 0.25 if still else y[..., 1]
+    x = share * y[:, :, None] + (1 - share) * rng.uniform(-1, 1, (num_windows, length, num_series, 2))
+    mask = torch.from_numpy(rng.random((num_windows, length, num_series)) < 0.7)
+    narrow, truth = torch.from_numpy(x).float().requires_grad_(), torch.from_numpy(y).float()
+    wide = narrow.detach().double().requires_grad_()
+    weights = torch.from_numpy(rng.uniform(0.1, 1, (num_series, 2)))
+    losses = losses_of_moments(series_moments(narrow, truth, mask))
+    flat, rows = wide.flatten(0, 1), truth.double().flatten(0, 1)
+    expected = torch.stack([plain_losses(flat[:, s], rows, mask.flatten(0, 1)[:, s]) for s in range(num_series)])
+    torch.testing.assert_close(losses, expected, rtol=1e-9, atol=1e-9)
+    (losses * weights).sum().backward()
+    (expected * weights).sum().backward()
+    assert narrow.grad is not None
+    assert wide.grad is not None
+    assert (narrow.grad - wide.grad).norm() <= 1e-7 * wide.grad.norm() + 1e-12
 
 
 def test_loss_is_one_minus_weighted_ccc_over_the_whole_batch() -> None:

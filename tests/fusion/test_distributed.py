@@ -15,11 +15,15 @@ from safetensors.torch import load_file
 
 from sage_va.data import InputError
 from sage_va.fusion.ccc import ccc_loss
-from sage_va.fusion.config import check_config
+from sage_va.fusion.config import LossConfig, check_config
 from sage_va.fusion.distributed import gathered, join, pooled
-from sage_va.tests.synthetic import make_cache, tiny
+from sage_va.fusion.models.base import Output
+from sage_va.fusion.models.sage import Fused
+from sage_va.fusion.training.losses import total_loss
+from sage_va.tests.synthetic import make_cache, random_windows, streams_of, tiny
 
 pytest.importorskip("accelerate")
+SIGMA = torch.tensor(0.5)
 STILL = {"epochs": 3, "crossfit_epochs": 1, "modality_dropout": 0.0, "span_dropout": 0.0}
 
 
@@ -86,8 +90,8 @@ def _member(index: int, meeting: str, results: Any) -> None:
     loss = ccc_loss(part, y[mine], mask[mine], (0.5, 0.5))
     loss.backward()
     assert part.grad is not None
-    total = pooled(torch.tensor(index + 1.0))
-    results.put((index, loss.item(), part.grad.tolist(), gathered(index * 10), total.item()))
+    total, count = pooled([torch.tensor(index + 1.0), torch.tensor([3, index])])
+    results.put((index, loss.item(), part.grad.tolist(), gathered(index * 10), [total.item(), count.tolist()]))
     dist.destroy_process_group()
 
 
@@ -119,14 +123,41 @@ def test_the_loss_of_parts_is_the_loss_of_the_batch(tmp_path: Path) -> None:
     torch.testing.assert_close(gradient / 2, whole.grad, rtol=1e-4, atol=1e-7)
     for _, value, _, everyone, total in replies:
         assert value == pytest.approx(loss.item(), rel=1e-5)
-        assert (everyone, total) == ([0, 10], 3)
+        assert (everyone, total) == ([0, 10], [3, [6, 1]])
 
 
 def test_alone_nothing_is_joined() -> None:
     assert join("cpu") == "cpu"
     assert gathered("x") == ["x"]
     tensor = torch.ones(2)
-    assert pooled(tensor) is tensor
+    assert pooled([tensor])[0] is tensor
+
+
+def test_a_whole_loss_is_one_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every term switched on; the other process has the same batch, so the loss is that of one."""
+    exchanges: list[tuple[int, ...]] = []
+
+    def doubled(tensor: torch.Tensor) -> None:
+        exchanges.append(tuple(tensor.shape))
+        tensor *= 2
+
+    windows = random_windows(streams_of(), 3, 15)
+    generator = torch.Generator().manual_seed(0)
+    va, unimodal = (torch.rand(3, 15, *shape, generator=generator, requires_grad=True) for shape in ((2,), (2, 2)))
+    shares = torch.rand(3, 15, 2, generator=generator).softmax(-1)
+    output = Output(va, unimodal, Fused(va, shares, shares, shares))
+    config = LossConfig(mse=0.2, smoothness=0.4, stage_usage=0.1)
+    errors = torch.rand(windows.mask.shape, generator=generator)
+    expected = total_loss(output, windows, errors, SIGMA, config)
+    monkeypatch.setattr("sage_va.fusion.distributed.num_processes", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", doubled)
+    terms = total_loss(output, windows, errors, SIGMA, config)
+    assert len(exchanges) == 1
+    assert set(terms) == set(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-6, atol=1e-7)
+    terms["loss"].backward()
+    assert va.grad is not None
 
 
 def test_without_accelerate_several_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
