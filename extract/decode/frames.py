@@ -74,22 +74,48 @@ class Letterbox:
         self.size = size
         self._blank = np.full((*size, 3), pad, np.uint8)
         self._reformatter = VideoReformatter()
+        self._placed: tuple[tuple[int, int, int], Fraction, _Placement] | None = None  # of the image before
 
     def __call__(self, image: VideoFrame, canvas: Pixels, aspect: Fraction = Fraction(1)) -> tuple[float, float]:
         """Fills `canvas` (H, W, 3) with an image; returns its brightness and sharpness, see `measure`."""
         turns = round(image.rotation / 90) % 4
-        width, height = _fit(image.width * float(aspect), image.height, turns, self.size)
-        smaller = width <= image.width and height <= image.height
-        kernel = Interpolation.AREA if smaller else Interpolation.BICUBIC
+        place = self._placement(image.width, image.height, turns, aspect)
         scaled = self._reformatter.reformat(
-            image, width, height, "rgb24", interpolation=kernel | SAME_ON_ALL, threads=1
+            image, place.width, place.height, "rgb24", interpolation=place.interpolation, threads=1
         )
         pixels = np.asarray(scaled.to_ndarray(), np.uint8)
-        upright = np.rot90(pixels, turns)
-        canvas[...] = self._blank
-        top, left = ((whole - part) // 2 for whole, part in zip(self.size, upright.shape, strict=False))
-        canvas[top : top + upright.shape[0], left : left + upright.shape[1]] = upright
+        upright = np.rot90(pixels, turns) if turns else pixels
+        if upright.shape != canvas.shape:
+            canvas[...] = self._blank
+        canvas[place.top : place.top + upright.shape[0], place.left : place.left + upright.shape[1]] = upright
         return measure(pixels)
+
+    def _placement(self, width: int, height: int, turns: int, aspect: Fraction) -> _Placement:
+        """Returns the place of an image on the canvas; computed anew only where it may differ from the last one's."""
+        shape = (width, height, turns)
+        if self._placed is None or self._placed[0] != shape or self._placed[1] is not aspect:
+            self._placed = shape, aspect, _Placement.of(width, height, turns, aspect, self.size)
+        return self._placed[2]
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """Size of a scaled image before it is turned upright, and the place of its upright corner on the canvas."""
+
+    width: int
+    height: int
+    interpolation: Interpolation
+    top: int
+    left: int
+
+    @classmethod
+    def of(cls, width: int, height: int, turns: int, aspect: Fraction, size: tuple[int, int]) -> _Placement:
+        fit_width, fit_height = _fit(width * float(aspect), height, turns, size)
+        smaller = fit_width <= width and fit_height <= height
+        kernel = Interpolation.AREA if smaller else Interpolation.BICUBIC
+        upright = (fit_height, fit_width) if turns % 2 == 0 else (fit_width, fit_height)
+        top, left = ((whole - part) // 2 for whole, part in zip(size, upright, strict=True))
+        return cls(fit_width, fit_height, kernel | SAME_ON_ALL, top, left)
 
 
 def _fit(width: float, height: float, turns: int, size: tuple[int, int]) -> tuple[int, int]:

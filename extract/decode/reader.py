@@ -33,7 +33,7 @@ def decode(source: Source, options: DecodeOptions) -> Iterator[Frames | Samples 
     _check_faces(source, options)
     times = FrameTimes(source.start_s, source.end_s)
     audio = MonoAudio(source.clip_id, options.sampling_rate, source.start_s, source.end_s)
-    sink = ImageSink(times, options.transform, options.fps)
+    sink = ImageSink(times, options.transform, options.fps, options.buffers)
     report: dict[str, Any] = {}
     options.beat()
     if source.path is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...data.clip import FrameClock
+from ..buffers import Buffers
 from .frames import ImageTransform
 
 
@@ -24,6 +25,7 @@ class DecodeOptions:
         fps: images per second; None = all of them.
         num_threads: threads of the video decoder.
         beat: called before the file is opened and for every packet that is read: a sign of life for a watchdog.
+        buffers: lends the memory of the images.
     """
 
     transform: ImageTransform | None = None
@@ -32,6 +34,7 @@ class DecodeOptions:
     fps: float | None = None
     num_threads: int = 1
     beat: Callable[[], None] = lambda: None
+    buffers: Buffers = field(default_factory=Buffers)
 
 
 @dataclass(frozen=True)

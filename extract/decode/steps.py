@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from av import VideoFrame
 
-from ..batch import mapped
+from ..buffers import Buffers
 from .frame_times import FrameTimes
 from .frames import Frames, ImageTransform, Pixels
 
@@ -76,10 +76,11 @@ class Chunker:
 
     Args:
         transform: turns each image into an encoder's input.
+        buffers: lends the memory of the chunks.
     """
 
-    def __init__(self, transform: ImageTransform) -> None:
-        self._transform = transform
+    def __init__(self, transform: ImageTransform, buffers: Buffers) -> None:
+        self._transform, self._buffers = transform, buffers
         self._pixels = self._empty_chunk()
         self._quality: list[tuple[float, ...]] = []
 
@@ -100,7 +101,7 @@ class Chunker:
             self._pixels, self._quality = self._empty_chunk(), []
 
     def _empty_chunk(self) -> Pixels:
-        return mapped((CHUNK_IMAGES, *self._transform.size, 3), np.dtype(np.uint8))
+        return self._buffers.take((CHUNK_IMAGES, *self._transform.size, 3), np.dtype(np.uint8))
 
 
 class ImageSink:
@@ -110,11 +111,14 @@ class ImageSink:
         times: the cut.
         transform: turns each image into an encoder's input; None = no images are wanted.
         fps: steps per second; None = the images' own times.
+        buffers: lends the memory of the chunks.
     """
 
-    def __init__(self, times: FrameTimes, transform: ImageTransform | None, fps: float | None) -> None:
+    def __init__(
+        self, times: FrameTimes, transform: ImageTransform | None, fps: float | None, buffers: Buffers
+    ) -> None:
         self._times = times
-        self._chunker = Chunker(transform) if transform else None
+        self._chunker = Chunker(transform, buffers) if transform else None
         self.timeline = Timeline(fps)
 
     @property

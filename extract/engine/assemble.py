@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...data.clip import Clip, Track
 from ...data.errors import InputError
 from ...data.manifest import Source
-from ..batch import mapped
+from ..buffers import mapped
 from ..decode.frames import VISUAL_QUALITY_UNITS, Frames
 from ..decode.request import DecodeResult
 from ..encoders.audio_windows import Window
@@ -60,17 +60,21 @@ class Assembly:
         self._num_images += len(frames.pixels)
         self._image_quality.append(frames.quality)
 
-    def add_image(self, values: Floats, encoder: Encoder) -> None:
-        """Takes the (D,) float32 features of the next image.
+    def add_images(self, values: Floats, encoder: Encoder) -> None:
+        """Takes the (N, D) float32 features of the next images.
 
         Raises:
             InputError: if they are not finite, or too large for the stored format.
         """
-        row = self._num_encoded % _BLOCK
-        if row == 0:
-            self._blocks.append(mapped((_BLOCK, encoder.dim), self.dtype))
-        self._blocks[-1][row] = self._stored(values, encoder)
-        self._num_encoded += 1
+        stored = self._stored(values, encoder)
+        while len(stored):
+            row = self._num_encoded % _BLOCK
+            if row == 0:
+                self._blocks.append(mapped((_BLOCK, encoder.dim), self.dtype))
+            part = stored[: _BLOCK - row]
+            self._blocks[-1][row : row + len(part)] = part
+            self._num_encoded += len(part)
+            stored = stored[len(part) :]
 
     def add_window(self, window: Window, values: Floats, encoder: Encoder) -> None:
         """Takes the (T, D) float32 features of the next window; keeps the steps that the window stands for.
@@ -112,9 +116,10 @@ class Assembly:
         units = FACE_QUALITY_UNITS if isinstance(result, PersonResult) else VISUAL_QUALITY_UNITS
         quality = np.full((len(mask), len(units)), np.nan, np.float32)
         if mask.any():
-            for step in np.flatnonzero(mask):  # one by one, so that no second copy of all is made
-                block, row = divmod(result.shown[step], _BLOCK)
-                values[step] = self._blocks[block][row]
+            block_of = result.shown // _BLOCK  # -1 where there is no image
+            for number, block in enumerate(self._blocks):  # one by one, so that no second copy of all is made
+                steps = np.flatnonzero(block_of == number)
+                values[steps] = block[result.shown[steps] - number * _BLOCK]
             quality[mask] = np.concatenate(self._image_quality)[result.shown[mask]]
         if isinstance(result, PersonResult):
             quality[:, list(units).index("since_detection_s")] = result.since_detection_s()

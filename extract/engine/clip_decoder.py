@@ -10,6 +10,7 @@ import numpy as np
 
 from ...data.errors import InputError
 from ...data.manifest import Source
+from ..buffers import Buffers
 from ..decode.audio import Samples
 from ..decode.frames import Frames
 from ..decode.reader import decode
@@ -38,6 +39,7 @@ class ClipDecoder:
         options: of the extraction.
         needs: returns the modalities that a clip still needs.
         num_threads: threads of each video decoder.
+        buffers: lends the memory of the images.
     """
 
     def __init__(
@@ -47,10 +49,11 @@ class ClipDecoder:
         options: ExtractOptions,
         needs: Callable[[Source, Medium], tuple[str, ...]],
         num_threads: int,
+        buffers: Buffers,
     ) -> None:
         self._visual, self._audio, self._options, self._needs = visual, audio, options, needs
         self._hashes = MediaHashes(rehash=options.rehash)
-        self._num_threads = num_threads
+        self._num_threads, self._buffers = num_threads, buffers
 
     def parts(self, clip: Assembly, beat: Callable[[], None]) -> Iterator[Part]:
         """Yields the parts of a clip.
@@ -66,7 +69,7 @@ class ClipDecoder:
             InputError: if the clip cannot be decoded.
             FailedBeforeError: if an earlier run could not extract it from the same bytes.
         """
-        options = DecodeOptions(fps=self._options.fps, num_threads=self._num_threads, beat=beat)
+        options = DecodeOptions(fps=self._options.fps, num_threads=self._num_threads, beat=beat, buffers=self._buffers)
         clip.medium = Medium.of(clip.source, self._hashes)
         if self._options.person == "all" and clip.source.person is None:
             yield tuple(split_people(clip.source, self._detections(clip.source, clip.medium, options)))

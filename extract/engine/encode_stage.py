@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...data.errors import InputError
 from ...data.machine import num_cores
 from ..batch import Packer, Values
+from ..buffers import Buffers
 from ..decode.frames import Pixels
 from ..encoders.audio_windows import Window
 from ..options import ExtractOptions
@@ -36,15 +37,18 @@ class EncodeStage:
         visual: encoder of the images; None = there are none.
         audio: encoder of the windows; None = there are none.
         options: batch size and cores.
+        buffers: lends the memory of the batches.
     """
 
-    def __init__(self, visual: VisualEncoder | None, audio: AudioEncoder | None, options: ExtractOptions) -> None:
+    def __init__(
+        self, visual: VisualEncoder | None, audio: AudioEncoder | None, options: ExtractOptions, buffers: Buffers
+    ) -> None:
         on_gpu = any(encoder.device.type != "cpu" for encoder in (visual, audio) if encoder)
         self._num_threads = THREADS_ON_GPU if on_gpu else options.num_cores or num_cores()
         self._pool = ThreadPoolExecutor(self._num_threads, "sage-va-encoder", use_one_thread)
         self._lock = threading.Lock()
         self._busy_s = 0.0
-        self._audio = audio
+        self._audio, self._buffers = audio, buffers
         audio_batch = AUDIO_BATCH_ON_GPU if audio and audio.device.type == "cuda" else 1
         self._images: Packer[Assembly] = self._packer(visual, options.batch_size)
         self._windows: Packer[Piece] = self._packer(audio, audio_batch)
@@ -55,11 +59,11 @@ class EncodeStage:
         return self._busy_s / self._num_threads
 
     def push_images(self, clip: Assembly, pixels: Pixels) -> Iterator[tuple[Assembly, Values]]:
-        """Takes (N, H, W, 3) images of a clip; yields (clip, (D,) features) of images that are done."""
+        """Takes (N, H, W, 3) images of a clip; yields (clip, (n, D) features) of images that are done."""
         return self._images.push(clip, pixels)
 
     def push_window(self, clip: Assembly, window: Window) -> Iterator[tuple[Piece, Values]]:
-        """Takes a window of a clip; yields ((clip, window), (T, D) features) of windows that are done."""
+        """Takes a window of a clip; yields ((clip, window), (1, T, D) features) for each that is done."""
         assert self._audio is not None, "windows are cut for it"
         if len(window.samples) != self._audio.plan.window:  # a short recording is a batch of its own
             return self._windows.push_alone((clip, window), window.samples)
@@ -82,7 +86,7 @@ class EncodeStage:
             assert encoder is not None, "there are items for it"
             return self._encode(encoder, items)
 
-        return Packer(batch_size, encode, self._pool, self._num_threads + 1)
+        return Packer(batch_size, encode, self._pool, self._num_threads + 1, self._buffers)
 
     def _encode(self, encoder: Encoder, items: NDArray[Any]) -> NDArray[np.float32]:
         start = perf_counter()

@@ -44,6 +44,7 @@ from ...data.errors import InputError
 from ...data.manifest import Source
 from ...data.store.base import Store
 from ..batch import Values
+from ..buffers import Buffers
 from ..decode.frames import Frames
 from ..encoders.audio_windows import Window
 from ..options import ExtractOptions
@@ -162,8 +163,9 @@ class Extraction:
         self._progress, self._stop, self._closed = progress, stop or threading.Event(), closed
         encoders = [encoder for encoder in (visual, audio) if encoder is not None]
         self._targets = Targets(encoders, store, options)
-        self._prefetcher = Prefetcher(sources, visual, audio, options, self._targets.needs)
-        self._encoding = EncodeStage(visual, audio, options)
+        buffers = Buffers()
+        self._prefetcher = Prefetcher(sources, visual, audio, options, self._targets.needs, buffers)
+        self._encoding = EncodeStage(visual, audio, options, buffers)
         self._commits = CommitStage(store, self._targets, options)
         self._tally = Tally.of(sources if isinstance(sources, Sequence) else ())
         self._summary = Summary(streams=self.streams)
@@ -213,7 +215,7 @@ class Extraction:
         elif isinstance(part, Frames):
             clip.expect_images(part)
             for owner, features in self._encoding.push_images(clip, part.pixels):
-                self._add_image(owner, features)
+                self._add_images(owner, features)
         elif isinstance(part, Window):
             clip.num_windows += 1
             for (owner, window), features in self._encoding.push_window(clip, part):
@@ -227,21 +229,21 @@ class Extraction:
 
     def _flush(self) -> None:
         for clip, features in self._encoding.flush_images():
-            self._add_image(clip, features)
+            self._add_images(clip, features)
         for (clip, window), features in self._encoding.flush_windows():
             self._add_window(clip, window, features)
 
-    def _add_image(self, clip: Assembly, features: Values) -> None:
+    def _add_images(self, clip: Assembly, features: Values) -> None:
         encoder = self._visual
         assert encoder is not None, "images are decoded for it"
-        self._summary.num_frames += 1
-        self._add(clip, lambda: clip.add_image(features, encoder))
+        self._summary.num_frames += len(features)
+        self._add(clip, lambda: clip.add_images(features, encoder))
 
     def _add_window(self, clip: Assembly, window: Window, features: Values) -> None:
         encoder = self._audio
         assert encoder is not None, "windows are cut for it"
         self._summary.audio_s += (window.end - window.first) * encoder.plan.step / encoder.plan.sampling_rate
-        self._add(clip, lambda: clip.add_window(window, features, encoder))
+        self._add(clip, lambda: clip.add_window(window, features[0], encoder))
 
     def _add(self, clip: Assembly, add: Callable[[], None]) -> None:
         if clip.failed:

@@ -33,6 +33,7 @@ from ...data.errors import InputError
 from ...data.machine import num_cores
 from ...data.manifest import Source
 from ..batch import BytesQueue, ClosedError
+from ..buffers import Buffers
 from ..decode.frames import Frames
 from ..decode.watchdog import STALL_S, GivenUpError, Watchdog
 from ..encoders.audio_windows import Window
@@ -64,6 +65,7 @@ class Prefetcher:
         audio: encoder that windows are cut for.
         options: of the extraction.
         needs: returns the modalities that a clip still needs; called in the threads.
+        buffers: lends the memory of the images.
     """
 
     def __init__(
@@ -73,11 +75,12 @@ class Prefetcher:
         audio: AudioEncoder | None,
         options: ExtractOptions,
         needs: Callable[[Source, Medium], tuple[str, ...]],
+        buffers: Buffers,
     ) -> None:
         cores = options.num_cores or num_cores()
         wanted = options.num_decode_threads or max(1, min(MAX_THREADS, cores // 2))
         self._num_threads = max(1, min(wanted, len(sources))) if isinstance(sources, Sequence) else wanted
-        self._decoder = ClipDecoder(visual, audio, options, needs, max(1, cores // self._num_threads))
+        self._decoder = ClipDecoder(visual, audio, options, needs, max(1, cores // self._num_threads), buffers)
         self._dtype = options.dtype
         self._backlog = ListBacklog(sources) if isinstance(sources, Sequence) else sources
         self._queue: BytesQueue[_Item] = BytesQueue(QUEUE_BYTES)

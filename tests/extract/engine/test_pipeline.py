@@ -463,7 +463,11 @@ def test_batches_have_one_shape():
     batches = list(packer.push("a", np.ones((3, 2)))) + list(packer.push("b", np.full((3, 2), 5)))
     batches += list(packer.flush()) + list(packer.flush())
     assert shapes == [(4, 2), (4, 2)]
-    assert [(owner, values[0]) for owner, values in batches] == [("a", 2)] * 3 + [("b", 10)] * 3
+    assert [(owner, values[:, 0].tolist()) for owner, values in batches] == [
+        ("a", [2] * 3),
+        ("b", [10]),
+        ("b", [10] * 2),
+    ]
 
 
 def test_failures_read_as_one_line():
