@@ -32,7 +32,8 @@ class ExtractOptions:
         person: the person to crop with `faces="detect"`: "largest", "left", "right" or "all". The last three make
             clips of their own, `<clip_id>#<person>`.
         batch_size: frames per batch. Another size may change the last bit of a feature, not more.
-        num_decode_threads: decoder threads of this process; None = chosen by the number of cores.
+        num_decode_threads: decoder threads of this process; None = as many as cores where faces are detected, else
+            half as many, at most 8.
         num_cores: cores to keep busy; None = all that this process may use.
         overwrite: extract streams again that the cache already has.
         rehash: read and hash media again whose hash is known.

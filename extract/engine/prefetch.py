@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # it loads torch
     from ..encoders.base import AudioEncoder, VisualEncoder
 
 QUEUE_BYTES = 32 << 20
-MAX_THREADS = 8
+MAX_THREADS = 8  # more do not decode faster; detecting faces takes a core each
 
 _Item: TypeAlias = tuple[Assembly, Part] | None  # None: a thread has ended
 
@@ -78,7 +78,8 @@ class Prefetcher:
         buffers: Buffers,
     ) -> None:
         cores = options.num_cores or num_cores()
-        wanted = options.num_decode_threads or max(1, min(MAX_THREADS, cores // 2))
+        detecting = visual is not None and options.finder is not None
+        wanted = options.num_decode_threads or (cores if detecting else max(1, min(MAX_THREADS, cores // 2)))
         self._num_threads = max(1, min(wanted, len(sources))) if isinstance(sources, Sequence) else wanted
         self._decoder = ClipDecoder(visual, audio, options, needs, max(1, cores // self._num_threads), buffers)
         self._dtype = options.dtype
@@ -89,6 +90,11 @@ class Prefetcher:
         self._watchdog: Watchdog[Assembly] = Watchdog(self._give_up)
         self._at_work: dict[Assembly, threading.Thread] = {}
         self._threads = [self._new_thread() for _ in range(self._num_threads)]
+
+    @property
+    def num_threads(self) -> int:
+        """Decoder threads."""
+        return self._num_threads
 
     @property
     def busy_s(self) -> float:

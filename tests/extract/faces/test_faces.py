@@ -18,6 +18,7 @@ from sage_va.extract.decode.request import DecodeOptions
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
 from sage_va.extract.engine.pipeline import extract
+from sage_va.extract.engine.prefetch import Prefetcher
 from sage_va.extract.faces import detection, detectors
 from sage_va.extract.faces.align import TEMPLATE, UprightConverter, align, similarity, template, yaw_degrees
 from sage_va.extract.faces.detection import detect_faces
@@ -386,6 +387,17 @@ class TestExtracting:
         assert detection._usable(odd, (2.0, 3.0)).tolist() == [
             (face_at(1, 1, 9) * np.array([*(2, 3) * 7, 1], np.float32)).tolist()
         ]
+
+
+@pytest.mark.parametrize(("cores", "detecting", "plain"), [(1, 1, 1), (2, 2, 1), (24, 24, 8)])
+def test_detection_takes_as_many_decoder_threads_as_cores(vit, finder, cores, detecting, plain):
+    sources = [Source(str(k), path=Path("a.mp4")) for k in range(32)]
+    options = {"with faces": {"faces": "detect", "finder": finder}, "whole frames": {}}
+    num_threads = [
+        Prefetcher(sources, vit, None, ExtractOptions(num_cores=cores, **one), lambda *_: ()).num_threads
+        for one in options.values()
+    ]
+    assert num_threads == [detecting, plain]
 
 
 class TestIdentity:
