@@ -16,7 +16,7 @@ install = $(install_with_$(INSTALLER)) --quiet --constraint constraints.txt
 pytest = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 timed = start=$$(date +%s); trap 'echo "$(1): $$(( $$(date +%s) - start )) s"' EXIT;
 
-.PHONY: demo test test-slow test-all docs lint format clean
+.PHONY: demo test test-slow test-all bench docs lint format clean
 
 demo: $(DEMO)
 	@$(call timed,make $@) $(BIN)/sage-va demo --out demo-out
@@ -29,6 +29,9 @@ test-slow: $(READY)
 
 test-all: $(READY)
 	@$(call timed,make $@) $(pytest) -m ""
+
+bench: $(READY)
+	@$(call timed,make $@) $(BIN)/python benchmarks/bench.py
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -1,7 +1,7 @@
 """The cost of a training step, of its data, and of the field's way of feeding it.
 
     python benchmarks/train.py                       # about four minutes on two cores
-    python benchmarks/train.py --preset tiny
+    python benchmarks/train.py --preset tiny --threads 1    # processor time: for a machine that others use too
     python benchmarks/train.py --steps 2060000 --device cuda --epochs 100    # a cache the size of Aff-Wild2's, whole
 
 Drawn features of a 512-dimensional visual and a 768-dimensional audio stream, float16, laid in clips of 4,000 steps. In
@@ -22,13 +22,14 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sage_va.benchmarks.frame import Figure, add_json_option, save
 from sage_va.data.clip import Clip
 from sage_va.data.timebase import Grid
 from sage_va.data.windows.corpus import Corpus, Stream, Windows, cut, plan_windows
@@ -92,16 +93,17 @@ def as_windows(parts: list[Tensor]) -> Windows:
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds."""
-    start = perf_counter()
+    """Seconds; with one thread on a CPU those of the processor, so that other programs do not count."""
+    clock = process_time if device.type == "cpu" and torch.get_num_threads() == 1 else perf_counter
+    start = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return perf_counter() - start
+    return clock() - start
 
 
-def compare_ways(corpus: Corpus, config: Config, num_steps: int) -> None:
-    """Prints seconds a step: resident, ours, and by a DataLoader."""
+def compare_ways(corpus: Corpus, config: Config, num_steps: int) -> list[Figure]:
+    """Prints milliseconds a step: resident, ours, and by a DataLoader; returns them as figures."""
     device, length, size = corpus.device, config.data.window_steps, config.train.batch_size
     trainer = a_trainer(corpus, config)
     plan = plan_windows(corpus, range(len(corpus.clips)), length, config.data.hop_steps, np.random.default_rng(0))
@@ -143,7 +145,11 @@ def compare_ways(corpus: Corpus, config: Config, num_steps: int) -> None:
     for name, seconds in each_s.items():
         ratio = seconds / each_s["resident batch"]
         print(f"  {name:24}{1000 * seconds:9.1f} ms a step   x {ratio:.3f}", flush=True)
-    print(f"  data cost               {100 * each_s['data alone'] / each_s['ours']:9.2f} % of a step of ours")
+    cost = 100 * each_s["data alone"] / each_s["ours"]
+    print(f"  data cost               {cost:9.2f} % of a step of ours")
+    apart = {"data alone", *(name for name in each_s if torch.get_num_threads() == 1 and "2 workers" in name)}
+    steps = [Figure(f"a step: {name}", 1000 * seconds, "ms") for name, seconds in each_s.items() if name not in apart]
+    return [*steps, Figure("data cost: windows cut and masked, share of a step", cost, "%", at_most=1.0)]
 
 
 def endless(loader: DataLoader[tuple[Tensor, ...]]) -> Iterator[list[Tensor]]:
@@ -166,28 +172,47 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batches", type=int, default=5, help="timed steps of each way and round")
     parser.add_argument("--epochs", type=int, default=0, help="also train so many whole epochs, without validation")
+    parser.add_argument("--threads", type=int, help="of torch; with 1, processor time is measured; default: all cores")
+    add_json_option(parser)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads or torch.get_num_threads())
     config = load_config(None, options.assignments, options.preset)
     corpus = drawn(options.steps, config.data.grid_hz).to(torch.device(options.device))
     print(f"{corpus.num_steps:,} steps, {' + '.join(str(dim) for _, dim in STREAMS)} dimensions on {corpus.device}, "
           f"{torch.get_num_threads()} threads")  # fmt: skip
-    compare_ways(corpus, config, options.batches)
-    if options.epochs:
-        trainer = a_trainer(corpus, config)
-        start = perf_counter()
-        speed = 0.0
-        for _ in range(options.epochs):
-            speed = trainer.epoch()["windows_per_s"]
-            trainer.course.epoch += 1
-        print(f"{options.epochs} epochs: {perf_counter() - start:.1f} s, the last at {speed} windows/s")
-        return
-    small = options.steps // 4
+    figures = compare_ways(corpus, config, options.batches)
+    figures += [epochs(corpus, config, options.epochs)] if options.epochs else growth(corpus, config)
+    on_gpu = corpus.device.type == "cuda" and options.epochs == 100 and corpus.num_steps > 2_000_000
+    if not on_gpu:
+        figures.append(Figure("100 epochs of a cache the size of Aff-Wild2's on a GPU", None, "s", at_most=300))
+    save(options.json, __file__, figures)
+
+
+def epochs(corpus: Corpus, config: Config, num: int) -> Figure:
+    """Trains whole epochs, without validation."""
+    trainer = a_trainer(corpus, config)
+    start = perf_counter()
+    speed = 0.0
+    for _ in range(num):
+        speed = trainer.epoch()["windows_per_s"]
+        trainer.course.epoch += 1
+    took_s = perf_counter() - start
+    print(f"{num} epochs: {took_s:.1f} s, the last at {speed} windows/s")
+    name = "100 epochs of a cache the size of Aff-Wild2's on a GPU" if corpus.num_steps > 2_000_000 else f"{num} epochs"
+    return Figure(name, took_s, "s", at_most=300 if corpus.device.type == "cuda" else None)
+
+
+def growth(corpus: Corpus, config: Config) -> list[Figure]:
+    """Trains an epoch on one, two and four quarters of the steps."""
+    small, each = corpus.num_steps // 4, []
+    a_trainer(drawn(small, config.data.grid_hz).to(corpus.device), config).epoch()  # warms up
     for factor in (1, 2, 4):
         trainer = a_trainer(drawn(factor * small, config.data.grid_hz).to(corpus.device), config)
         took_s = timed(trainer.epoch, corpus.device)
-        print(
-            f"  {factor * small:9,} steps: {took_s:7.2f} s an epoch, {1e6 * took_s / (factor * small):.1f} s a million"
-        )
+        each.append(1e6 * took_s / (factor * small))
+        print(f"  {factor * small:9,} steps: {took_s:7.2f} s an epoch, {each[-1]:.1f} s a million")
+    name = "an epoch of four times the steps, by four epochs of the steps"
+    return [Figure("an epoch of a million steps", each[-1], "s"), Figure(name, each[-1] / each[0], "x")]
 
 
 if __name__ == "__main__":

@@ -1,22 +1,17 @@
-"""The speed of reading windows from a cache, and of opening a large one.
+"""The speed of reading windows from a cache, beside a raw memory map, h5py and zarr.
 
-    python benchmarks/windows.py [--clips 60] [--frames 2000] [--listed 10000] [--folder FOLDER]
+    python benchmarks/windows.py [--clips 60] [--frames 2000] [--folder FOLDER]
 
 Random windows of 300 x 768 float16, in batches of 32, from a warm page cache: raw memory map, ours (values, mask,
 quality and labels, as the trainer gets them), h5py on one contiguous data set, and the zarr package on our Zarr
 folder. The ways take turns in every round; a ratio is the median over the rounds of a way's time by the raw map's.
-
-Then the time from starting Python to having listed all clips of a cache with two streams.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,17 +22,15 @@ import numpy as np
 import torch
 import zarr
 
+from sage_va.benchmarks.frame import Figure, add_json_option, save
 from sage_va.data import Clip, Store, Track, open_store, stream_name
 from sage_va.data.labels import Truth
-from sage_va.data.store.entry import Entry
 from sage_va.data.store.fingerprint import clip_key
-from sage_va.data.store.hdf5_store import write_single
 from sage_va.data.windows.corpus import cut
 from sage_va.data.windows.load import choose_streams, load_corpus
 
 DIM, WINDOW, BATCH, HZ = 768, 300, 32, 25.0
-MODALITIES = {"visual": {"encoder": {"name": "face"}}, "audio": {"encoder": {"name": "voice"}}}
-LISTING = "import sys; from sage_va.data import open_store; print(len(open_store(sys.argv[1]).clip_ids()))"
+FINGERPRINT = {"encoder": {"name": "face"}}
 
 Reader = Callable[[np.ndarray], object]  # takes the clip and the first step in it of each window of a batch
 
@@ -48,29 +41,29 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2000, help="frames of each")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batches", type=int, default=8, help="batches of each way in each round")
-    parser.add_argument("--listed", type=int, default=10_000, help="clips of the cache that is opened")
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
+    parser.add_argument("--threads", type=int, help="of torch; with 1, processor time is measured; default: all cores")
+    add_json_option(parser)
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads or torch.get_num_threads())
     os.fsync = lambda descriptor: None  # nothing here has to survive a power cut, and no time to write is measured
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         os.environ["SAGE_VA_CACHE"] = str(folder / "user")
         print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, numpy {np.__version__}")
-        if arguments.clips:
-            store = filled(folder / "windows.zarr", arguments.clips, arguments.frames)
-            compare(readers(store, folder, arguments.frames), arguments)
-        if arguments.listed:
-            listings(folder, arguments.listed)
+        store = filled(folder / "windows.zarr", arguments.clips, arguments.frames)
+        figures = compare(readers(store, folder, arguments.frames), arguments)
+    save(arguments.json, __file__, figures)
 
 
 def filled(path: Path, num_clips: int, num_frames: int) -> Store:
     """A Zarr folder of one stream of random features with one quality signal."""
     store, rng = open_store(path, "a"), np.random.default_rng(0)
-    name = stream_name("visual", "face", MODALITIES["visual"])
+    name = stream_name("visual", "face", FINGERPRINT)
     for k in range(num_clips):
         values = rng.standard_normal((num_frames, DIM), np.float32).astype(np.float16)
         track = Track.of(values, np.arange(num_frames) / HZ, None, {"score": ("1", rng.random(num_frames))})
-        store.commit(Clip(f"clip{k:05}"), name, track, fingerprint=MODALITIES["visual"], source_sha256="5")
+        store.commit(Clip(f"clip{k:05}"), name, track, fingerprint=FINGERPRINT, source_sha256="5")
     return store
 
 
@@ -116,7 +109,7 @@ def readers(store: Store, folder: Path, num_frames: int) -> dict[str, Reader]:
     }
 
 
-def compare(ways: dict[str, Reader], arguments: argparse.Namespace) -> None:
+def compare(ways: dict[str, Reader], arguments: argparse.Namespace) -> list[Figure]:
     rng = np.random.default_rng(1)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(arguments.rounds + 1):
@@ -128,72 +121,25 @@ def compare(ways: dict[str, Reader], arguments: argparse.Namespace) -> None:
             if number:  # the first round warms up
                 times[name].append(took_s)
     print(f"{'windows':28}{'per s':>10}{'by raw':>8}  (spread of the ratio)")
+    figures = []
     for name, times_s in times.items():
         ratios = sorted(raw / took for raw, took in zip(times["raw memory map"], times_s, strict=True))
         per_s = arguments.batches * BATCH / statistics.median(times_s)
         print(f"{name:28}{per_s:10,.0f}{statistics.median(ratios):8.2f}  {ratios[0]:.2f} to {ratios[-1]:.2f}")
+        at_least = 1.0 if name == "sage-va" else None
+        if name != "raw memory map":
+            title = f"windows by raw memory map: {name}"
+            figures.append(Figure(title, statistics.median(ratios), "x", at_least=at_least))
+    return figures
 
 
 def timed(way: Reader, batches: np.ndarray) -> float:
-    started = time.perf_counter()
+    """Seconds; with one thread those of the processor, so that other programs do not count."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    started = clock()
     for batch in batches:
         way(batch)
-    return time.perf_counter() - started
-
-
-def listings(folder: Path, num_clips: int) -> None:
-    """Times of starting Python, opening a cache of two streams and listing its clips."""
-    forms = {"Zarr folder": "listed.zarr", "HDF5 folder": "listed.h5", "HDF5 file": "single.h5"}
-    openers = {"Python and imports alone": lambda: run("import sage_va.data")}
-    for form, name in forms.items():
-        path = folder / "listed" / name
-        path.parent.mkdir(exist_ok=True)
-        fill_listed(path, form, num_clips)
-        openers[form] = lambda path=path: run(LISTING, str(path), wanted=str(num_clips))
-    print(f"\nopen and list {num_clips:,} clips in a new process: median of 5, s   elapsed   of a CPU")
-    for form, way in openers.items():
-        elapsed, busy = zip(*(timed_once(way) for _ in range(5)), strict=True)
-        print(f"{form:62}{statistics.median(elapsed):10.2f}{statistics.median(busy):11.2f}")
-
-
-def fill_listed(path: Path, form: str, num_clips: int) -> None:
-    """One entry of one frame under many names: listing reads names alone."""
-    clip_ids = [f"part/clip{k:05}.mp4" for k in range(num_clips)]
-    if form == "HDF5 file":
-        entries = (entry_of(modality, clip_id) for modality in MODALITIES for clip_id in clip_ids)
-        for _ in write_single(path, open_store(path.with_name("listed.zarr")).root(), {}, entries):
-            pass
-        return
-    store = open_store(path, "a")
-    for entry in store.add([entry_of(modality, "one") for modality in MODALITIES]):
-        (source,) = (path / entry.stream).glob("one*")
-        for clip_id in clip_ids:
-            place = source.with_name(clip_key(clip_id) + source.suffix)
-            if source.is_dir():
-                shutil.copytree(source, place, copy_function=os.link)
-            else:
-                os.link(source, place)
-        store.discard("one", entry.stream)
-
-
-def entry_of(modality: str, clip_id: str) -> Entry:
-    name = stream_name(modality, "listed", MODALITIES[modality])
-    track = Track.of(np.ones((1, 1), np.float16), np.zeros(1))
-    return Entry.of(Clip(clip_id), name, track, fingerprint=MODALITIES[modality], source_sha256="5")
-
-
-def run(code: str, *arguments: str, wanted: str = "") -> None:
-    done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == wanted, done.stdout
-
-
-def timed_once(way: Callable[[], None]) -> tuple[float, float]:
-    """Seconds that passed, and that child processes kept a CPU busy."""
-    started, before = time.perf_counter(), os.times()
-    way()
-    after = os.times()
-    busy = after.children_user + after.children_system - before.children_user - before.children_system
-    return time.perf_counter() - started, busy
+    return clock() - started
 
 
 if __name__ == "__main__":
