@@ -33,7 +33,22 @@ def find_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
+        device = torch.device(name)
+        return _cuda_device(device) if device.type == "cuda" else torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         todo = "Use cpu, or auto."
         raise InputError(f"device {name}", f"this machine has none: {first_line(error)[:200]}", todo=todo) from None
+
+
+def _cuda_device(device: torch.device) -> torch.device:
+    """Returns a CUDA device with its index.
+
+    It asks the driver and makes no tensor: that would open a context of hundreds of megabytes on the device, also in a
+    process that only starts others.
+    """
+    import torch
+
+    index = torch.cuda.current_device() if torch.cuda.is_initialized() and device.index is None else device.index or 0
+    if index >= torch.cuda.device_count():
+        raise RuntimeError(f"torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
+    return torch.device("cuda", index)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from .batches import Batch
@@ -44,10 +45,13 @@ def place(corpus: Corpus, device: torch.device) -> tuple[Corpus, str]:
 def each_cut(corpus: Corpus, batches: Sequence[Batch]) -> Iterator[Windows]:
     """Yields the windows of one batch after the other, on the corpus's device.
 
-    Where the corpus lies elsewhere, those of the next batch are cut and sent while these are in use.
+    Where the corpus lies there, the rows of all batches are sent once, and no batch waits for a copy. Where it lies
+    elsewhere, the windows of the next batch are cut and sent while these are in use.
     """
     if corpus.mask.device == corpus.device:
-        yield from (cut(corpus, batch.rows, batch.length) for batch in batches)
+        rows = torch.from_numpy(np.concatenate([np.zeros((0, 2), np.int64), *(batch.rows for batch in batches)]))
+        parts = rows.to(corpus.device).split([len(batch.rows) for batch in batches])
+        yield from (cut(corpus, part, batch.length) for part, batch in zip(parts, batches, strict=True))
         return
     with ThreadPoolExecutor(1) as thread:
         ahead = [thread.submit(cut, corpus, batch.rows, batch.length) for batch in batches[:1]]

@@ -26,8 +26,8 @@ VOICE = "voice"  # quality signal of a voice detector: probability that a step h
 class Output:
     """Estimates for B windows of L steps and M streams.
 
-    va (B, L, 2): valence and arousal in [-1, 1]. unimodal (B, L, M, 2): estimates of each stream by itself. fused: the
-    weights and reliabilities behind `va`.
+    va (B, L, 2): valence and arousal in [-1, 1]. unimodal (B, L, M, 2): estimates of each stream by itself. Both are
+    float32, whatever the precision of the network. fused: the weights and reliabilities behind `va`.
     """
 
     va: Tensor
@@ -210,12 +210,23 @@ class EncodedModel(VAModel):
         return active
 
     def unimodal_estimates(self, encoded: Encoded) -> Tensor:
-        """Equation (12): estimates of each stream by itself, (B, L, M, 2)."""
-        return torch.stack([head(x) for head, x in zip(self.unimodal, encoded.h, strict=True)], dim=-2)
+        """Equation (12): estimates of each stream by itself, (B, L, M, 2) float32."""
+        each = [in_float32(head, x) for head, x in zip(self.unimodal, encoded.h, strict=True)]
+        return torch.stack(each, dim=-2)
+
+
+def in_float32(module: nn.Module, x: Tensor) -> Tensor:
+    """Runs a module in float32, also where autocast computes the network in bfloat16: estimates are not rounded to 8
+    bits, and so losses and scores are those of float32.
+    """
+    if not torch.is_autocast_enabled(x.device.type):
+        return module(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return module(x.float())
 
 
 class Head(nn.Module):
-    """Equation (11): features -> valence and arousal, through one network for both or one for each."""
+    """Equation (11): features -> valence and arousal, through one network for both or one for each; in float32."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -224,7 +235,7 @@ class Head(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, L, d) -> (B, L, 2) in [-1, 1]."""
-        return torch.cat([head(z) for head in self.heads], dim=-1)
+        return torch.cat([in_float32(head, z) for head in self.heads], dim=-1)
 
 
 def _head(dim: int, width: int, dropout: float) -> nn.Sequential:

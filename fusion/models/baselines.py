@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...data.windows.corpus import Stream, Windows
 from ..config import ModelConfig
 from .attention import band
-from .base import EncodedModel, Output, VAModel
+from .base import EncodedModel, Output, VAModel, in_float32
 from .causal_cache import Memory, with_past
 from .sage import Encoded, Fused
 
@@ -270,7 +270,7 @@ class LinearModel(VAModel):
             self.dropout(torch.where(windows.mask[..., m, None], norm(values), 0))
             for m, (norm, values) in enumerate(zip(self.norms, windows.values, strict=True))
         ]
-        parts = torch.stack([layer(part) for layer, part in zip(self.together, x, strict=True)])
+        parts = torch.stack([in_float32(layer, part) for layer, part in zip(self.together, x, strict=True)])
         va = torch.tanh(parts.sum(0) + self.bias)
-        unimodal = torch.stack([torch.tanh(head(part)) for head, part in zip(self.unimodal, x, strict=True)], dim=-2)
-        return Output(va, unimodal, Fused(va))
+        each = [torch.tanh(in_float32(head, part)) for head, part in zip(self.unimodal, x, strict=True)]
+        return Output(va, torch.stack(each, dim=-2), Fused(va))

@@ -72,6 +72,7 @@ def train(
             longer finite.
     """
     check_trackers(track)
+    _reserve_workspace(config)
     device = join(device)
     log = log if is_main() else lambda event: None
     folder_of_labels = LabelFolder(labels)
@@ -155,7 +156,7 @@ def train_one(
         if is_main()
         else contextlib.nullcontext(log)
     )
-    with metrics_log as record, _deterministic(config.train.deterministic):
+    with metrics_log as record, _deterministic(config):
         torch.manual_seed(config.seed)
         model = build_model(corpus.streams, config.model).to(corpus.device)
         num_parameters = sum(weight.numel() for weight in model.parameters())
@@ -206,13 +207,18 @@ def _errors(
     return errors
 
 
-@contextlib.contextmanager
-def _deterministic(enabled: bool) -> Iterator[None]:
-    """Restricts torch to operations that give the same bits each time."""
-    before = torch.are_deterministic_algorithms_enabled()
-    if enabled:
+def _reserve_workspace(config: Config) -> None:
+    """Gives cuBLAS the workspace with which it repeats itself; cuBLAS reads this once, when it is first used."""
+    if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(enabled or before)
+
+
+@contextlib.contextmanager
+def _deterministic(config: Config) -> Iterator[None]:
+    """Restricts torch to operations that give the same bits each time, if `train.deterministic` asks for it."""
+    before = torch.are_deterministic_algorithms_enabled()
+    _reserve_workspace(config)
+    torch.use_deterministic_algorithms(config.train.deterministic or before)
     try:
         yield
     finally:

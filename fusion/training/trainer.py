@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ...data.errors import InputError
 from ...data.windows.batches import in_batches
-from ...data.windows.corpus import Corpus, Windows, plan_windows
+from ...data.windows.corpus import Corpus, Windows, cut, plan_windows
 from ...data.windows.placement import each_cut
 from ..config import Config
 from ..distributed import gathered, num_processes, process_index
@@ -26,6 +25,7 @@ from ..evaluation.metrics import pooled_ccc, va_moments
 from ..evaluation.predict import predict_va
 from ..models.base import VAModel
 from .augment import corrupt
+from .average import WeightAverage
 from .losses import total_loss, typical_error
 from .resume_state import StateFile
 from .schedule import Course, learning_rate
@@ -107,23 +107,36 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
         )
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(train.ema)) if train.ema else None
+        self.average = WeightAverage(model, train.ema) if train.ema else None
         self.best: Tensors = {}
         self.plan: NDArray[np.int64] | None = None
         self.sums: Tensors = {}
-        self.forward = model
-        if num_processes() > 1:
-            self.forward = DistributedDataParallel(
-                model, [device] if device.type == "cuda" else None, find_unused_parameters=True
-            )
+        self.forward = self._shared() if num_processes() > 1 else model
 
     @property
     def judged(self) -> VAModel:
         """The model that is validated and kept: the one that is trained, or the average of its weights."""
-        if self.average is None:
-            return self.model
-        assert isinstance(self.average.module, VAModel)
-        return self.average.module
+        return self.model if self.average is None else self.average.model
+
+    def _shared(self) -> DistributedDataParallel:
+        """The model for several processes. Its buffers never differ; a search for unused weights costs each step."""
+        device = self.corpus.device
+        return DistributedDataParallel(
+            self.model,
+            [device] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            find_unused_parameters=self._any_unused(),
+        )
+
+    def _any_unused(self) -> bool:
+        """True if the loss of a window does not depend on some weight; draws no random numbers."""
+        data, model = self.config.data, self.model
+        plan = plan_windows(self.corpus, self.training[:1], data.window_steps, data.hop_steps)[:1]
+        windows = cut(self.corpus, plan, data.window_steps)
+        terms = total_loss(model.eval()(windows), windows, self.errors[windows.steps], self.sigma, self.config.loss)
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        gradients = torch.autograd.grad(terms["loss"], weights, allow_unused=True)
+        return any(gradient is None for gradient in gradients)
 
     def epoch(self, pause: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Trains the rest of an epoch; returns `{"lr", "loss": mean of each term, "windows_per_s"}`.
@@ -149,7 +162,8 @@ class Trainer:
                 self.sums[name] = self.sums.get(name, 0) + value / len(batches)
             course.batch += 1
             pause()
-        losses = {name: value.item() for name, value in self.sums.items()}  # the only wait for the device
+        values = torch.stack(list(self.sums.values())).cpu().tolist()  # the only wait for the device
+        losses = dict(zip(self.sums, values, strict=True))
         if not math.isfinite(losses["loss"]):
             todo = "Lower train.learning_rate."
             raise InputError("training", expected="a finite loss", got=str(losses["loss"]), todo=todo)
@@ -189,7 +203,7 @@ class Trainer:
             group["lr"] = rate
         self.optimiser.step()
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update(self.model)
         return {name: value.detach() for name, value in terms.items()}
 
     def validate(self, clips: Sequence[int]) -> dict[str, float]:

@@ -28,21 +28,23 @@ def test_devices_that_are_not_there_are_refused(name: str) -> None:
         find_device(name)
 
 
-def test_a_device_is_that_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch holds `cuda` and `cuda:0` to be different; a tensor's own device has the index."""
-    asked = []
+def test_a_cuda_device_has_its_index_and_no_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch holds `cuda` and `cuda:0` to be different. A tensor would open a context in a process that needs none."""
 
-    class OnFirst:
-        device = torch.device("cuda:0")
-
-    def empty(*_: object, device: str) -> OnFirst:
-        asked.append(device)
-        return OnFirst()
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a tensor, which opens a context")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "empty", empty)
-    assert [find_device("auto"), find_device("cuda")] == [torch.device("cuda:0")] * 2
-    assert asked == ["cuda", "cuda"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", refused)
+    monkeypatch.setattr(torch.cuda, "init", refused)
+    assert [find_device("auto"), find_device("cuda"), find_device("cuda:1")] == [
+        torch.device("cuda:0"),
+        torch.device("cuda:0"),
+        torch.device("cuda:1"),
+    ]
+    with pytest.raises(InputError, match=r"device cuda:2: this machine has none: RuntimeError: torch .* sees 2 CUDA"):
+        find_device("cuda:2")
 
 
 @pytest.mark.gpu

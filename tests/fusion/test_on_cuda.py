@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sage_va.data import open_store
-from sage_va.data.windows.corpus import cut
+from sage_va.data.windows.batches import Batch
+from sage_va.data.windows.placement import each_cut
 from sage_va.fusion.config import Config, check_config
 from sage_va.fusion.evaluation.robustness import robustness
 from sage_va.fusion.evaluation.score import score_run
@@ -176,19 +177,25 @@ def test_a_model_streams_on_a_gpu_as_on_the_host() -> None:
         np.testing.assert_allclose([there.step(step).va for step in steps], expected, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # copying the model for its average
+@pytest.mark.parametrize("ema", [0.0, 0.9])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_step_never_waits_for_the_device(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wait raises on the pretended device. What is uploaded is the plan of the batch."""
-    config = config_of({"variant": "sage"}, train={"precision": precision, "noise": 0.1})
+def test_a_step_never_waits_for_the_device(precision: str, ema: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait raises on the pretended device. The rows of all batches of an epoch are uploaded at once, nothing else."""
+    config = config_of({"variant": "sage"}, train={"precision": precision, "noise": 0.1, "ema": ema})
     model = build_model(streams_of(), config.model)
     monkeypatch.setattr(model, "fit_normalisation", lambda corpus, clips: None)  # counts steps, once per run
     corpus = random_corpus(streams_of(), [90, 80])
+    batches = [Batch(np.array([[0, 90], [90, 170]]), 60)] * 4
     with on_cuda() as cuda:
         there = corpus.to(torch.device("cuda"))
         trainer = Trainer(model.to("cuda"), there, [0, 1], config, torch.rand(corpus.mask.shape).to("cuda"))
-        plan = np.array([[0, 90], [90, 170]])
-        trainer.step(cut(there, plan, 60), 1e-3)
-        with cuda.count() as launches:
-            trainer.step(cut(there, plan, 60), 1e-3)
-    assert [(copy.to, copy.shape) for copy in launches.copies] == [("cuda", plan.shape)]
-    assert launches.num_kernels > 300
+        with cuda.count() as first:
+            steps = each_cut(there, batches)
+            trainer.step(next(steps), 1e-3)
+        with cuda.count() as others:
+            for windows in steps:
+                trainer.step(windows, 1e-3)
+    assert [(copy.to, copy.shape) for copy in first.copies] == [("cuda", (8, 2))]
+    assert others.copies == []
+    assert others.num_kernels > 3 * 200
