@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
@@ -17,11 +18,16 @@ GIT_LIMIT_S = 10.0
 
 
 def provenance() -> dict[str, Any]:
-    """`versions` of Python, this package and what it depends on; `git` as `git_state` of the working directory."""
+    """`versions`, and `git` as `git_state` of the working directory."""
+    return {"versions": versions(), "git": git_state(Path.cwd())}
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, this package and what it depends on."""
     needed = [line for line in requires("sage-va") or [] if "extra ==" not in line]
     names = ["sage-va", *(match[0] for line in needed if (match := re.match(r"[\w.-]+", line)))]
-    versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
-    return {"versions": versions, "git": git_state(Path.cwd())}
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def described(streams: Sequence[Stream]) -> dict[str, Any]:

@@ -19,8 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...data.errors import InputError, first_line
 from ...data.store.base import Store
 from ...data.windows.memmap_cache import address_of
@@ -28,13 +26,12 @@ from ..config import Config, check_config
 from ..result import Result
 from ..run_folder import SPLIT
 from ..training.labelled import settle_split
-from ..training.trainer import settled
-from .processes import in_processes, in_this_process, num_jobs
 from .runs import SCORE, Bench, BenchSettings, Cell, plan, read_score
 from .table import ComparisonTable, tabulate
 from .table_files import write_table
+from .workers import Workers, find_workers
 
-LOCK = ".lock"
+LOCK, ERRORS = ".lock", ".crossfit"
 CellProgress = Callable[[int, int], None]
 
 
@@ -111,14 +108,16 @@ def compare(
     if base not in names:
         raise InputError("--base", expected=f"one of {', '.join(names)}", got=base, todo="Add it to --variants.")
     folds = folds or (config.split.folds if config.split.fold is None else None)
-    config = settle_split(settled(config, torch.device(device)), store, labels, drawn=folds is not None)
+    workers = find_workers("local", jobs=jobs, device=device, ray_address=None)
+    config = settle_split(workers.settled(config), store, labels, drawn=folds is not None)
     cells = plan(config, names, num_seeds, folds, out)
     with _alone(out):
-        bench = Bench(BenchSettings(address_of(store), labels.resolve(), of_all(store, config, names), device))
+        streams, errors = of_all(store, config, names), out.resolve() / ERRORS
+        bench = Bench(BenchSettings(address_of(store), labels.resolve(), streams, workers.device, errors))
         for cell in cells:
             bench.check(cell)
         left = [cell for cell in cells if not cell.done]
-        failures, interrupted = _work(bench, left, jobs or num_jobs(device), progress)
+        failures, interrupted = _work(workers, bench, left, progress)
         comparison = Comparison(
             str(out),
             num_cells=len(cells),
@@ -144,13 +143,13 @@ def of_all(store: Store, config: Config, variants: Sequence[str]) -> Config:
     return check_config({**config.model_dump(), "model": {"variant": variant}}, variant)
 
 
-def _work(bench: Bench, cells: Sequence[Cell], jobs: int, progress: CellProgress) -> tuple[list[FailedCell], bool]:
+def _work(
+    workers: Workers, bench: Bench, cells: Sequence[Cell], progress: CellProgress
+) -> tuple[list[FailedCell], bool]:
     """Works through cells; returns those that failed, and True if Ctrl-C ended it."""
     failures = list[FailedCell]()
-    if jobs == 1:
-        ended = in_this_process(functools.partial(_attempt, bench), cells)
-    else:
-        ended = in_processes(functools.partial(_in_worker, bench.settings), cells, jobs)
+    here, there = functools.partial(_attempt, bench), functools.partial(_in_worker, bench.settings)
+    ended = workers.spread(here, there, cells, bench.waits)
     try:
         progress(0, len(cells))
         for num_done, (cell, reason) in enumerate(ended, 1):

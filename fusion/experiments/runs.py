@@ -9,21 +9,25 @@ A cell is done again, scored, or left alone by what its folder holds, so a compa
 `config.json` and `score.json` are replaced whole, and are the last files of their steps. Before anything is trained,
 every finished cell is checked against the settings, labels, streams and split of this call; one of other settings is
 refused, never overwritten. Strange files in the folder of a cell are never removed: the cell fails, the others go on.
+
+A process locks a cell while it works on it, by a file beside the cell's folder. A second one (another part of the
+comparison, or the successor of a worker that was taken for lost) waits, and then has nothing left to do.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ...data.atomic import locked, make_folder
 from ...data.errors import InputError
 from ...data.store.base import open_store
 from ...data.windows.corpus import Corpus
@@ -32,12 +36,13 @@ from ...data.windows.splits import Role, read_split
 from ..config import Config, check_config
 from ..evaluation.metrics import corpus_moments
 from ..evaluation.predict import predict
-from ..models.variants import resolve, variant_streams
+from ..models.variants import build_model, resolve, variant_streams
 from ..result import Result
 from ..run_folder import CONFIG, OF_A_RUN, RESOLVED, SPLIT, fold_runs, load_run, origin_of, start_run, write_json
-from ..training.crossfit import crossfit_config, out_of_fold_errors
+from ..training.crossfit import out_of_fold_errors
 from ..training.labelled import assign_roles, labels_sha256, load_labelled
-from ..training.train import train_one
+from ..training.shared_errors import SharedErrors
+from ..training.train import learns_reliability, train_one
 from ..training.trainer import Log
 
 SCORE = "score.json"
@@ -61,12 +66,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """The data and the device that all processes of a comparison share; `config` names the streams of all variants."""
+    """The data and the device that all processes of a comparison share.
+
+    config: names the streams of all variants. errors: folder of the out-of-fold errors that runs share; None = each run
+    computes its own.
+    """
 
     cache: str
     labels: Path
     config: Config
     device: str
+    errors: Path | None
 
 
 def plan(config: Config, variants: Sequence[str], num_seeds: int, folds: int | None, out: Path) -> list[Cell]:
@@ -99,7 +109,9 @@ class Bench:
         self.settings = settings
         store = open_store(settings.cache)
         self.labelled = load_labelled(store, settings.labels, settings.config)
-        self._errors: dict[str, Tensor] = {}
+        folder, features = settings.errors, self.labelled.features
+        self.shared_errors = SharedErrors(folder, features, settings.device) if folder else None
+        self._keys: dict[Path, str | None] = {}
         self.origin = {**origin_of(store, settings.labels), "labels_sha256": labels_sha256(self.labelled.corpus)}
 
     @functools.cached_property
@@ -111,13 +123,28 @@ class Bench:
         """Returns the split of a cell: clip_id -> train, val or test."""
         return assign_roles(self.labelled.corpus.clips, self.labelled.parts, cell.config.split, cell.seed)
 
-    def _unseen(self, corpus: Corpus, training: list[int], config: Config, log: Log) -> Tensor:
-        """`out_of_fold_errors`, kept for the next cell: all variants with a gate learn from the same ones."""
-        probe = crossfit_config(config)
-        key = json.dumps([training, [s.name for s in corpus.streams], probe.model_dump(mode="json")])
-        if key not in self._errors:
-            self._errors = {key: out_of_fold_errors(corpus, training, config, log)}
-        return self._errors[key]
+    def waits(self, cell: Cell, running: Collection[Cell]) -> bool:
+        """Returns True if a cell would wait for out-of-fold errors that others, such as running cells, compute."""
+        if self.shared_errors is None or (key := self._key(cell)) is None or self.shared_errors.has(key):
+            return False
+        return any(self._key(other) == key for other in running) or self.shared_errors.in_work(key)
+
+    def _key(self, cell: Cell) -> str | None:
+        """Returns the key of the out-of-fold errors that a cell needs; None if it needs none, or cannot be trained."""
+        if cell.path not in self._keys:
+            self._keys[cell.path] = self._find_key(cell)
+        return self._keys[cell.path]
+
+    def _find_key(self, cell: Cell) -> str | None:
+        assert self.shared_errors is not None
+        corpus, roles = self.labelled.corpus.only(self.streams(cell)), self.roles(cell)
+        try:
+            if not learns_reliability(build_model(corpus.streams, cell.config.model), cell.config):
+                return None
+            training = [index for index, clip in enumerate(corpus.clips) if roles[clip.clip_id] == "train"]
+            return self.shared_errors.key(corpus, training, cell.config)
+        except Exception:  # of a variant of the user's own: the training reports it
+            return None
 
     def streams(self, cell: Cell) -> list[int]:
         """Returns the positions of the streams that the variant of a cell takes."""
@@ -146,18 +173,22 @@ class Bench:
                 raise InputError(cell.path, expected=f"a result of {key} = {value}", got=got, todo=todo)
 
     def do(self, cell: Cell) -> None:
-        """Trains a cell unless it is trained, and scores it."""
-        if not (cell.path / CONFIG).exists():
-            _clear(cell.path)
-            self.train(cell)
-        corpus = self.corpus.only(self.streams(cell))
-        write_json(cell.path / SCORE, score_cell(cell, corpus, self.settings.device).to_json())
+        """Trains a cell unless it is trained, and scores it unless it is scored."""
+        make_folder(cell.path.parent)
+        with locked(cell.path.with_name(f".lock-{cell.path.name}"), fcntl.LOCK_EX):
+            if cell.done:
+                return
+            if not (cell.path / CONFIG).exists():
+                _clear(cell.path)
+                self.train(cell)
+            corpus = self.corpus.only(self.streams(cell))
+            write_json(cell.path / SCORE, score_cell(cell, corpus, self.settings.device).to_json())
 
     def train(self, cell: Cell, log: Log = lambda event: None) -> None:
         """Trains a cell, whose folder must be new."""
         corpus, roles = self.corpus.only(self.streams(cell)), self.roles(cell)
         start_run(cell.path, cell.config, roles)
-        train_one(corpus, roles, cell.config, cell.path, self.origin, log, self._unseen)
+        train_one(corpus, roles, cell.config, cell.path, self.origin, log, self.shared_errors or out_of_fold_errors)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...data.errors import DamagedError, InputError, first_line
 from ...data.store.base import Store, open_store
 from ...data.windows.load import choose_streams
@@ -31,9 +29,9 @@ from ...data.windows.memmap_cache import address_of
 from ..config import Config, DataConfig
 from ..models.variants import variant_streams
 from ..run_folder import SPLIT
+from ..training.crossfit import decides_errors
 from ..training.labelled import settle_split
-from ..training.trainer import settled
-from .compare import bench_of, of_all
+from .compare import ERRORS, bench_of, of_all
 from .optuna_study import (
     JOURNAL,
     FrozenTrial,
@@ -49,11 +47,11 @@ from .optuna_study import (
     optuna,
     rows_of,
 )
-from .processes import in_processes, in_this_process, num_jobs
 from .runs import Bench, BenchSettings, Cell
 from .search_space import Choices, Space, configured
 from .sweep_report import write_sweep
 from .sweep_result import FailedTrial, SweepResult
+from .workers import Workers, find_workers
 
 SweepProgress = Callable[[int, int, float | None], None]
 
@@ -75,7 +73,13 @@ class Sweep:
         """Returns the clips with all streams of a configuration, loaded once per process for one choice of them."""
         data = DataConfig(streams=config.data.streams, grid_hz=config.data.grid_hz)
         loaded = of_all(open_store(self.cache), Config(data=data), [config.model.variant])
-        return bench_of(BenchSettings(self.cache, self.labels, loaded, self.device))
+        return bench_of(BenchSettings(self.cache, self.labels, loaded, self.device, self.errors))
+
+    @property
+    def errors(self) -> Path | None:
+        """The folder of out-of-fold errors; None where each trial has others, as with a rate from a range."""
+        drawn = [key for key, part in self.space.items() if not isinstance(part, Choices)]
+        return None if any(decides_errors(key) for key in drawn) else self.out / ERRORS
 
     def begun(self) -> Sweep:
         """Returns a copy with `made_of`: all that a score depends on besides a trial's own values."""
@@ -136,12 +140,13 @@ def sweep(
     _check_split(config)
     _check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    config = settle_split(settled(config, torch.device(device)), store, labels)
-    task = Sweep(address_of(store), labels.resolve(), out.resolve(), config, space, num_trials, device).begun()
+    workers = find_workers("local", jobs=jobs, device=device, ray_address=None)
+    config = settle_split(workers.settled(config), store, labels)
+    task = Sweep(address_of(store), labels.resolve(), out.resolve(), config, space, num_trials, workers.device).begun()
     labelled = task.bench(config).labelled
     num_val, has_test = _check_clips(task, store)
     study = open_study(task.out, *task.of_study)
-    outcomes, interrupted = _work(task, study, jobs or num_jobs(device), progress)
+    outcomes, interrupted = _work(workers, task, study, progress)
     keep_best(study, out)
     best, rows = best_of(study), rows_of(study, space)
     result = SweepResult(
@@ -174,14 +179,14 @@ class TrialOutcome:
     reason: str | None
 
 
-def _work(task: Sweep, study: optuna.Study, jobs: int, progress: SweepProgress) -> tuple[list[TrialOutcome], bool]:
+def _work(
+    workers: Workers, task: Sweep, study: optuna.Study, progress: SweepProgress
+) -> tuple[list[TrialOutcome], bool]:
     """Does the missing trials; returns their outcomes, and True if Ctrl-C ended the work."""
     outcomes: list[TrialOutcome] = []
     left = range(task.num_trials - num_finished(study))
-    if jobs == 1:
-        ended = in_this_process(functools.partial(_attempt, task, study), left)
-    else:
-        ended = in_processes(functools.partial(_in_worker, task), left, jobs)
+    here, there = functools.partial(_attempt, task, study), functools.partial(_in_worker, task)
+    ended = workers.spread(here, there, left, lambda number, running: False)
     try:
         progress(num_finished(study), task.num_trials, _score(study))
         for _, outcome in ended:

@@ -16,6 +16,9 @@ from ..models.variants import build_model
 from .labelled import groups_of
 from .trainer import Log, fit
 
+OF_THE_MODEL = ("dim", "tcn_blocks", "tcn_kernel", "causal", "dropout", "input_dropout")
+OF_A_GATE = ("calibration", "ordinal", "stage_usage")  # terms of the loss that a probe does not have
+
 
 def out_of_fold_errors(corpus: Corpus, training: Sequence[int], config: Config, log: Log) -> Tensor:
     """Returns (N, M) absolute errors, |valence| + |arousal|, of each stream; NaN where not valid or not labelled.
@@ -74,7 +77,15 @@ def crossfit_folds(corpus: Corpus, training: Sequence[int], config: Config) -> l
 
 def crossfit_config(config: Config) -> Config:
     """Returns the configuration of the probes: of the model only the TCN, so that all variants share errors."""
-    kept = ("dim", "tcn_blocks", "tcn_kernel", "causal", "dropout", "input_dropout")
-    small = ModelConfig(variant="concat", layers=0, **{name: getattr(config.model, name) for name in kept})
+    small = ModelConfig(variant="concat", layers=0, **{name: getattr(config.model, name) for name in OF_THE_MODEL})
     short = config.train.model_copy(update={"epochs": config.train.crossfit_epochs, "modality_dropout": 0.0})
-    return config.model_copy(update={"model": small, "train": short})
+    plain = config.loss.model_copy(update=dict.fromkeys(OF_A_GATE, 0.0))
+    return config.model_copy(update={"model": small, "train": short, "loss": plain})
+
+
+def decides_errors(key: str) -> bool:
+    """Returns True if a key of the configuration, such as `train.learning_rate`, changes out-of-fold errors."""
+    section, _, name = key.partition(".")
+    if section == "model":
+        return name in OF_THE_MODEL
+    return name not in {"loss": OF_A_GATE, "train": ("epochs", "modality_dropout")}.get(section, ())

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ...data.clip import Clip
 from ...data.errors import InputError
+from ...data.hashing import json_sha256
 from ...data.labels import LabelFolder
 from ...data.store.base import Store
 from ...data.windows.corpus import Corpus
 from ...data.windows.load import choose_streams, load_corpus, read_clips
 from ...data.windows.splits import ROLES, Role, divided, group_clips, read_split, split_folds, split_groups
+from ...data.windows.to_grid import CachedClip
 from ..config import Config, SplitConfig
 from ..models.variants import find_variant, variant_streams
 
@@ -25,13 +27,15 @@ class Labelled:
     """The labelled clips of a cache.
 
     corpus: those clips, on the grid. parts: clip_id -> "train" or "val", where label files lie in Aff-Wild2's
-    folders. unlabelled: clips of the cache without labels. unused: label files without a clip.
+    folders. unlabelled: clips of the cache without labels. unused: label files without a clip. features: name of each
+    stream -> hash of its features and their times, of all clips.
     """
 
     corpus: Corpus
     parts: Mapping[str, str]
     unlabelled: list[str]
     unused: list[str]
+    features: Mapping[str, str]
 
 
 def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> Labelled:
@@ -53,7 +57,15 @@ def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> L
     streams = variant_streams(variant, choose_streams(store, names, clips))
     truths = joined.truths(clip.clip for clip in clips)
     corpus = load_corpus(store, streams, clips, grid_hz=config.data.grid_hz, truths=truths)
-    return Labelled(corpus, joined.official_parts, joined.unlabelled, [str(path) for path in joined.unused])
+    unused = [str(path) for path in joined.unused]
+    return Labelled(corpus, joined.official_parts, joined.unlabelled, unused, _features(clips, corpus))
+
+
+def _features(clips: Sequence[CachedClip], corpus: Corpus) -> dict[str, str]:
+    """Returns stream -> hash of the checksums that the records of its entries state, and of the grids."""
+    grids = [[clip.clip_id, astuple(grid)] for clip, grid in zip(corpus.clips, corpus.grids, strict=True)]
+    names = [stream.name for stream in corpus.streams]
+    return {name: json_sha256([grids, [clip.records[name]["checksums"] for clip in clips]]) for name in names}
 
 
 def labelled_hours(store: Store, labels: Path | LabelFolder) -> float:

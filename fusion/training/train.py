@@ -168,7 +168,7 @@ def train_one(
                 raise KeyboardInterrupt
 
         errors = None
-        if _learns_reliability(model, config):
+        if learns_reliability(model, config):
             errors = _errors(corpus, training, config, out, log_and_stop, errors_of, json_sha256(identity))
         fit(model, corpus, training, validation, config, errors=errors, log=record, file=file)
         if is_main():
@@ -229,7 +229,7 @@ def _check(corpus: Corpus, roles: Mapping[str, Role], config: Config) -> None:
     training, _ = (_counted(corpus, roles, role) for role in ("train", "val"))
     model = build_model(corpus.streams, config.model).to(corpus.device)
     _check_gate(model, corpus)
-    if _learns_reliability(model, config):
+    if learns_reliability(model, config):
         crossfit_folds(corpus, training, config)
 
 
@@ -242,7 +242,8 @@ def _check_gate(model: VAModel, corpus: Corpus) -> None:
         raise InputError(f"variant {model.config.variant}", expected="a reliability", got="none", todo=todo)
 
 
-def _learns_reliability(model: VAModel, config: Config) -> bool:
+def learns_reliability(model: VAModel, config: Config) -> bool:
+    """Returns True if a model has a gate and a loss that trains it, so that it needs out-of-fold errors."""
     return model.learns_reliability and bool(config.loss.calibration or config.loss.ordinal)
 
 

@@ -5,6 +5,7 @@ import csv
 import fcntl
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +28,20 @@ from sage_va.cli import main
 from sage_va.commands.compare import describe_table
 from sage_va.data import InputError, open_store
 from sage_va.fusion.ccc import ccc_of_moments, moments
-from sage_va.fusion.config import Config, check_config
+from sage_va.fusion.config import Config, check_config, load_config
 from sage_va.fusion.evaluation.metrics import Interval
 from sage_va.fusion.evaluation.score import score_run
 from sage_va.fusion.experiments import compare as compare_module
 from sage_va.fusion.experiments import runs as cells_module
-from sage_va.fusion.experiments.compare import compare
-from sage_va.fusion.experiments.runs import CellClip, CellScore, read_score
+from sage_va.fusion.experiments.compare import compare, of_all
+from sage_va.fusion.experiments.runs import Bench, BenchSettings, CellClip, CellScore, plan, read_score
 from sage_va.fusion.experiments.table import Difference, difference, tabulate
 from sage_va.fusion.experiments.table_files import write_table
+from sage_va.fusion.experiments.workers import next_item
+from sage_va.fusion.training import shared_errors
+from sage_va.fusion.training.crossfit import decides_errors
+from sage_va.fusion.training.labelled import load_labelled
+from sage_va.fusion.training.train import train
 from sage_va.tests.synthetic import make_cache, tiny
 
 torch.set_num_threads(1)
@@ -317,6 +324,148 @@ def test_without_folds_the_configured_split_is_scored(cache: tuple[Path, Path], 
     assert comparison["rows"][0]["raw"]["mean"]["each"] == pytest.approx([score.raw.ccc["mean"] for score in scores])
     tested = {clip.clip_id for score in scores for clip in score.clips}
     assert 2 < comparison["num_clips"] == len(tested)  # seeds have splits of their own
+
+
+# One cross-fit for all
+
+
+GATED = ["sage", "sage-no-stage", "sage-no-tcn", "concat", "sage-no-transformer"]
+
+
+def num_crossfits(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The configurations that were cross-fitted for, from now on, in this process."""
+    compute, calls = shared_errors.out_of_fold_errors, list[Config]()
+
+    def counted(corpus: Any, training: Any, config: Config, log: Any) -> torch.Tensor:
+        calls.append(config)
+        return compute(corpus, training, config, log)
+
+    monkeypatch.setattr(shared_errors, "out_of_fold_errors", counted)
+    return calls
+
+
+def test_one_cross_fit_per_seed_and_fold(
+    cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, config = num_crossfits(monkeypatch), config_of(train={**SHORT, "epochs": 1})
+    comparison = compared(cache, tmp_path / "out", GATED, config, num_seeds=1)
+    assert (comparison["num_trained"], comparison["failures"]) == (15, [])
+    assert [call.split.fold for call in calls if call.model.tcn_blocks] == [0, 1, 2]
+    assert [call.split.fold for call in calls if not call.model.tcn_blocks] == [0, 1, 2]  # its probes have no TCN
+    assert len(list((tmp_path / "out/.crossfit").glob("*.safetensors"))) == 6
+    calls.clear()
+    compared(cache, tmp_path / "out", [*GATED, "sage-no-separation"], config, num_seeds=1)
+    assert not calls
+
+
+def test_shared_errors_are_those_of_a_run_by_itself(
+    finished: tuple[Path, dict[str, Any]], cache: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = load_config(finished[0] / "sage/seed-1/fold-0/config.yaml")
+    (run,) = train(open_store(cache[0]), cache[1], tmp_path / "run", config)
+    kept = finished[0] / "sage/seed-1/fold-0/model.safetensors"
+    assert (run / "model.safetensors").read_bytes() == kept.read_bytes()
+
+
+def test_errors_of_anything_else_are_not_shared(
+    cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled = load_labelled(open_store(cache[0]), cache[1], config_of())
+    shared = shared_errors.SharedErrors(tmp_path, labelled.features, "cpu")
+    corpus, training = labelled.corpus, [0, 1, 2, 3]
+    key = shared.key(corpus, training, config_of())
+    same = [{"train": {**SHORT, "epochs": 9}}, {"loss": {"calibration": 0.7}}, {"model": {**SMALL, "layers": 3}}]
+    assert {shared.key(corpus, training, config_of(**sections)) for sections in same} == {key}
+    others = [{"seed": 1}, {"train": {**SHORT, "learning_rate": 0.1}}, {"model": {**SMALL, "dim": 10}}]
+    others += [{"loss": {"unimodal": 0.7}}, {"data": {"window_steps": 50}}]
+    keys = {shared.key(corpus, training, config_of(**sections)) for sections in others}
+    keys |= {shared.key(corpus, [0, 1, 2], config_of()), shared.key(corpus.only([1, 0]), training, config_of())}
+    keys |= {replace(shared, device="cuda:1").key(corpus, training, config_of())}
+    keys |= {replace(shared, features=dict.fromkeys(labelled.features, "x")).key(corpus, training, config_of())}
+    corpus.truths[0].va[0] += 0.01  # type: ignore[union-attr]
+    keys |= {shared.key(corpus, training, config_of())}
+    assert len(keys | {key}) == len(others) + 6
+    assert all(decides_errors(name) == (name not in SAME) for name in DECIDES | SAME)
+
+
+DECIDES = {"seed", "data.grid_hz", "split.by", "train.learning_rate", "train.crossfit_epochs", "model.dim", "loss.mse"}
+SAME = {"train.epochs", "train.modality_dropout", "model.layers", "model.variant", "loss.calibration", "loss.ordinal"}
+
+
+def test_damaged_errors_are_computed_again(
+    copied: Path, cache: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {path: path.read_bytes() for path in (copied / ".crossfit").glob("*.safetensors")}
+    assert len(kept) == 6
+    for path in kept:
+        path.write_bytes(b"half")
+    calls = num_crossfits(monkeypatch)
+    compared(cache, copied, ["sage-no-transformer"])
+    assert len(calls) == 6
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def compute_slowly(folder: Path, place: tuple[Path, Path]) -> None:
+    """Asks for shared errors in a process of its own; each computation leaves a line."""
+
+    def slow(corpus: Any, *_: Any) -> torch.Tensor:
+        with (folder / "computed").open("a") as file:
+            file.write("once\n")
+        time.sleep(1)
+        return torch.full_like(corpus.mask, 0.5, dtype=torch.float32)
+
+    shared_errors.out_of_fold_errors = slow
+    labelled = load_labelled(open_store(place[0]), place[1], config_of())
+    shared = shared_errors.SharedErrors(folder / "errors", labelled.features, "cpu")
+    assert shared(labelled.corpus, [0, 1, 2, 3], config_of(), lambda event: None).eq(0.5).all()
+
+
+@pytest.mark.slow
+def test_processes_that_need_the_same_errors_compute_them_once(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=compute_slowly, args=(tmp_path, cache)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert (tmp_path / "computed").read_text() == "once\n"
+
+
+def test_a_cell_that_would_wait_for_errors_lets_others_pass(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    errors, config = tmp_path / ".crossfit", config_of()
+    bench = Bench(BenchSettings(str(cache[0]), cache[1], of_all(open_store(cache[0]), config, GATED), "cpu", errors))
+    sage, no_stage, no_tcn, concat, no_transformer = plan(config, GATED, 1, None, tmp_path)
+    assert bench.shared_errors is not None
+    assert not any(bench.waits(cell, ()) for cell in (sage, no_stage, no_tcn, concat))
+    assert [cell for cell in (no_stage, no_tcn, concat, no_transformer) if bench.waits(cell, [sage])] == [
+        no_stage,
+        no_transformer,
+    ]
+    left = [no_stage, no_transformer, concat, no_tcn]
+    order = [next_item(left, [sage], bench.waits) for _ in range(4)]
+    assert order == [concat, no_tcn, no_stage, no_transformer]
+    bench.do(sage)
+    assert not bench.waits(no_stage, [sage])
+
+
+def test_a_cell_is_done_by_one_at_a_time(
+    cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(train={"epochs": 1})
+    (cell,) = plan(config, ["visual"], 1, None, tmp_path)
+    settings = BenchSettings(str(cache[0]), cache[1], of_all(open_store(cache[0]), config, ["visual"]), "cpu", None)
+    benches, calls, train_one = [Bench(settings), Bench(settings)], [], cells_module.train_one
+
+    def slow(*arguments: Any) -> None:
+        calls.append(arguments)
+        time.sleep(0.5)
+        train_one(*arguments)
+
+    monkeypatch.setattr(cells_module, "train_one", slow)
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(lambda bench: bench.do(cell), benches)) == [None, None]
+    assert len(calls) == 1
 
 
 # Processes
