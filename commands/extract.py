@@ -119,6 +119,7 @@ def extract(
     face_detector: str,
     face_weights: str | None,
     face_margin: float,
+    detect_every: int,
     device: str,
     precision: str,
     licence: str | None,
@@ -150,7 +151,7 @@ def extract(
     from ..extract.engine.finished import finished
     from ..extract.options import ExtractOptions
 
-    finder = face_finder(options["faces"], face_detector, face_weights, face_margin)
+    finder = face_finder(options["faces"], face_detector, face_weights, face_margin, detect_every)
     extract_options = ExtractOptions(**options, finder=finder)
     names = {"visual": visual, "visual_weights": visual_weights, "audio": audio, "audio_weights": audio_weights}
     recipe = Recipe({**names, "layer": layer, "vad": vad, "precision": precision})
@@ -216,15 +217,15 @@ def _encoding(
     return encode
 
 
-def face_finder(faces: str, detector: str, weights: str | None, margin: float) -> Any:
+def face_finder(faces: str, detector: str, weights: str | None, margin: float, every: int) -> Any:
     """Returns a face finder for `--faces detect`, else None."""
     if faces != "detect":
-        if weights or detector != "yunet":
-            raise click.UsageError("--face-detector and --face-weights go with --faces detect.")
+        if weights or detector != "yunet" or every != 1:
+            raise click.UsageError("--face-detector, --face-weights and --detect-every go with --faces detect.")
         return None
     from ..extract.faces.finder import FaceFinder
 
-    return FaceFinder.of(detector, weights, margin=margin)
+    return FaceFinder.of(detector, weights, margin=margin, every=every)
 
 
 def describe_estimate(size: SizeEstimate) -> str:

@@ -28,6 +28,7 @@ def faces(
     face_detector: str,
     face_weights: str | None,
     face_margin: float,
+    detect_every: int,
     as_json: bool,
 ) -> None:
     """Writes a video of the face crops of CLIP.
@@ -40,7 +41,7 @@ def faces(
     if person == "all":
         raise click.UsageError("Name one person: largest, left or right.")
     source = Source(clip.name, path=clip, person=person)
-    finder = face_finder("detect", face_detector, face_weights, face_margin)
+    finder = face_finder("detect", face_detector, face_weights, face_margin, detect_every)
     show(write_preview(source, out, finder), as_json, describe_faces)
 
 

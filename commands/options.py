@@ -104,6 +104,15 @@ def face_options(command: Command) -> Command:
                 show_default=True,
                 help="Margin of the crops around the 112-pixel template on each side, as a share of its side.",
             ),
+            click.option(
+                "--detect-every",
+                type=click.IntRange(1),
+                default=1,
+                show_default=True,
+                metavar="K",
+                help="Detect faces in every K-th image, up to 16, and interpolate those that hardly move between them; "
+                "above 1 it is another stream.",
+            ),
         ]
     ):
         command = option(command)

@@ -53,6 +53,12 @@ MAX_THREADS = 8  # more do not decode faster; detecting faces takes a core each
 _Item: TypeAlias = tuple[Assembly, Part] | None  # None: a thread has ended
 
 
+def num_decoders(options: ExtractOptions) -> int:
+    """Returns the number of decoder threads: as many as cores where faces are detected, else half as many."""
+    cores = options.num_cores or num_cores()
+    return options.num_decode_threads or (cores if options.finder else max(1, min(MAX_THREADS, cores // 2)))
+
+
 class Prefetcher:
     """Iterates over (clip, part) as decoder threads produce them; leaving its `with` block stops and joins them.
 
@@ -78,8 +84,7 @@ class Prefetcher:
         buffers: Buffers,
     ) -> None:
         cores = options.num_cores or num_cores()
-        detecting = visual is not None and options.finder is not None
-        wanted = options.num_decode_threads or (cores if detecting else max(1, min(MAX_THREADS, cores // 2)))
+        wanted = num_decoders(options)
         self._num_threads = max(1, min(wanted, len(sources))) if isinstance(sources, Sequence) else wanted
         self._decoder = ClipDecoder(visual, audio, options, needs, max(1, cores // self._num_threads), buffers)
         self._dtype = options.dtype
@@ -90,11 +95,6 @@ class Prefetcher:
         self._watchdog: Watchdog[Assembly] = Watchdog(self._give_up)
         self._at_work: dict[Assembly, threading.Thread] = {}
         self._threads = [self._new_thread() for _ in range(self._num_threads)]
-
-    @property
-    def num_threads(self) -> int:
-        """Decoder threads."""
-        return self._num_threads
 
     @property
     def busy_s(self) -> float:

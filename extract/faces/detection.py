@@ -1,11 +1,13 @@
-"""First pass over a clip: faces detected in every image, remembered for later runs."""
+"""First pass over a clip: faces detected in its images, remembered for later runs."""
 
 from __future__ import annotations
 
 import contextlib
 import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -21,9 +23,10 @@ from ..decode.container import DECODER
 from ..decode.reader import decode
 from ..decode.request import DecodeOptions, DecodeResult
 from .align import UprightConverter, upright_size
+from .between import interpolated, paired
 from .detectors import Detector, Faces, Pixels
 from .finder import DETECTION_SIZE, FaceFinder
-from .tracking import SCENE_SIZE, Detections
+from .tracking import SCENE_SIZE, Detections, is_cut
 
 _BATCH_IMAGES = 16
 
@@ -47,32 +50,41 @@ def detect_faces(
     path = user_cache() / "faces" / f"{json_sha256({**cut, 'decoder': DECODER, **finder.detection})}.npz"
     detections = _load(path)
     if detections is None:
-        detections = _detect(source, options, finder.detector())
+        detections = _detect(source, options, finder)
         with contextlib.suppress(OSError):  # the file only saves time
             _save(path, detections)
     return detections
 
 
-def _detect(source: Source, options: DecodeOptions, detector: Detector) -> Detections:
-    collector = _DetectionCollector(detector)
+def _detect(source: Source, options: DecodeOptions, finder: FaceFinder) -> Detections:
+    collector = _DetectionCollector(finder.detector(), finder.every)
     images = replace(options, transform=collector, sampling_rate=None, faces="full")
     (result,) = (part for part in decode(source, images) if isinstance(part, DecodeResult))
-    faces = collector.finish()
     _, first_steps = np.unique(result.shown, return_index=True)
+    times_s = result.times_s[first_steps]
+    faces = interpolated(collector.finish(), times_s)
     counts = np.array([len(of_image) for of_image in faces], np.int64)
-    scenes = np.stack(collector.scenes)
-    return Detections(result.times_s[first_steps], counts, np.concatenate(faces), scenes, collector.width)
+    return Detections(times_s, counts, np.concatenate(faces), np.stack(collector.scenes), collector.width)
 
 
 class _DetectionCollector:
-    """An image transform that passes each image, shrunk, to a detector and produces no input for an encoder."""
+    """An image transform that passes images, shrunk, to a detector and produces no input for an encoder.
+
+    With `every` = k > 1 the detector gets every k-th image, counted from the last one that it got, the images on both
+    sides of a cut, and the last image. It gets those between two of them as well, unless their faces are `paired`.
+
+    Args:
+        detector: of this thread.
+        every: images from one detection to the next.
+    """
 
     size = (1, 1)
 
-    def __init__(self, detector: Detector) -> None:
-        self._detector, self._upright = detector, UprightConverter()
-        self._faces: list[Faces] = []
-        self._waiting: list[tuple[Pixels, tuple[float, float]]] = []
+    def __init__(self, detector: Detector, every: int = 1) -> None:
+        self._detector, self._every, self._upright = detector, every, UprightConverter()
+        self._faces: list[Faces | None] = []
+        self._waiting: dict[int, tuple[Pixels, tuple[float, float]]] = {}
+        self._wanted = [0]  # numbers of the images for the detector, from the last one that it got
         self.scenes: list[NDArray[np.uint8]] = []
         self.width = 0
 
@@ -82,18 +94,49 @@ class _DetectionCollector:
         scene = cv2.resize(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), SCENE_SIZE, interpolation=cv2.INTER_AREA)
         self.scenes.append(np.asarray(scene, np.uint8).reshape(-1))
         self.width, height = upright_size(image, aspect)
-        self._waiting.append((small, (self.width / small.shape[1], height / small.shape[0])))
-        if len(self._waiting) == _BATCH_IMAGES:
-            self.finish()
+        self._waiting[len(self._faces)] = small, (self.width / small.shape[1], height / small.shape[0])
+        self._faces.append(None)
+        self._choose()
+        if len(self._waiting) >= _BATCH_IMAGES:
+            self._look()
 
-    def finish(self) -> list[Faces]:
-        """Returns the (N, 15) faces of each image, in pixels of the upright recording."""
-        if self._waiting:
-            detected = self._detector.detect([image for image, _ in self._waiting])
-            scales = [scale for _, scale in self._waiting]
-            self._faces += [_usable(faces, scale) for faces, scale in zip(detected, scales, strict=True)]
-            self._waiting = []
+    def finish(self) -> list[Faces | None]:
+        """Returns the (N, 15) faces of each image, in pixels of the upright recording; None = to be interpolated."""
+        self._want(len(self._faces) - 1)
+        self._look()
         return self._faces
+
+    def _choose(self) -> None:
+        """Decides whether the newest image, and at a cut also the one before it, is for the detector."""
+        newest = len(self._faces) - 1
+        if newest and self._every > 1 and is_cut(self.scenes[-2], self.scenes[-1]):
+            self._want(newest - 1)
+            self._want(newest)
+        if newest - self._wanted[-1] >= self._every:
+            self._want(newest)
+
+    def _want(self, number: int) -> None:
+        if number > self._wanted[-1]:
+            self._wanted.append(number)
+
+    def _look(self) -> None:
+        """Detects the faces of the wanted images that wait, then of those between them that are not interpolated."""
+        self._fill([number for number in self._wanted if number in self._waiting])
+        self._fill([number for pair in pairwise(self._wanted) for number in self._unclear(*pair)])
+        self._wanted = self._wanted[-1:]
+        self._waiting = {number: one for number, one in self._waiting.items() if number > self._wanted[0]}
+
+    def _unclear(self, first: int, last: int) -> Iterable[int]:
+        before, after = self._faces[first], self._faces[last]
+        assert before is not None, "it is detected"
+        assert after is not None, "it is detected"
+        return () if last - first < 2 or paired(before, after) is not None else range(first + 1, last)
+
+    def _fill(self, numbers: Sequence[int]) -> None:
+        if numbers:
+            detected = self._detector.detect([self._waiting[number][0] for number in numbers])
+            for number, faces in zip(numbers, detected, strict=True):
+                self._faces[number] = _usable(faces, self._waiting[number][1])
 
 
 def _usable(faces: Faces, scale: tuple[float, float]) -> Faces:

@@ -130,9 +130,10 @@ class RetinaFace:
 
     def _detect(self, image: Pixels) -> Faces:
         height, width = (math.ceil(side / 32) * 32 for side in image.shape[:2])
-        padded = np.full((height, width, 3), self._MEAN_BGR[::-1], np.uint8)
-        padded[: image.shape[0], : image.shape[1]] = image
-        self._net.setInput(cv2.dnn.blobFromImage(padded, mean=self._MEAN_BGR[::-1])[:, ::-1])
+        right, bottom = width - image.shape[1], height - image.shape[0]
+        grey = self._MEAN_BGR[::-1]
+        padded = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=grey)
+        self._net.setInput(cv2.dnn.blobFromImage(padded, mean=self._MEAN_BGR, swapRB=True))
         outputs = {output.shape[-1]: output[0] for output in self._net.forward(self._names)}
         anchors, scores = self._anchors_of(height, width), outputs[2][:, 1]
         likely = np.flatnonzero(scores > self.settings["min_score"])

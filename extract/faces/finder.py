@@ -12,6 +12,7 @@ import cv2
 
 from ...data.errors import InputError
 from .align import ALIGNMENT, TEMPLATE_SIZE
+from .between import MAX_EVERY, STILL
 from .detectors import Detector, open_detector
 from .tracking import GAP_S, PERSON
 
@@ -24,36 +25,45 @@ class FaceFinder:
     Args:
         make: builds a detector; called once per thread.
         margin: border that crops show around the template, as a share of its side, 0 to 1.
+        every: images from one detection to the next, 1 to `MAX_EVERY`; between two detections faces that hardly move
+            are interpolated.
 
     Raises:
-        InputError: if the detector is not available or the margin is out of its range.
+        InputError: if the detector is not available, or the margin or `every` is out of its range.
     """
 
-    def __init__(self, make: Callable[[], Detector], *, margin: float = 0.2) -> None:
+    def __init__(self, make: Callable[[], Detector], *, margin: float = 0.2, every: int = 1) -> None:
         if not 0 <= margin <= 1:
             todo = "Change the option."
             raise InputError("face_margin", expected="a share from 0 to 1", got=repr(margin), todo=todo)
-        self.margin, self._make, self._local = float(margin), make, threading.local()
+        if not 1 <= every <= MAX_EVERY:
+            todo = "Change the option."
+            raise InputError("detect_every", expected=f"1 to {MAX_EVERY} images", got=repr(every), todo=todo)
+        self.margin, self.every, self._make, self._local = float(margin), every, make, threading.local()
         detector = self.detector()
         self.detection = {
             "detector": {"name": detector.name, "weights_sha256": detector.weights_sha256, **detector.settings},
             "detection_size": DETECTION_SIZE,
             "opencv": cv2.__version__,
+            **({} if every == 1 else {"every": {"images": every, "still": STILL}}),
         }
 
     @classmethod
-    def of(cls, detector: str = "yunet", weights: str | None = None, *, margin: float = 0.2) -> FaceFinder:
+    def of(
+        cls, detector: str = "yunet", weights: str | None = None, *, margin: float = 0.2, every: int = 1
+    ) -> FaceFinder:
         """Opens a finder by the name of its detector.
 
         Args:
             detector: "yunet", "retinaface", or one that a package adds.
             weights: file with the detector's weights; None = those that the detector finds by itself.
-            margin: see `FaceFinder`.
+            margin, every: see `FaceFinder`.
 
         Raises:
-            InputError: if the detector is not available or the margin is out of its range.
+            InputError: if the detector is not available, or the margin or `every` is out of its range.
         """
-        return cls(partial(open_detector, detector, Path(weights) if weights else None), margin=margin)
+        make = partial(open_detector, detector, Path(weights) if weights else None)
+        return cls(make, margin=margin, every=every)
 
     @classmethod
     def of_fingerprint(cls, recorded: Mapping[str, Any], weights: str | None = None) -> FaceFinder:
@@ -63,7 +73,8 @@ class FaceFinder:
             InputError: if the detector is not available, or its weights are not those that the fingerprint names.
         """
         known = recorded["detector"]
-        finder = cls.of(known["name"], weights, margin=recorded["margin"])
+        every = recorded.get("every", {"images": 1})["images"]
+        finder = cls.of(known["name"], weights, margin=recorded["margin"], every=every)
         ours = finder.detection["detector"]["weights_sha256"]
         if ours != known["weights_sha256"]:
             raise InputError(
@@ -75,7 +86,9 @@ class FaceFinder:
         return finder
 
     def __reduce__(self) -> tuple[object, ...]:
-        return partial(FaceFinder, margin=self.margin), (self._make,)  # each process opens its own detectors
+        return partial(FaceFinder, margin=self.margin, every=self.every), (
+            self._make,
+        )  # each process opens its own detectors
 
     @property
     def fingerprint(self) -> dict[str, Any]:

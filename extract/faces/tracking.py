@@ -97,7 +97,7 @@ def track_people(detections: Detections) -> list[PersonTrack]:
         active = [person for person in active if _may_continue(person, number, times_s)]
         here = [person for person in active if _same_scene(detections.scenes, shots, person.images[-1], number)]
         lost_s = [times_s[number] - times_s[person.images[-1]] for person in here]
-        owners = _match([person.rows[-1] for person in here], lost_s, faces)
+        owners = match_faces([person.rows[-1] for person in here], lost_s, faces)
         for face in np.argsort(faces[:, 0], kind="stable"):
             person = here[owners[face]] if face in owners else PersonTrack()
             if face not in owners:
@@ -133,8 +133,22 @@ def _correlation(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray
     return ((first * second).mean(axis=-1) + noise) / np.sqrt(one * other)
 
 
-def _match(known: Sequence[Faces], lost_s: Sequence[float], faces: Faces) -> dict[int, int]:
-    """Returns, for each face that continues a known one, the number of the known one."""
+def is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
+    """True if two images in succession, given as `Detections.scenes` has them, belong to different scenes."""
+    return bool(_correlation(before, after) < _SAME_SCENE)
+
+
+def match_faces(known: Sequence[Faces], lost_s: Sequence[float], faces: Faces) -> dict[int, int]:
+    """Links faces to known ones, the nearest pairs first.
+
+    Args:
+        known: (15,) faces.
+        lost_s: for each of them, the seconds since it was detected.
+        faces: (N, 15) faces of an image.
+
+    Returns:
+        For each face that continues a known one, the number of the known one.
+    """
     if not known or not len(faces):
         return {}
     before = np.stack(known)

@@ -18,9 +18,10 @@ from sage_va.extract.decode.request import DecodeOptions
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
 from sage_va.extract.engine.pipeline import extract
-from sage_va.extract.engine.prefetch import Prefetcher
+from sage_va.extract.engine.prefetch import num_decoders
 from sage_va.extract.faces import detection, detectors
 from sage_va.extract.faces.align import TEMPLATE, UprightConverter, align, similarity, template, yaw_degrees
+from sage_va.extract.faces.between import interpolated
 from sage_va.extract.faces.detection import detect_faces
 from sage_va.extract.faces.detectors import RetinaFace, YuNet, no_faces, open_detector
 from sage_va.extract.faces.finder import FaceFinder
@@ -389,15 +390,103 @@ class TestExtracting:
         ]
 
 
+def detect(path, every, times=None):
+    """Detections of white squares, and the number of images that the detector got."""
+    looked = []
+
+    class Counting(Discs):
+        def detect(self, images):
+            looked.extend(images)
+            return super().detect(images)
+
+    finder = FaceFinder(Counting, every=every)
+    return detect_faces(Source("a", path=path), f"{path}", finder), len(looked)
+
+
+def written(path, boxes_of, num_frames):
+    return write_media(path, drawn(boxes_of, num_frames))
+
+
+class TestEveryKth:
+    """`--detect-every`: a face is interpolated only where it surely was."""
+
+    @pytest.fixture(autouse=True)
+    def home(self, finder):
+        pass
+
+    @pytest.mark.parametrize("every", [2, 3, 5, 16])
+    def test_a_face_that_drifts_is_interpolated(self, tmp_path, every):
+        path = written(tmp_path / "a.mp4", lambda k: [(20 + k // 4, 30, 40)], 60)
+        all_of_them, num_all = detect(path, 1)
+        some, num_some = detect(path, every)
+        assert (num_all, num_some) == (60, 1 + math.ceil(59 / every))
+        assert (some.counts.tolist(), some.scenes.tolist()) == ([1] * 60, all_of_them.scenes.tolist())
+        np.testing.assert_allclose(some.faces, all_of_them.faces, atol=1.2)
+        (person,) = track_people(some)
+        assert person.images == list(range(60))
+        assert np.array_equal(some.faces[::every], all_of_them.faces[::every])
+
+    def test_times_decide_not_numbers(self):
+        first, last = face_at(10, 20, 40)[None], face_at(12, 20, 40)[None]
+        filled = interpolated([first, None, None, last, no_faces()], np.array([0, 0.1, 0.4, 1, 2.0]))
+        np.testing.assert_allclose([faces[:, 0].tolist() for faces in filled[:4]], [[10], [10.2], [10.8], [12]], 1e-6)
+        assert [len(faces) for faces in filled] == [1, 1, 1, 1, 0]
+        assert {faces.dtype for faces in filled} == {np.dtype(np.float32)}
+
+    @pytest.mark.parametrize("away", [range(7, 20), range(8, 9), range(13), range(31, 33)])
+    def test_who_comes_and_goes_is_masked_to_the_image(self, tmp_path, away):
+        path = written(tmp_path / "a.mp4", lambda k: [] if k in away else [(40, 30, 40)], 33)
+        some, num_some = detect(path, 4)
+        expected = [0 if k in away else 1 for k in range(33)]
+        assert some.counts.tolist() == detect(path, 1)[0].counts.tolist() == expected
+        assert num_some < 33
+
+    def test_a_jump_and_a_second_face_are_looked_at(self, tmp_path):
+        path = written(tmp_path / "a.mp4", lambda k: [(40 if k < 10 else 50, 30, 24)], 30)
+        jump, num_looked = detect(path, 4)
+        assert num_looked == 9 + 3  # 0, 4, … 28, 29, and those between 8 and 12
+        assert np.array_equal(jump.faces[8:13], detect(path, 1)[0].faces[8:13])
+        path = written(tmp_path / "b.mp4", lambda k: [(20, 30, 40), *([(100, 30, 40)] if k >= 10 else [])], 30)
+        assert detect(path, 4)[0].counts.tolist() == [1] * 10 + [2] * 20
+
+    def test_nothing_is_interpolated_across_a_cut(self, tmp_path):
+        """Two scenes with a face in the same place: the image before and the one after the cut are looked at."""
+        other = np.ascontiguousarray(drawn(lambda _: [], 20)[:, ::-1, ::-1])
+        other[:, 30:70, 40:80] = 255
+        frames = np.concatenate([drawn(lambda _: [(40, 30, 40)], 10), other])
+        path = write_media(tmp_path / "a.mp4", frames)
+        asked = []
+
+        class Asked(Discs):
+            def detect(self, images):
+                asked.extend(int(image[5, 5, 2]) for image in images)  # blue: of the second scene
+                return super().detect(images)
+
+        detections = detect_faces(Source("a", path=path), "", FaceFinder(Asked, every=8))
+        assert (detections.counts.tolist(), len(asked)) == ([1] * 30, 7)  # 0, 8, 9 | 10, 18, 26, 29
+        assert [blue > 128 for blue in asked] == [False] * 3 + [True] * 4
+
+    def test_it_is_another_stream_and_the_default_is_not(self, vit, finder, monkeypatch):
+        monkeypatch.setitem(detectors.BUILT_IN, "squares", lambda weights: Discs())
+        streams = {stream_of(vit, ExtractOptions(faces="detect", finder=FaceFinder(Discs, every=k))) for k in (1, 2, 3)}
+        assert len(streams) == 3
+        assert stream_of(vit, ExtractOptions(faces="detect", finder=finder)) in streams
+        assert "every" not in finder.fingerprint
+        fingerprint = fingerprint_of(vit, ExtractOptions(faces="detect", finder=FaceFinder(Discs, every=3)))
+        assert fingerprint["preprocessing"]["faces"]["every"] == {"images": 3, "still": 0.1}
+        assert fingerprint_of(vit, options_of(fingerprint)) == fingerprint
+        assert (
+            pickle.loads(pickle.dumps(FaceFinder(Discs, every=3))).fingerprint == FaceFinder(Discs, every=3).fingerprint
+        )
+        with pytest.raises(InputError, match="detect_every: expected 1 to 16 images, got 17"):
+            FaceFinder(Discs, every=17)
+
+
 @pytest.mark.parametrize(("cores", "detecting", "plain"), [(1, 1, 1), (2, 2, 1), (24, 24, 8)])
-def test_detection_takes_as_many_decoder_threads_as_cores(vit, finder, cores, detecting, plain):
-    sources = [Source(str(k), path=Path("a.mp4")) for k in range(32)]
-    options = {"with faces": {"faces": "detect", "finder": finder}, "whole frames": {}}
-    num_threads = [
-        Prefetcher(sources, vit, None, ExtractOptions(num_cores=cores, **one), lambda *_: ()).num_threads
-        for one in options.values()
-    ]
-    assert num_threads == [detecting, plain]
+def test_detection_takes_as_many_decoder_threads_as_cores(finder, cores, detecting, plain):
+    assert num_decoders(ExtractOptions(num_cores=cores, faces="detect", finder=finder)) == detecting
+    assert num_decoders(ExtractOptions(num_cores=cores)) == plain
+    assert num_decoders(ExtractOptions(num_cores=cores, num_decode_threads=3)) == 3
 
 
 class TestIdentity:
