@@ -4,6 +4,7 @@
     python benchmarks/extract.py --cases short-360p short-720p --clips 100
     python benchmarks/extract.py --cases long-360p long-720p --seconds 600
     python benchmarks/extract.py --arithmetic
+    python benchmarks/extract.py --overhead
 
 For drawn videos, many short or three long: the encoder alone (images ready in memory), decoding alone, the whole, and
 
@@ -12,7 +13,8 @@ For drawn videos, many short or three long: the encoder alone (images ready in m
 
 The second factor falls with whatever else runs on the machine; run it where nothing does. Case `memory`: the peak
 memory of a clip and of one ten times as long, each in a process of its own, with a small encoder. `--arithmetic`
-compares ways to compute: cosine to plain float32, and speed. RANDOM WEIGHTS throughout: speed does not depend on them.
+compares ways to compute: cosine to plain float32, and speed. `--overhead` is explained in overhead.py. RANDOM WEIGHTS
+throughout: speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -222,11 +224,17 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=20, help="how many short clips")
     parser.add_argument("--seconds", type=float, default=20, help="length of the long clips")
     parser.add_argument("--arithmetic", action="store_true")
+    parser.add_argument("--overhead", action="store_true")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     name, batch_size = options.encoder, options.batch_size
     if options.arithmetic:
         print_arithmetic(name, batch_size)
+        return
+    if options.overhead:
+        from overhead import print_overhead  # it imports this file
+
+        print_overhead()
         return
     encoder = TimmEncoder(name, weights="random", device="cpu")
     if options.peak_of:

@@ -85,9 +85,11 @@ class Letterbox:
         )
         pixels = np.asarray(scaled.to_ndarray(), np.uint8)
         upright = np.rot90(pixels, turns) if turns else pixels
-        if upright.shape != canvas.shape:
+        if upright.shape == canvas.shape:
+            canvas[...] = upright
+        else:
             canvas[...] = self._blank
-        canvas[place.top : place.top + upright.shape[0], place.left : place.left + upright.shape[1]] = upright
+            canvas[place.top : place.top + upright.shape[0], place.left : place.left + upright.shape[1]] = upright
         return measure(pixels)
 
     def _placement(self, width: int, height: int, turns: int, aspect: Fraction) -> _Placement:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import av
@@ -35,11 +35,11 @@ class KeyFrameSkip:
         self._held_bytes = 0
         self.key_s: float | None = None
 
-    def push(self, packet: av.Packet) -> Iterator[av.Packet]:
-        """Takes the next video packet; yields the packets that are to be decoded now."""
-        if self._open:
-            yield packet
-            return
+    def push(self, packet: av.Packet) -> Iterable[av.Packet]:
+        """Takes the next video packet; returns the packets that are to be decoded now."""
+        return (packet,) if self._open else self._opening(packet)
+
+    def _opening(self, packet: av.Packet) -> Iterator[av.Packet]:
         time_s = math.inf if packet.pts is None else float(packet.pts * self._time_base)
         if packet.is_keyframe and self._held and time_s <= self._start_s:
             self._held, self._held_bytes, self.key_s = [], 0, time_s
@@ -50,6 +50,6 @@ class KeyFrameSkip:
             yield from self._held
             self._held = []
 
-    def leads(self, time_s: float | None) -> bool:
+    def leads(self, pts: int | None) -> bool:
         """True if a frame is shown before the key frame, so that frames it depends on may have been skipped."""
-        return self.key_s is not None and (time_s is None or time_s < self.key_s)
+        return self.key_s is not None and (pts is None or float(pts * self._time_base) < self.key_s)

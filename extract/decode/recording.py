@@ -98,13 +98,17 @@ class RecordingReader:
             if packet.is_corrupt and not _is_pcm(packet):
                 raise self._damaged("a damaged packet")
             yield from self._decode_audio(packet) if packet.stream is audio else reader.push(packet)
-            video_over = self._times.is_past(reader.reached_s if video else math.inf)
-            if video_over and (audio is None or self._audio.past_end):
+            if self._times.end_s is not None and self._is_over(reader if video else None, audio is not None):
                 break
         yield from _unless_empty(self._audio.finish())
         yield from reader.finish()
         if any(settler.repair.repaired.values()):
             self._report["repaired_times"] = settler.repair.repaired
+
+    def _is_over(self, reader: VideoReader | None, has_audio: bool) -> bool:
+        """True if all streams have been read to the end of the cut."""
+        video_over = self._times.is_past(reader.reached_s if reader else math.inf)
+        return video_over and (self._audio.past_end or not has_audio)
 
     def _video_reader(
         self, container: InputContainer, video: av.VideoStream | None, settler: FrameSettler

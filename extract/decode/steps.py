@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -84,21 +84,22 @@ class Chunker:
         self._pixels = self._empty_chunk()
         self._quality: list[tuple[float, ...]] = []
 
-    def push(self, image: VideoFrame | None, aspect: Fraction = Fraction(1)) -> Iterator[Frames]:
-        """Takes an image, or None; yields a chunk when it is full. `aspect` as for `ImageTransform`."""
+    def push(self, image: VideoFrame | None, aspect: Fraction = Fraction(1)) -> Sequence[Frames]:
+        """Takes an image, or None; returns a chunk when it is full. `aspect` as for `ImageTransform`."""
         if image is None:
-            return
+            return ()
         quality = self._transform(image, self._pixels[len(self._quality)], aspect)
         if quality is not None:
             self._quality.append(quality)
-        if len(self._quality) == CHUNK_IMAGES:
-            yield from self.finish()
+        return self.finish() if len(self._quality) == CHUNK_IMAGES else ()
 
-    def finish(self) -> Iterator[Frames]:
-        """Yields the images that wait for a full chunk."""
-        if self._quality:
-            yield Frames(self._pixels[: len(self._quality)], np.array(self._quality, np.float32))
-            self._pixels, self._quality = self._empty_chunk(), []
+    def finish(self) -> Sequence[Frames]:
+        """Returns the images that wait for a full chunk."""
+        if not self._quality:
+            return ()
+        frames = Frames(self._pixels[: len(self._quality)], np.array(self._quality, np.float32))
+        self._pixels, self._quality = self._empty_chunk(), []
+        return (frames,)
 
     def _empty_chunk(self) -> Pixels:
         return self._buffers.take((CHUNK_IMAGES, *self._transform.size, 3), np.dtype(np.uint8))
@@ -130,10 +131,11 @@ class ImageSink:
         """True if an image at this instant is wanted."""
         return self.active and self._times.contains(time_s)
 
-    def push(self, time_s: float, image: VideoFrame | None, aspect: Fraction = Fraction(1)) -> Iterator[Frames]:
-        """Takes the next image (None = missing); yields a chunk when it is full."""
+    def push(self, time_s: float, image: VideoFrame | None, aspect: Fraction = Fraction(1)) -> Sequence[Frames]:
+        """Takes the next image (None = missing); returns a chunk when it is full."""
         if self._chunker and self.wants(time_s):
-            yield from self._chunker.push(self.timeline.push(time_s, image), aspect)
+            return self._chunker.push(self.timeline.push(time_s, image), aspect)
+        return ()
 
     def finish(self, aspect: Fraction = Fraction(1)) -> Iterator[Frames]:
         """Yields the last chunk."""

@@ -26,7 +26,7 @@ of its own stands evenly between its neighbours, or one usual gap after the last
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -58,8 +58,14 @@ class TimestampRepair:
         """The latest timestamp taken, in ticks; None = none yet."""
         return self._last_in
 
-    def push(self, pts: int | None, duration: int, frame: Any) -> Iterator[TimedFrame]:
-        """Takes the next frame; yields those whose times are settled."""
+    def push(self, pts: int | None, duration: int, frame: Any) -> Iterable[TimedFrame]:
+        """Takes the next frame; returns those whose times are settled."""
+        if pts is not None and not self._held and self._follows(pts, duration):
+            self._last_in = self._last_out = pts
+            return ((pts, duration, frame),)
+        return self._held_or_repaired(pts, duration, frame)
+
+    def _held_or_repaired(self, pts: int | None, duration: int, frame: Any) -> Iterator[TimedFrame]:
         self._count(pts)
         self._last_in = pts if pts is not None else self._last_in
         self._held.append((None if self._is_stale(pts) else pts, duration, frame))
@@ -69,6 +75,15 @@ class TimestampRepair:
     def finish(self) -> Iterator[TimedFrame]:
         """Yields the frames that are still held."""
         yield from self._release(len(self._held))
+
+    def _follows(self, pts: int, duration: int) -> bool:
+        """True if a timestamp is later than all released, with no room for another between."""
+        return self._last_out is None or (pts > self._last_out and self._room(pts, duration) <= 0)
+
+    def _room(self, pts: int, duration: int) -> int:
+        """Returns how many frames the usual gap allows between the last one released and a timestamp."""
+        gap = max(self.usual_gap, duration, 1)
+        return 0 if self._last_out is None else math.ceil((pts - self._last_out) / gap - (_USUAL - 1)) - 1
 
     def _is_stale(self, pts: int | None) -> bool:
         """True for a timestamp that its frame cannot keep: missing, already used, or earlier than a frame released."""
@@ -98,9 +113,7 @@ class TimestampRepair:
         known = [pts for pts, *_ in self._held if pts is not None]
         if known:
             num_before = next(place for place, (pts, *_) in enumerate(self._held) if pts is not None)
-            gap = max(self.usual_gap, self._held[0][1], 1)
-            room = 0 if self._last_out is None else math.ceil((min(known) - self._last_out) / gap - (_USUAL - 1)) - 1
-            if room <= num_before:
+            if self._room(min(known), self._held[0][1]) <= num_before:
                 return num_before + 1
         return int(len(self._held) >= HELD_FRAMES)
 

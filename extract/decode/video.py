@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,14 +51,14 @@ class FrameSettler:
         self._clip_id, self._times = clip_id, times
         self.repair = TimestampRepair(usual_gap)
 
-    def push(self, frame: av.VideoFrame) -> Iterator[TimedFrame]:
-        """Takes a decoded frame; yields the frames whose times are settled now.
+    def push(self, frame: av.VideoFrame) -> Iterable[TimedFrame]:
+        """Takes a decoded frame; returns the frames whose times are settled now.
 
         Raises:
             InputError: if time jumps back by more than `MAX_BACK_S`.
         """
         last, pts, seconds = self.repair.last, frame.pts, self._times.seconds
-        if pts is not None and last is not None and seconds(last - pts) > MAX_BACK_S:
+        if pts is not None and last is not None and pts < last and seconds(last - pts) > MAX_BACK_S:
             got = f"{seconds(pts):.3f} s after {seconds(last):.3f} s near frame {len(self._times.frames)}"
             raise InputError(self._clip_id, expected="frames with increasing timestamps", got=got, todo=REENCODE)
         return self.repair.push(pts, frame.duration or 0, frame)
@@ -104,25 +104,26 @@ class FrameDecoder:
         """
         for needed in self._skip.push(packet):
             for frame in needed.decode():
-                if isinstance(frame, av.VideoFrame) and not self._skip.leads(self._time_of(frame)):
-                    yield from self._take(frame)
+                if isinstance(frame, av.VideoFrame) and not self._skip.leads(frame.pts):
+                    for timed in self._settled(frame):
+                        yield from self._show(*timed)
 
     def finish(self) -> Iterator[Frames]:
         """Yields the last chunk."""
-        yield from self._show(self._settler.repair.finish())
+        for timed in self._settler.repair.finish():
+            yield from self._show(*timed)
         yield from self._sink.finish(self._aspect)
 
-    def _take(self, frame: av.VideoFrame) -> Iterator[Frames]:
+    def _settled(self, frame: av.VideoFrame) -> Iterable[TimedFrame]:
         if frame.is_corrupt:
             raise DamagedFrameError
         if self._settler.repair.last is None:
             self._note_first(frame)
-        yield from self._show(self._settler.push(frame))
+        return self._settler.push(frame)
 
-    def _show(self, timed: Iterator[TimedFrame]) -> Iterator[Frames]:
-        for pts, duration, frame in timed:
-            self._times.frames.append((pts, duration))
-            yield from self._sink.push(self._times.seconds(pts), frame, self._aspect)
+    def _show(self, pts: int, duration: int, frame: av.VideoFrame) -> Sequence[Frames]:
+        self._times.frames.append((pts, duration))
+        return self._sink.push(self._times.seconds(pts), frame, self._aspect)
 
     def _note_first(self, frame: av.VideoFrame) -> None:
         self._report |= {"frame_size": f"{frame.width}x{frame.height}", "rotation_degrees": frame.rotation}
