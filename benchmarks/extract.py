@@ -8,10 +8,11 @@
 
 For drawn videos, many short or three long: the encoder alone (images ready in memory), decoding alone, the whole, and
 
-    efficiency = (CPU time of the encoder alone + CPU time of decoding alone) / (cores x wall time of the whole)
-               = share of the whole's CPU time that the two alone would take x share of the cores that it had
+    efficiency = share of the whole's CPU time that the encoder alone and decoding alone would take
+               x share of the cores that it asked for: its threads that run or could run, at most as many as cores
 
-The second factor falls with whatever else runs on the machine; run it where nothing does. Case `memory`: the peak
+A process of its own counts these threads fifty times per second, so the second factor does not fall with whatever else
+runs on the machine. On an idle one it is the share of the cores that the whole had, which is printed too. Case `memory`: the peak
 memory of a clip and of one ten times as long, each in a process of its own, with a small encoder. `--arithmetic`
 compares ways to compute: cosine to plain float32, and speed. `--overhead` is explained in overhead.py. RANDOM WEIGHTS
 throughout: speed does not depend on them.
@@ -127,29 +128,52 @@ def decode_alone(sources: list[Source], encoder: TimmEncoder) -> tuple[int, Spen
     return num_images, took
 
 
-def whole(sources: list[Source], encoder: TimmEncoder, batch_size: int, folder: Path) -> tuple[str, Spent]:
+@contextmanager
+def cores_wanted() -> Iterator[list[float]]:
+    """Yields a list that holds, after the block, the share of the cores that this process asked for."""
+    command = [sys.executable, "-S", "-c", _COUNTING, str(os.getpid()), str(num_cores())]
+    shares = list[float]()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:
+        yield shares
+        shares.append(float(watcher.communicate()[0]))
+
+
+_COUNTING = """
+import os, select, sys
+tasks, cores, counts = f"/proc/{sys.argv[1]}/task", int(sys.argv[2]), []
+while not select.select([sys.stdin], [], [], 0.02)[0]:
+    num = 0
+    for task in os.listdir(tasks):
+        try:
+            num += open(f"{tasks}/{task}/stat").read().rpartition(")")[2].split()[0] == "R"
+        except OSError:
+            pass
+    counts.append(min(num, cores) / cores)
+print(sum(counts) / len(counts))
+"""
+
+
+def whole(sources: list[Source], encoder: TimmEncoder, batch_size: int, folder: Path) -> tuple[str, Spent, float]:
     store = open_store(folder / "cache.zarr", "a")
-    with spent() as took:
+    with cores_wanted() as wanted, spent() as took:
         summary = extract(sources, store, visual=encoder, options=ExtractOptions(batch_size=batch_size))
     assert not summary.failures, summary.failures
-    return ", ".join(f"{part} {busy_s:.1f} s" for part, busy_s in summary.busy_s.items()), took
+    return ", ".join(f"{part} {busy_s:.1f} s" for part, busy_s in summary.busy_s.items()), took, wanted[0]
 
 
 def measure(title: str, sources: list[Source], encoder: TimmEncoder, batch_size: int) -> None:
     rate, cpu_each_s = encoder_alone(encoder, batch_size)
     num_images, decoding = decode_alone(sources, encoder)
     with tempfile.TemporaryDirectory() as folder:
-        busy, took = whole(sources, encoder, batch_size, Path(folder))
-    useful_s, had_s = cpu_each_s * num_images + decoding.cpu_s, num_cores() * took.wall_s
+        busy, took, wanted = whole(sources, encoder, batch_size, Path(folder))
+    useful = (cpu_each_s * num_images + decoding.cpu_s) / took.cpu_s
     print(f"\n{title}: {num_images} images")
     print(f"  encoder alone   {rate:8.1f} images/s  {1000 * cpu_each_s:7.2f} CPU ms an image")
     each_ms = 1000 * decoding.cpu_s / num_images
     print(f"  decoding alone  {num_images / decoding.wall_s:8.1f} images/s  {each_ms:7.2f} CPU ms an image")
     print(f"  whole           {num_images / took.wall_s:8.1f} images/s  wall {took.wall_s:.1f} s ({busy})")
-    print(
-        f"  efficiency      {useful_s / had_s:8.3f}  = {useful_s / took.cpu_s:.3f} x {took.cpu_s / had_s:.3f}",
-        flush=True,
-    )
+    had = took.cpu_s / (num_cores() * took.wall_s)
+    print(f"  efficiency      {useful * wanted:8.3f}  = {useful:.3f} x {wanted:.3f} (it had {had:.3f})", flush=True)
 
 
 def peak_mb(clip: Path, name: str, batch_size: int) -> float:

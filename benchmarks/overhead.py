@@ -1,4 +1,4 @@
-"""What the pipeline itself costs: `python benchmarks/extract.py --overhead`.
+"""Cost of the pipeline itself: `python benchmarks/extract.py --overhead`.
 
 *Packing*: chunks of 224 x 224 images that cost nothing to make go through the whole pipeline, to an encoder that
 returns at once and into a cache: queue, batches, rows to their clips, commit. Frames per second of wall time.
