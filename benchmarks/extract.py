@@ -12,10 +12,11 @@ For drawn videos, many short or three long: the encoder alone (images ready in m
                x share of the cores that it asked for: its threads that run or could run, at most as many as cores
 
 A process of its own counts these threads fifty times per second, so the second factor does not fall with whatever else
-runs on the machine. On an idle one it is the share of the cores that the whole had, which is printed too. Case `memory`: the peak
-memory of a clip and of one ten times as long, each in a process of its own, with a small encoder. `--arithmetic`
-compares ways to compute: cosine to plain float32, and speed. `--overhead` is explained in overhead.py. RANDOM WEIGHTS
-throughout: speed does not depend on them.
+runs on the machine. On an idle one it is the share of the cores that the whole had, which is printed too.
+
+Case `memory`: the peak memory of a clip and of one ten times as long, each in a process of its own, with a small
+encoder. `--arithmetic` compares ways to compute: cosine to plain float32, and speed. `--overhead` is explained in
+overhead.py. RANDOM WEIGHTS throughout: speed does not depend on them.
 """
 
 from __future__ import annotations
