@@ -300,7 +300,7 @@ def _from_store(
 def _predict_clip(models: Sequence[SAGE], store: Store, clip_id: str) -> Prediction:
     """Reads a clip once and averages the predictions of all models."""
     first = models[0]
-    clip = load_corpus(store, first.streams, [clip_id], grid_hz=first.config.data.grid_hz, keep=False)
+    clip = load_corpus(store, first.streams, [clip_id], grid_hz=first.config.data.hz, keep=False)
     return averaged([model.predict(clip)[0] for model in models])
 
 

@@ -104,9 +104,10 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 def compare_ways(corpus: Corpus, config: Config, num_steps: int) -> list[Figure]:
     """Prints milliseconds a step: resident, ours, and by a DataLoader; returns them as figures."""
-    device, length, size = corpus.device, config.data.window_steps, config.train.batch_size
+    device, size = corpus.device, config.train.batch_size
+    length, hop = config.data.steps_on(corpus)
     trainer = a_trainer(corpus, config)
-    plan = plan_windows(corpus, range(len(corpus.clips)), length, config.data.hop_steps, np.random.default_rng(0))
+    plan = plan_windows(corpus, range(len(corpus.clips)), length, hop, np.random.default_rng(0))
     np.random.default_rng(0).shuffle(plan)
     batches = [plan[k * size : (k + 1) * size] for k in range(num_steps)]
     resident = cut(corpus, batches[0], length)
@@ -121,7 +122,7 @@ def compare_ways(corpus: Corpus, config: Config, num_steps: int) -> list[Figure]
         "data alone": data,
     }
     with tempfile.TemporaryDirectory() as folder:
-        few = Files(Path(folder), drawn(20 * CLIP_STEPS, config.data.grid_hz), length, config.data.hop_steps)
+        few = Files(Path(folder), drawn(20 * CLIP_STEPS, config.data.hz), length, hop)
         for workers in (0, 2):
             loader = DataLoader(few, size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
             source = endless(loader)
@@ -176,8 +177,8 @@ def main() -> None:
     add_json_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads or torch.get_num_threads())
-    config = load_config(None, options.assignments, options.preset)
-    corpus = drawn(options.steps, config.data.grid_hz).to(torch.device(options.device))
+    config = load_config(None, ["data.grid_hz=25", *options.assignments], options.preset)
+    corpus = drawn(options.steps, config.data.hz).to(torch.device(options.device))
     print(f"{corpus.num_steps:,} steps, {' + '.join(str(dim) for _, dim in STREAMS)} dimensions on {corpus.device}, "
           f"{torch.get_num_threads()} threads")  # fmt: skip
     figures = compare_ways(corpus, config, options.batches)
@@ -205,9 +206,9 @@ def epochs(corpus: Corpus, config: Config, num: int) -> Figure:
 def growth(corpus: Corpus, config: Config) -> list[Figure]:
     """Trains an epoch on one, two and four quarters of the steps."""
     small, each = corpus.num_steps // 4, []
-    a_trainer(drawn(small, config.data.grid_hz).to(corpus.device), config).epoch()  # warms up
+    a_trainer(drawn(small, config.data.hz).to(corpus.device), config).epoch()  # warms up
     for factor in (1, 2, 4):
-        trainer = a_trainer(drawn(factor * small, config.data.grid_hz).to(corpus.device), config)
+        trainer = a_trainer(drawn(factor * small, config.data.hz).to(corpus.device), config)
         took_s = timed(trainer.epoch, corpus.device)
         each.append(1e6 * took_s / (factor * small))
         print(f"  {factor * small:9,} steps: {took_s:7.2f} s an epoch, {each[-1]:.1f} s a million")

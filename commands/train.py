@@ -69,7 +69,7 @@ def train(
     from ..fusion.distributed import is_main
     from ..fusion.models.variants import resolve
     from ..fusion.result import plain
-    from ..fusion.training.labelled import settle_split
+    from ..fusion.training.labelled import settle_grid, settle_split
     from ..fusion.training.train import train as fit
 
     short = [f"model.variant={variant}"] * bool(variant) + [f"seed={seed}"] * (seed is not None)
@@ -77,6 +77,7 @@ def train(
     config = resolve(load_config(config_path, [*short, *assignments], chosen_preset(preset, store, labels)))
     config = settle_split(config, store, labels)
     if show_config:
+        config, _ = settle_grid(config, store, labels)
         click.echo(config.to_yaml(), nl=False)
         return
     with TrainLog(config, quiet=as_json) as log, interruptible("Saving the state") as stop:
@@ -124,6 +125,7 @@ class TrainLog:
         self.scores: list[dict[str, float]] = []
         self.random_weights: list[str] = []
         self.bar: Any = None
+        self.hz = 0.0
 
     def __enter__(self) -> TrainLog:
         return self
@@ -143,6 +145,10 @@ class TrainLog:
         if event["random_weights"]:
             self._say(f"Untrained encoder (random weights): {', '.join(event['random_weights'])}")
 
+    def _grid(self, event: dict[str, Any]) -> None:
+        self.hz = event["hz"]
+        self._say(describe_grid(event))
+
     def _split(self, event: dict[str, Any]) -> None:
         for line in describe_split(event):
             self._say(line)
@@ -157,8 +163,8 @@ class TrainLog:
         self.bar.set_description(Path(event["path"]).name)
 
     def _model(self, event: dict[str, Any]) -> None:
-        model, hz = self.config.model, self.config.data.grid_hz
-        sees = f"its TCN sees {event['receptive_steps']} steps ({event['receptive_steps'] / hz:.1f} s)"
+        model = self.config.model
+        sees = f"its TCN sees {event['receptive_steps']} steps ({event['receptive_steps'] / self.hz:.1f} s)"
         if not self.scores:
             self._say(f"{model.variant}: {event['num_parameters']:,} parameters, {sees}")
 
@@ -188,6 +194,15 @@ class TrainLog:
     def _say(self, text: str) -> None:
         if not self.quiet:
             click.echo(text, err=True)
+
+
+def describe_grid(grid: dict[str, Any]) -> str:
+    """Returns the line of the log that states the grid and its windows."""
+    hz, window_steps, hop_steps = grid["hz"], grid["window_steps"], grid["hop_steps"]
+    origin = "data.grid_hz" if grid["slowest_stream"] is None else f"slowest stream: {grid['slowest_stream']}"
+    whole = ", the longest clip" if window_steps / hz >= grid["longest_clip_s"] else ""
+    windows = f"windows {window_steps / hz:g} s = {window_steps} steps{whole}"
+    return f"grid {hz:g} Hz ({origin}), {windows}, hop {hop_steps / hz:g} s"
 
 
 def describe_split(split: dict[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ AUDIO = {
 FEATURES = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "sampling_rate": 16000,
             "hop_length": 160, "chunk_length": 30, "n_fft": 400, "return_attention_mask": False}  # fmt: skip
 CONFIG = """\
-data: {window_steps: 200, hop_steps: 100}
+data: {window_s: 8, hop_s: 4}
 split: {by: clip, fractions: [0.6, 0.2, 0.2]}
 model: {dim: 48, layers: 1, dropout: 0.2, input_dropout: 0.2}
 loss: {calibration: 0.5, ordinal: 0.2}

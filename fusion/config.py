@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..data.errors import InputError, did_you_mean
 
+if TYPE_CHECKING:
+    from ..data.windows.corpus import Corpus
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Demand = tuple[str, bool, str, str, str]
+EARLIER_HZ = 25.0
+EARLIER_KEYS = {"window_steps": "window_s", "hop_steps": "hop_s"}
 
 SPLITS = """auto: official where labels lie in Train_Set and Validation_Set (Aff-Wild2), else subject
 subject: subjects and recordings stay whole | clip: recordings stay whole, a subject may be in several parts
@@ -44,19 +49,61 @@ class Part(BaseModel):
 class DataConfig(Part):
     """Streams, the grid that they are put on, and windows cut from it.
 
-    streams: names, aliases or modalities; empty = one stream per modality of the cache. grid_hz: steps per second.
-    window_steps, hop_steps: length of a training window, and steps between the starts of two.
+    streams: names, aliases or modalities; empty = one stream per modality of the cache. grid_hz: steps per second; None
+    = the rate of the slowest stream, with which training replaces it. window_s, hop_s: length of a window, and time
+    between the starts of two, in seconds.
+
+    Earlier configurations had `window_steps` and `hop_steps`. These are read as so many steps of a grid of `grid_hz`,
+    and of 25 Hz, the default of then, where they name no rate.
     """
 
     streams: tuple[str, ...] = ()
-    grid_hz: Annotated[float, Field(gt=0, le=1000)] = 25.0
-    window_steps: Count = 300
-    hop_steps: Count = 200
+    grid_hz: Annotated[
+        float | None, Field(gt=0, le=1000, description="steps per second; null: the rate of the slowest stream")
+    ] = None
+    window_s: Annotated[float, Field(gt=0)] = 12.0
+    hop_s: Annotated[float, Field(gt=0)] = 8.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_steps(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        values = {"grid_hz": EARLIER_HZ, **raw} if raw.keys() & EARLIER_KEYS.keys() else dict(raw)
+        for earlier, key in EARLIER_KEYS.items():
+            if earlier in values:
+                values[key] = _seconds(earlier, values.pop(earlier), values["grid_hz"], key, key in values)
+        return values
+
+    @property
+    def hz(self) -> float:
+        """Steps per second, which training has settled."""
+        assert self.grid_hz is not None, "a grid that is settled"
+        return self.grid_hz
+
+    def steps(self, hz: float) -> tuple[int, int]:
+        """Returns length and hop of windows in steps of a grid."""
+        return max(1, round(self.window_s * hz)), max(1, round(self.hop_s * hz))
+
+    def steps_on(self, corpus: Corpus) -> tuple[int, int]:
+        """Returns length and hop of windows in steps of a corpus; no window is longer than the longest clip."""
+        window, hop = self.steps(corpus.hz)
+        return min(window, corpus.longest_steps), hop
 
     def demands(self) -> Iterable[Demand]:
-        hop, window = self.hop_steps, self.window_steps
+        hop, window = self.hop_s, self.window_s
         todo = "Lower it: steps between windows would never be used."
-        yield "data.hop_steps", hop <= window, f"at most window_steps = {window}", str(hop), todo
+        yield "data.hop_s", hop <= window, f"at most window_s = {window:g}", f"{hop:g}", todo
+
+
+def _seconds(earlier: str, num_steps: Any, hz: Any, key: str, has_both: bool) -> float:
+    """The seconds of a key of earlier configurations."""
+    numbers = [value for value in (num_steps, hz) if isinstance(value, int | float) and not isinstance(value, bool)]
+    right = len(numbers) == 2 and min(numbers) > 0
+    if has_both or not right:
+        got = f"{earlier} and {key}" if has_both else f"{earlier} = {num_steps} at grid_hz = {hz}"
+        raise InputError(f"data.{earlier}", expected="seconds", got=got, todo=f"Write data.{key} alone.")
+    return num_steps / hz
 
 
 class SplitConfig(Part):
@@ -177,6 +224,10 @@ class Config(Part):
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
+
+    def on_grid(self, hz: float) -> Config:
+        """Returns the configuration with `data.grid_hz` settled."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"grid_hz": hz})})
 
     def flat(self) -> dict[str, Any]:
         """Returns `{"seed": 0, "train.epochs": 60, …}`."""

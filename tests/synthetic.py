@@ -16,7 +16,7 @@ from sage_va.data.labels import Truth
 from sage_va.data.windows.corpus import Corpus, Stream, Windows
 
 TINY = {
-    "data": {"window_steps": 60, "hop_steps": 40},
+    "data": {"window_s": 2.4, "hop_s": 1.6},
     "model": {"dim": 16, "heads": 2, "tcn_blocks": 2, "layers": 1, "dropout": 0.0},
     "train": {"epochs": 12, "batch_size": 8, "learning_rate": 5e-3, "crossfit_epochs": 4, "crossfit_folds": 2},
 }

@@ -199,7 +199,7 @@ def test_notes_name_tests_that_read_the_page() -> None:
 # Running the pages
 
 CONFIG = {
-    "data": {"window_steps": 40, "hop_steps": 20, "grid_hz": 5},
+    "data": {"window_s": 8, "hop_s": 4, "grid_hz": 5},
     "split": {"by": "clip"},
     "model": {"dim": 16, "heads": 2, "tcn_blocks": 1, "layers": 1},
     "train": {"epochs": 2, "batch_size": 8, "crossfit_epochs": 1, "crossfit_folds": 2},

@@ -34,7 +34,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("road")
     draw_corpus(folder, num_clips=6, seconds=4, fps=5, size=64, num_subjects=6)
     write_wav2vec2(folder / "voice", weights=True)
-    settings = tiny(train={"epochs": 2, "crossfit_epochs": 1}, data={"grid_hz": 5})
+    settings = tiny(train={"epochs": 2, "crossfit_epochs": 1}, data={"grid_hz": 5, "window_s": 12, "hop_s": 8})
     (folder / "tiny.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     return folder
 

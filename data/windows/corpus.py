@@ -79,6 +79,16 @@ class Corpus:
         """N."""
         return int(self.offsets[-1])
 
+    @property
+    def hz(self) -> float:
+        """Steps per second, the same for all clips."""
+        return self.grids[0].hz
+
+    @property
+    def longest_steps(self) -> int:
+        """The number of steps of the longest clip."""
+        return int(np.diff(self.offsets).max())
+
     def steps(self, index: int) -> slice:
         """Returns the steps of one clip."""
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))

@@ -21,10 +21,12 @@ from ..labels import Truth
 from ..store.base import Store
 from ..store.entry import clip_of
 from ..store.fingerprint import stream_alias
-from ..timebase import to_grid
+from ..timebase import to_grid, usual_gap_s
 from .corpus import Corpus, Stream
 from .memmap_cache import open_mapped
 from .to_grid import CachedClip, OnGrid, clip_on_grid, joined, span_s
+
+RATE_CLIPS = 5  # about so many clips are read to find the rate of a stream
 
 
 def read_clips(store: Store, clip_ids: Sequence[str]) -> list[CachedClip]:
@@ -74,6 +76,23 @@ def _label(name: str, among: Sequence[str]) -> str:
 def _stream(name: str, label: str, record: Mapping[str, Any]) -> Stream:
     signals = tuple(signal for signal, _ in record["columns"][2:])
     return Stream(name, label, name.split("/")[0], record["shape"][1], signals, record["fingerprint"])
+
+
+def stream_hz(store: Store, stream: str, clip_ids: Sequence[str]) -> float | None:
+    """Returns the rate of a stream: steps per second, to two decimals; None if no clip has two steps.
+
+    It is the median over a few of the clips, each by the usual distance of its steps.
+
+    Args:
+        store: the cache.
+        stream: full name.
+        clip_ids: the clips; those that lack the stream are left out.
+    """
+    having = sorted({*clip_ids} & {*store.clip_ids(stream)})
+    chosen = having[:: max(1, len(having) // RATE_CLIPS)]
+    gaps_s = [usual_gap_s(store.read(clip_id, stream).times_s) for clip_id in chosen]
+    rates = [1 / gap_s for gap_s in gaps_s if gap_s]
+    return min(1000.0, max(0.01, round(float(np.median(rates)), 2))) if rates else None
 
 
 def load_corpus(

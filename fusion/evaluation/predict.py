@@ -133,8 +133,9 @@ class _Pass:
 
 
 def _window_passes(corpus: Corpus, clips: Sequence[int], data: DataConfig, batch_size: int) -> Iterator[_Pass]:
-    plan = plan_windows(corpus, clips, data.window_steps, data.hop_steps)
-    for batch in in_batches(plan, data.window_steps, batch_size, even=False):
+    window_steps, hop_steps = data.steps_on(corpus)
+    plan = plan_windows(corpus, clips, window_steps, hop_steps)
+    for batch in in_batches(plan, window_steps, batch_size, even=False):
         yield _Pass(batch.rows, batch.length)
 
 

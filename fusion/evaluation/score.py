@@ -158,4 +158,4 @@ def load_part(run: Run, store: Store, labels: Path | LabelFolder, split: str) ->
         raise InputError(run.path, expected=f"labelled {split} clips", got=got, todo="Check --labels and --split.")
     clips = read_clips(store, wanted)
     truths = joined.truths(clip.clip for clip in clips)
-    return load_corpus(store, run.streams, clips, grid_hz=run.config.data.grid_hz, truths=truths)
+    return load_corpus(store, run.streams, clips, grid_hz=run.config.data.hz, truths=truths)

@@ -25,7 +25,7 @@ from ...data.windows.memmap_cache import address_of
 from ..config import Config, check_config
 from ..result import Result
 from ..run_folder import SPLIT
-from ..training.labelled import settle_split
+from ..training.labelled import settle_grid, settle_split
 from .runs import SCORE, Bench, BenchSettings, Cell, plan, read_score
 from .table import ComparisonTable, tabulate
 from .table_files import write_table
@@ -110,6 +110,7 @@ def compare(
     folds = folds or (config.split.folds if config.split.fold is None else None)
     workers = find_workers("local", jobs=jobs, device=device, ray_address=None)
     config = settle_split(workers.settled(config), store, labels, drawn=folds is not None)
+    config, _ = settle_grid(config, store, labels)
     cells = plan(config, names, num_seeds, folds, out)
     with _alone(out):
         streams, errors = of_all(store, config, names), out.resolve() / ERRORS

@@ -30,7 +30,7 @@ from ..config import Config, DataConfig
 from ..models.variants import variant_streams
 from ..run_folder import SPLIT
 from ..training.crossfit import decides_errors
-from ..training.labelled import settle_split
+from ..training.labelled import settle_grid, settle_split
 from .compare import ERRORS, bench_of, of_all
 from .optuna_study import (
     JOURNAL,
@@ -142,6 +142,7 @@ def sweep(
     out.mkdir(parents=True, exist_ok=True)
     workers = find_workers("local", jobs=jobs, device=device, ray_address=None)
     config = settle_split(workers.settled(config), store, labels)
+    config, _ = settle_grid(config, store, labels)
     task = Sweep(address_of(store), labels.resolve(), out.resolve(), config, space, num_trials, workers.device).begun()
     labelled = task.bench(config).labelled
     num_val, has_test = _check_clips(task, store)

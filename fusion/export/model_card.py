@@ -100,8 +100,8 @@ def _purpose(config: Config, streams: Sequence[Stream]) -> str:
     sources_of_all = " and ".join(dict.fromkeys(sources.get(stream.modality, stream.modality) for stream in streams))
     sees = "only itself and the past" if config.model.causal else "the past and the future of a window"
     return (
-        f"Estimates continuous valence and arousal, each in [-1, 1], {data.grid_hz:g} times a second, from cached "
-        f"embeddings of {sources_of_all}. Trained in windows of {data.window_steps / data.grid_hz:g} s; a step sees "
+        f"Estimates continuous valence and arousal, each in [-1, 1], {data.hz:g} times a second, from cached "
+        f"embeddings of {sources_of_all}. Trained in windows of {data.window_s:g} s; a step sees "
         f"{sees}. The variant `{config.model.variant}`: {cell(find_variant(config.model.variant).source)}. "
         f"Made with sage-va {version('sage-va')}."
     )
@@ -111,7 +111,7 @@ def _inputs(config: Config, streams: Sequence[Stream]) -> str:
     head = ("stream", "encoder", "weights", "rate", "dimensions", "quality signals", "SHA-256 of the fingerprint")
     rows = [_input(stream) for stream in streams]
     return (
-        f"{table(head, rows)}\n\nAll streams are put on a grid of {config.data.grid_hz:g} Hz by their own times. "
+        f"{table(head, rows)}\n\nAll streams are put on a grid of {config.data.hz:g} Hz by their own times. "
         "Features of any other encoder, or of other settings, are refused by their fingerprint."
     )
 

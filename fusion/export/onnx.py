@@ -207,8 +207,8 @@ def _metadata(sage: SAGE) -> dict[str, str]:
     return {
         "variant": sage.config.model.variant,
         "streams": json.dumps([_described(stream) for stream in sage.streams]),
-        "grid_hz": f"{data.grid_hz:g}",
-        "window_steps": str(data.window_steps),
+        "grid_hz": f"{data.hz:g}",
+        "window_steps": str(data.steps(data.hz)[0]),
         "smoothing_s": f"{sage.smoothing_s:g}",
         "random_weights": json.dumps(sage.random_weights),
         "licence": sage.licence or "not stated",

@@ -102,7 +102,7 @@ class SAGE(nn.Module, ModelHubMixin):
         store = data if isinstance(data, Store) else open_store(data)
         predictions = []
         for clip_id in store.clip_ids() if clip_ids is None else clip_ids:
-            corpus = load_corpus(store, self.streams, [clip_id], grid_hz=self.config.data.grid_hz, keep=False)
+            corpus = load_corpus(store, self.streams, [clip_id], grid_hz=self.config.data.hz, keep=False)
             predictions += predict(self.model, corpus.to(self.device), [0], self.config.data)
         return predictions
 
@@ -113,7 +113,7 @@ class SAGE(nn.Module, ModelHubMixin):
         if lacking:
             todo = "Load it with the `streams` of the model."
             raise InputError("corpus", expected=f"the stream {lacking[0]}", got=", ".join(names), todo=todo)
-        rates, wanted = {grid.hz for grid in corpus.grids}, self.config.data.grid_hz
+        rates, wanted = {grid.hz for grid in corpus.grids}, self.config.data.hz
         if rates != {wanted}:
             got = ", ".join(f"{hz:g} Hz" for hz in rates)
             raise InputError("corpus", expected=f"a grid of {wanted:g} Hz", got=got, todo="Load it at that rate.")
@@ -132,7 +132,7 @@ class SAGE(nn.Module, ModelHubMixin):
         if not any(truth.mask.any() for truth in truths.values()):
             todo = "Label files are matched by name."
             raise InputError(labels, expected=f"labels for clips of {store.url}", got="none", todo=todo)
-        corpus = load_corpus(store, self.streams, clips, grid_hz=self.config.data.grid_hz, truths=truths)
+        corpus = load_corpus(store, self.streams, clips, grid_hz=self.config.data.hz, truths=truths)
         predictions = self.predict(corpus)
         raw, smoothed = (corpus_moments(predictions, corpus, width_s) for width_s in (0.0, self.smoothing_s))
         facts = ScoredModel(None, self.config.model.variant, "all", None, self.random_weights)

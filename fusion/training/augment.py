@@ -46,7 +46,7 @@ def _masked(mask: Tensor, config: Config, generator: torch.Generator) -> Tensor:
         dropped = draw(num_windows, 1, 1) < config.train.modality_dropout
         chosen = (draw(num_windows, 1, 1) * num_streams).floor()
         masked = dropped & (chosen == torch.arange(num_streams, device=mask.device))
-    shortest, longest = (seconds * config.data.grid_hz for seconds in SPAN_S)
+    shortest, longest = (seconds * config.data.hz for seconds in SPAN_S)
     hit, place, size = (draw(num_windows, 1, num_streams) for _ in range(3))
     span = (shortest + size * (longest - shortest)).round().clamp(min=1)
     start = (place * (length - span + 1).clamp(min=1)).floor()

@@ -120,7 +120,7 @@ def refit(run: Run, corpus: Corpus) -> None:
 def _batches(run: Run, corpus: Corpus) -> Iterator[tuple[Encoded, Tensor, Windows]]:
     """Yields the input of the gate for every clip, and the error (B, L, M) of each stream, NaN where unlabelled."""
     assert isinstance(run.model, FusionModel)
-    length = run.config.data.window_steps
+    length, _ = run.config.data.steps_on(corpus)
     plan = plan_windows(corpus, range(len(corpus.clips)), length, length)
     for batch in in_batches(plan, length, BATCH_SIZE, even=False):
         windows = cut(corpus, batch.rows, batch.length)

@@ -15,10 +15,10 @@ from ...data.hashing import json_sha256
 from ...data.labels import LabelFolder
 from ...data.store.base import Store
 from ...data.windows.corpus import Corpus
-from ...data.windows.load import choose_streams, load_corpus, read_clips
+from ...data.windows.load import choose_streams, load_corpus, read_clips, stream_hz
 from ...data.windows.splits import ROLES, Role, divided, group_clips, read_split, split_folds, split_groups
 from ...data.windows.to_grid import CachedClip
-from ..config import Config, SplitConfig
+from ..config import EARLIER_HZ, Config, SplitConfig
 from ..models.variants import find_variant, variant_streams
 
 
@@ -44,10 +44,8 @@ def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> L
     Raises:
         InputError: if nothing matches, or a labelled clip lacks a stream. DamagedError: if bytes changed.
     """
-    variant = config.model.variant
-    only = find_variant(variant).modality
-    names = config.data.streams or ((only,) if only else _modalities(store))
-    folder = LabelFolder.of(labels)
+    variant, folder = config.model.variant, LabelFolder.of(labels)
+    names = _stream_names(config, store)
     joined = folder.join(store.clip_ids())
     if not joined.files:
         unused, unlabelled = joined.unused[0].stem, joined.unlabelled[0]
@@ -56,7 +54,8 @@ def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> L
     clips = read_clips(store, sorted(joined.files))
     streams = variant_streams(variant, choose_streams(store, names, clips))
     truths = joined.truths(clip.clip for clip in clips)
-    corpus = load_corpus(store, streams, clips, grid_hz=config.data.grid_hz, truths=truths)
+    config, _ = settle_grid(config, store, folder)
+    corpus = load_corpus(store, streams, clips, grid_hz=config.data.hz, truths=truths)
     unused = [str(path) for path in joined.unused]
     return Labelled(corpus, joined.official_parts, joined.unlabelled, unused, _features(clips, corpus))
 
@@ -72,6 +71,28 @@ def labelled_hours(store: Store, labels: Path | LabelFolder) -> float:
     """Returns the length of all clips that have labels; parses none."""
     joined = LabelFolder.of(labels).join(store.clip_ids())
     return sum(store.clip(clip_id).duration_s or 0.0 for clip_id in joined.files) / 3600
+
+
+def _stream_names(config: Config, store: Store) -> tuple[str, ...]:
+    only = find_variant(config.model.variant).modality
+    return config.data.streams or ((only,) if only else _modalities(store))
+
+
+def settle_grid(config: Config, store: Store, labels: Path | LabelFolder) -> tuple[Config, str | None]:
+    """Returns the configuration with `data.grid_hz: null` replaced by the rate of the slowest stream, and its name.
+
+    Reads a few clips, parses no labels. The name is None where the configuration has a rate; the rate is 25 where no
+    stream has one.
+    """
+    if config.data.grid_hz is not None:
+        return config, None
+    clip_ids = sorted(LabelFolder.of(labels).join(store.clip_ids()).files)
+    modality = find_variant(config.model.variant).modality
+    names = [store.resolve(name) for name in _stream_names(config, store)]
+    taken = [name for name in names if modality in (None, name.split("/")[0])]
+    rates = [(hz, name) for name in taken if (hz := stream_hz(store, name, clip_ids))]
+    hz, slowest = min(rates, default=(EARLIER_HZ, None))
+    return config.on_grid(hz), slowest
 
 
 def _modalities(store: Store) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from ..models.variants import build_model, resolve
 from ..provenance import described, provenance
 from ..run_folder import CONFIG, ERRORS, LAST, SPLIT, begun, check_new, finish_run, origin_of, start_run
 from .crossfit import crossfit_folds, out_of_fold_errors
-from .labelled import Labelled, assign_roles, labels_sha256, load_labelled, settle_split, summarise_split
+from .labelled import Labelled, assign_roles, labels_sha256, load_labelled, settle_grid, settle_split, summarise_split
 from .losses import typical_error
 from .metrics_log import open_metrics_log
 from .resume_state import StateFile
@@ -61,8 +61,8 @@ def train(
         resume: continue what `out` holds, if anything: unfinished runs from their last state, bit for bit on a CPU.
         stop: called after every step; once it returns True, the state is saved and KeyboardInterrupt raised.
         track: trackers that log each run: `tensorboard`, `wandb`, `mlflow`.
-        log: called with one dictionary per event (`loaded`, `split`, `run`, `model`, `crossfit`, `epoch`, `done`;
-            `tracker` for a tracker that failed).
+        log: called with one dictionary per event (`loaded`, `grid`, `split`, `run`, `model`, `crossfit`, `epoch`,
+            `done`; `tracker` for a tracker that failed).
 
     Returns:
         Folders of the finished runs.
@@ -77,12 +77,14 @@ def train(
     log = log if is_main() else lambda event: None
     folder_of_labels = LabelFolder(labels)
     config = settle_split(settled(resolve(config), torch.device(device)), store, folder_of_labels)
+    config, slowest = settle_grid(config, store, folder_of_labels)
     runs = _runs(config, out)
     unfinished = _unfinished(runs, out, resume)
     gathered(None)  # before one process makes folders that the others would find
     labelled = load_labelled(store, folder_of_labels, config)
     corpus, where = place(labelled.corpus, torch.device(device))
     log({"event": "loaded", **_loaded(labelled), "placement": where})
+    log({"event": "grid", **_grid(corpus, config, slowest)})
     splits = [assign_roles(corpus.clips, labelled.parts, run_config.split, config.seed) for run_config, _ in unfinished]
     if unfinished:
         log({"event": "split", **summarise_split(corpus.clips, splits[0], config.split).to_json()})
@@ -123,6 +125,19 @@ def _loaded(labelled: Labelled) -> dict[str, Any]:
         "unlabelled": labelled.unlabelled,
         "unused": labelled.unused,
         "random_weights": [stream.name for stream in streams if stream.random_weights],
+    }
+
+
+def _grid(corpus: Corpus, config: Config, slowest: str | None) -> dict[str, Any]:
+    """Returns the fields of the event `grid`: its rate, what decided it, and the windows."""
+    labels = {stream.name: stream.label for stream in corpus.streams}
+    window_steps, hop_steps = config.data.steps_on(corpus)
+    return {
+        "hz": corpus.hz,
+        "slowest_stream": None if slowest is None else labels.get(slowest, slowest),
+        "window_steps": window_steps,
+        "hop_steps": hop_steps,
+        "longest_clip_s": corpus.longest_steps / corpus.hz,
     }
 
 

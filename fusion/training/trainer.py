@@ -92,8 +92,9 @@ class Trainer:
     def __init__(
         self, model: VAModel, corpus: Corpus, training: Sequence[int], config: Config, errors: Tensor | None
     ) -> None:
-        config = settled(config, corpus.device)
+        config = settled(config, corpus.device).on_grid(corpus.hz)
         self.model, self.corpus, self.training, self.config = model, corpus, training, config
+        self.window_steps, self.hop_steps = config.data.steps_on(corpus)
         model.fit_normalisation(corpus, training)
         shape, device = corpus.mask.shape, corpus.device
         self.errors = torch.full(shape, torch.nan, device=device) if errors is None else errors
@@ -130,9 +131,9 @@ class Trainer:
 
     def _any_unused(self) -> bool:
         """True if the loss of a window does not depend on some weight; draws no random numbers."""
-        data, model = self.config.data, self.model
-        plan = plan_windows(self.corpus, self.training[:1], data.window_steps, data.hop_steps)[:1]
-        windows = cut(self.corpus, plan, data.window_steps)
+        model = self.model
+        plan = plan_windows(self.corpus, self.training[:1], self.window_steps, self.hop_steps)[:1]
+        windows = cut(self.corpus, plan, self.window_steps)
         terms = total_loss(model.eval()(windows), windows, self.errors[windows.steps], self.sigma, self.config.loss)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         gradients = torch.autograd.grad(terms["loss"], weights, allow_unused=True)
@@ -149,7 +150,7 @@ class Trainer:
         """
         started, course, size = time.perf_counter(), self.course, self.config.train.batch_size
         plan = self._begin() if self.plan is None else self.plan
-        batches = in_batches(plan, self.config.data.window_steps, size)
+        batches = in_batches(plan, self.window_steps, size)
         own = [replace(batch, rows=self._share(batch.rows)) for batch in batches[course.batch :]]
         within = (np.arange(len(batches)) + 0.5) / len(batches)
         progress = (course.epoch + within) / self.config.train.epochs
@@ -174,10 +175,9 @@ class Trainer:
 
     def _begin(self) -> NDArray[np.int64]:
         """Draws the windows of an epoch and their order."""
-        data = self.config.data
-        plan = plan_windows(self.corpus, self.training, data.window_steps, data.hop_steps, self.rng)
+        plan = plan_windows(self.corpus, self.training, self.window_steps, self.hop_steps, self.rng)
         self.rng.shuffle(plan)
-        batches = in_batches(plan, data.window_steps, self.config.train.batch_size)
+        batches = in_batches(plan, self.window_steps, self.config.train.batch_size)
         if min(len(batch.rows) for batch in batches) < num_processes():
             todo = "Raise train.batch_size, or start fewer processes."
             got = f"{len(plan)} windows in batches of {self.config.train.batch_size}"

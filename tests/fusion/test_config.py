@@ -11,6 +11,7 @@ from sage_va.data import InputError
 from sage_va.fusion.config import (
     PRESETS,
     Config,
+    DataConfig,
     LossConfig,
     ModelConfig,
     SplitConfig,
@@ -18,6 +19,7 @@ from sage_va.fusion.config import (
     configure,
     load_config,
 )
+from sage_va.tests.synthetic import random_corpus, streams_of
 
 REFUSED = {
     "train.epoch=3": "configuration: expected a known key, got 'train.epoch'. Did you mean train.epochs?",
@@ -32,8 +34,13 @@ REFUSED = {
     "data.grid_hz=0": "configuration: data.grid_hz: expected greater than 0, got 0. Correct the value.",
     "model=3": "configuration: model: expected a valid dictionary or instance of ModelConfig, got 3.",
     "model.dim=30": "configuration: model.dim: expected a multiple of model.heads = 4, got 30. Change one of them.",
-    "data.hop_steps=301": "configuration: data.hop_steps: expected at most window_steps = 300, got 301. Lower it: "
-    "steps between windows would never be used.",
+    "data.hop_s=12.5": "configuration: data.hop_s: expected at most window_s = 12, got 12.5. Lower it: steps between "
+    "windows would never be used.",
+    "data={window_steps: 9, window_s: 12}": "data.window_steps: expected seconds, got window_steps and window_s. Write "
+    "data.window_s alone.",
+    "data={window_steps: 0}": "data.window_steps: expected seconds, got window_steps = 0 at grid_hz = 25.0. Write "
+    "data.window_s alone.",
+    "data={hop_steps: 20, grid_hz: null}": "data.hop_steps: expected seconds, got hop_steps = 20 at grid_hz = None.",
     "split.file=x.csv": "configuration: split.file: expected a file exactly if split.by=file, got x.csv with "
     "split.by=auto. Set both split.by=file and split.file, or neither.",
     "split.by=file": "split.file: expected a file exactly if split.by=file, got None with split.by=file.",
@@ -163,3 +170,37 @@ def test_descriptions_are_comments_of_the_yaml_and_the_rest_is_plain() -> None:
 def test_a_configuration_of_before_is_still_valid(tmp_path: Path) -> None:
     (tmp_path / "old.yaml").write_text("split: {by: subject, file: null, fractions: [0.7, 0.15, 0.15], folds: null}")
     assert load_config(tmp_path / "old.yaml").split == SplitConfig(by="subject")
+
+
+EARLIER = """\
+seed: 3
+data: {streams: [], grid_hz: 5.0, window_steps: 60, hop_steps: 40}
+"""
+
+
+def test_steps_of_an_earlier_configuration_are_seconds_of_its_grid(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text(EARLIER, encoding="utf-8")
+    config = load_config(tmp_path / "old.yaml")
+    assert config.data == DataConfig(grid_hz=5, window_s=12, hop_s=8)
+    assert config.data.steps(config.data.hz) == (60, 40)
+    assert load_config(None, ["data.hop_steps=100"]).data == DataConfig(grid_hz=25, window_s=12, hop_s=4)
+    assert check_config(config.model_dump(mode="json"), "again") == config
+    for num_steps in (1, 7, 100, 299, 300):
+        for hz in (1.0, 3.0, 24.0, 25.0, 29.97, 50.0):
+            data = check_config({"data": {"grid_hz": hz, "window_steps": num_steps, "hop_steps": 1}}, "old").data
+            assert data.steps(hz) == (num_steps, 1)
+
+
+def test_the_defaults_are_those_of_before_at_25_steps_per_second() -> None:
+    data = Config().data
+    assert data.grid_hz is None
+    assert data.steps(25.0) == (300, 200)
+    assert data.steps(1.0) == (12, 8)
+    assert data.steps(0.01) == (1, 1)
+
+
+def test_no_window_is_longer_than_the_longest_clip() -> None:
+    corpus = random_corpus(streams_of(), [50, 90, 20])
+    assert DataConfig().steps_on(corpus) == (90, 200)
+    assert DataConfig(window_s=2, hop_s=1).steps_on(corpus) == (50, 25)
+    assert Config().on_grid(corpus.hz).data.hz == 25

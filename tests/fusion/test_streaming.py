@@ -225,7 +225,7 @@ def test_a_causal_prediction_does_not_depend_on_windows_mates_or_chunks(monkeypa
         corpus = corpus_of(model)
         usual = predict(model, corpus, range(5), DataConfig())
         for window, hop in ((30, 20), (90, 90), (1, 1)):
-            predictions = predict(model, corpus, range(5), DataConfig(window_steps=window, hop_steps=hop))
+            predictions = predict(model, corpus, range(5), DataConfig(window_s=window / 25, hop_s=hop / 25))
             assert all(np.array_equal(a.va, b.va) for a, b in zip(predictions, usual, strict=True))
         monkeypatch.setattr(evaluate, "CHUNK_STEPS", 16)
         order = [3, 1, 4, 0, 2]
@@ -237,7 +237,7 @@ def test_a_causal_prediction_does_not_depend_on_windows_mates_or_chunks(monkeypa
 def test_a_causal_prediction_is_one_pass_over_the_clip() -> None:
     model = make()
     corpus = corpus_of(model)
-    (prediction,) = predict(model, corpus, [1], DataConfig(window_steps=20, hop_steps=10))
+    (prediction,) = predict(model, corpus, [1], DataConfig(window_s=0.8, hop_s=0.4))
     steps = corpus.steps(1)
     inside = torch.ones(1, 90, dtype=torch.bool)
     values, quality = ([x[None, steps] for x in parts] for parts in (corpus.values, corpus.quality))
@@ -362,7 +362,7 @@ def test_who_takes_no_memory_is_refused_live_and_predicts_in_windows(kind: type)
     model = Whole(STREAMS, config) if kind is Whole else FusionModel(STREAMS, config, Change())
     assert not model.can_stream
     corpus = corpus_of(model)
-    (a,), (b,) = (predict(model, corpus, [1], DataConfig(window_steps=w, hop_steps=w)) for w in (30, 90))
+    (a,), (b,) = (predict(model, corpus, [1], DataConfig(window_s=w / 25, hop_s=w / 25)) for w in (30, 90))
     assert a.va.shape == (90, 2)
     assert np.abs(a.va - b.va).max() > 1e-3
     with pytest.raises(

@@ -67,7 +67,7 @@ def ramp(num_steps: int) -> np.ndarray:
 @given(st.integers(1, 70), st.permutations(range(5)))
 @settings(deadline=None, max_examples=15)
 def test_score_does_not_depend_on_batch_size_or_order_of_clips(batch_size: int, order: list[int]) -> None:
-    data = DataConfig(window_steps=30, hop_steps=20)
+    data = DataConfig(window_s=1.2, hop_s=0.8)
     usual = predict(WHOLE, CORPUS, range(5), data)
     predictions = predict(WHOLE, CORPUS, order, data, batch_size)
     for prediction, index in zip(predictions, order, strict=True):
@@ -81,15 +81,15 @@ def test_score_does_not_depend_on_batch_size_or_order_of_clips(batch_size: int, 
 @settings(deadline=None, max_examples=15)
 def test_a_pointwise_model_is_blind_to_the_cut_of_windows(cut: tuple[int, int]) -> None:
     """Whatever the window and hop: every step is covered, and overlaps are averaged, not summed."""
-    usual = predict(POINTWISE, CORPUS, range(5), DataConfig(window_steps=120, hop_steps=120))
-    predictions = predict(POINTWISE, CORPUS, range(5), DataConfig(window_steps=cut[0], hop_steps=cut[1]))
+    usual = predict(POINTWISE, CORPUS, range(5), DataConfig(window_s=4.8, hop_s=4.8))
+    predictions = predict(POINTWISE, CORPUS, range(5), DataConfig(window_s=cut[0] / 25, hop_s=cut[1] / 25))
     for a, b in zip(usual, predictions, strict=True):
         for name in ("va", "reliability", "weights", "stage"):
             np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=2e-6)
 
 
 def test_prediction_leaves_the_model_as_it_was() -> None:
-    data = DataConfig(window_steps=30, hop_steps=20)
+    data = DataConfig(window_s=1.2, hop_s=0.8)
     dropping = make(dropout=0.5)
     for mode in (True, False):
         dropping.train(mode)
@@ -107,7 +107,7 @@ def test_a_variant_without_a_gate_predicts_no_reliability() -> None:
 
 def test_validation_predicts_what_the_whole_prediction_holds() -> None:
     """Valence and arousal alone, for any choice of clips, are those of `predict`, bit for bit."""
-    data = DataConfig(window_steps=30, hop_steps=20)
+    data = DataConfig(window_s=1.2, hop_s=0.8)
     for model in (WHOLE, make(variant="concat"), make(causal=True)):
         expected = [prediction.va for prediction in predict(model, CORPUS, [3, 1, 4], data)]
         for va, other in zip(predict_va(model, CORPUS, [3, 1, 4], data), expected, strict=True):
@@ -132,7 +132,7 @@ class Allocations(TorchDispatchMode):
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_prediction_allocates_rows_of_the_requested_clips_alone(causal: bool) -> None:
     """One block of sums for all batches, of 90 steps and a row of padding, though the corpus has 40,000 steps."""
-    corpus, data = random_corpus(STREAMS, [20_000, 90, 20_000]), DataConfig(window_steps=30, hop_steps=20)
+    corpus, data = random_corpus(STREAMS, [20_000, 90, 20_000]), DataConfig(window_s=1.2, hop_s=0.8)
     model = make(causal=causal)
     for function, width in ((predict_va, 1 + 2), (predict, 1 + 2 + 2 + 2 + 3 + 4)):
         with Allocations() as allocations:
@@ -144,7 +144,7 @@ def test_a_prediction_allocates_rows_of_the_requested_clips_alone(causal: bool) 
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_gpu_is_asked_for_no_copy_between_its_batches(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows and their places travel once, before the first batch; nothing waits for the device."""
-    data, none = DataConfig(window_steps=30, hop_steps=20), np.zeros((210, 2))
+    data, none = DataConfig(window_s=1.2, hop_s=0.8), np.zeros((210, 2))
     monkeypatch.setattr("sage_va.fusion.evaluation.predict._Sums.means", lambda sums: {"va": none})  # the one copy back
     kernels = []
     for batch_size in (1, 64):

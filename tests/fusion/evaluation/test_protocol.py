@@ -206,8 +206,8 @@ def small_model(variant: str = "sage", streams: int = 3) -> Any:
 def test_padding_of_short_clips_changes_no_prediction(window_steps: int) -> None:
     """A model with temporal extent, and every clip in one window: the room behind its end does not matter."""
     corpus, model = random_corpus(STREAMS, [37, 90, 64, 1]), small_model()
-    usual = predict(model, corpus, range(4), DataConfig(window_steps=90, hop_steps=90))
-    predictions = predict(model, corpus, range(4), DataConfig(window_steps=window_steps, hop_steps=90))
+    usual = predict(model, corpus, range(4), DataConfig(window_s=3.6, hop_s=3.6))
+    predictions = predict(model, corpus, range(4), DataConfig(window_s=window_steps / 25, hop_s=3.6))
     for a, b in zip(usual, predictions, strict=True):
         np.testing.assert_allclose(a.va, b.va, atol=3e-6)
 
@@ -216,7 +216,7 @@ def test_padding_of_short_clips_changes_no_prediction(window_steps: int) -> None
 def test_a_clip_is_predicted_from_itself_alone(variant: str) -> None:
     """Neither the clips beside it in the batch nor those behind it in memory reach it; its own features do."""
     corpus, model = random_corpus(STREAMS, [37, 90, 64, 1]), small_model(variant)
-    data = DataConfig(window_steps=50, hop_steps=30)
+    data = DataConfig(window_s=2, hop_s=1.2)
     usual = predict(model, corpus, range(4), data)
     for index in range(4):
         own = corpus.steps(index)

@@ -171,7 +171,7 @@ def test_a_space_that_cannot_be_is_one_line(tmp_path: Path, said: str, message: 
 
 def test_keys_that_only_go_together_are_a_space(tmp_path: Path) -> None:
     assert space_of(tmp_path, {"model.heads": [2, 3], "model.dim": [8, 12]})
-    windows = {"data.hop_steps": {"low": 50, "high": 90}, "data.window_steps": {"low": 60, "high": 100}}
+    windows = {"data.hop_s": {"low": 2.0, "high": 3.6}, "data.window_s": {"low": 2.4, "high": 4.0}}
     assert space_of(tmp_path, windows)
 
 

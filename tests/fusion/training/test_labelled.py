@@ -1,27 +1,32 @@
 """The labelled clips of a run, and their split: official where the labels are, and no recording is divided."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
-from sage_va.commands.train import describe_split
+from sage_va.commands.train import describe_grid, describe_split
 from sage_va.data import Clip, FrameClock, InputError, Store, Track, open_store, stream_name
 from sage_va.data import labels as labels_module
-from sage_va.fusion.config import Config, SplitConfig, check_config
+from sage_va.data.windows.load import stream_hz
+from sage_va.fusion.config import Config, DataConfig, SplitConfig, check_config
+from sage_va.fusion.evaluation.score import score_run
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.labelled import (
     assign_roles,
     groups_of,
     labelled_hours,
     load_labelled,
+    settle_grid,
     settle_split,
     summarise_split,
 )
 from sage_va.fusion.training.train import train
-from sage_va.tests.synthetic import make_cache, tiny
+from sage_va.tests.synthetic import Kind, make_cache, tiny
 
 NAMES = ["a", "b_left", "b_right", "c", "c_right", "d.mp4", "d.mp4#1", "e", "f", "g"]
 
@@ -209,6 +214,83 @@ def test_each_record_and_each_label_file_is_read_once(
     load, parse = type(store)._load_record, labels_module.read_label_file
     monkeypatch.setattr(type(store), "_load_record", lambda self, *place: records.append(place) or load(self, *place))
     monkeypatch.setattr(labels_module, "read_label_file", lambda path: files.append(path.name) or parse(path))
-    load_labelled(store, labels, config_of(model={"variant": variant}))
+    load_labelled(store, labels, config_of(model={"variant": variant}).on_grid(25))
     assert sorted(records) == places
     assert sorted(files) == [f"clip{k:02}.csv" for k in range(4)]
+
+
+def kinds_of(**rates: float) -> dict[str, Kind]:
+    return {f"{name}/x": Kind(hz=hz, dim=4) for name, hz in rates.items()}
+
+
+@pytest.mark.parametrize(
+    ("variant", "streams", "hz", "slowest"),
+    [("concat", (), 12.5, "visual"), ("audio", (), 50.0, "audio"), ("audio", ("visual", "audio"), 50.0, "audio")],
+)
+def test_the_grid_has_the_rate_of_the_slowest_stream_that_is_taken(
+    tmp_path: Path, variant: str, streams: tuple[str, ...], hz: float, slowest: str
+) -> None:
+    cache, labels = make_cache(tmp_path, num_clips=12, seconds=2, kinds=kinds_of(visual=12.5, audio=50))
+    (labels / "clip00.csv").write_text("not parsed")
+    store, config = open_store(cache), config_of(model={"variant": variant}, data={"streams": list(streams)})
+    settled, stream = settle_grid(config, store, labels)
+    assert settled == config.on_grid(hz)
+    assert stream is not None
+    assert stream.startswith(f"{slowest}/x-")
+    assert settle_grid(config.on_grid(5), store, labels) == (config.on_grid(5), None)
+
+
+def test_a_rate_is_that_of_most_clips_and_of_the_usual_gap(tmp_path: Path) -> None:
+    """Not of the clip whose frames are few, nor of a hole in another."""
+    store, fingerprint = open_store(tmp_path / "cache.zarr", "a"), {"modality": "visual"}
+    stream = stream_name("visual", "face", fingerprint)
+    ntsc = np.arange(90) * 1001 / 30000
+    times = [ntsc, ntsc, np.delete(ntsc, slice(20, 60)), np.arange(10.0), ntsc[:1]]
+    for k, times_s in enumerate(times):
+        track = Track.of(np.zeros((len(times_s), 2), np.float16), times_s)
+        store.commit(Clip(f"clip{k}"), stream, track, fingerprint=fingerprint, source_sha256=f"{k}")
+    clip_ids = store.clip_ids()
+    assert stream_hz(store, stream, [*clip_ids, "absent"]) == 29.97
+    assert stream_hz(store, stream, clip_ids[-1:]) is None
+    assert stream_hz(store, stream, []) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({}, "grid 12.5 Hz (slowest stream: visual), windows 2.4 s = 30 steps, hop 1.6 s"),
+        ({"grid_hz": 5}, "grid 5 Hz (data.grid_hz), windows 2.4 s = 12 steps, hop 1.6 s"),
+        (
+            {"window_s": 60},
+            "grid 12.5 Hz (slowest stream: visual), windows 4.08 s = 51 steps, the longest clip, hop 1.6 s",
+        ),
+    ],
+)
+def test_a_training_states_its_grid_and_windows_and_keeps_them(
+    tmp_path: Path, data: dict[str, float], expected: str
+) -> None:
+    cache, labels = make_cache(tmp_path, num_clips=6, seconds=4, kinds=kinds_of(visual=12.5, audio=50))
+    events: list[dict[str, Any]] = []
+    config = config_of(model={"variant": "concat"}, train={"epochs": 1}, data=data)
+    train(open_store(cache), labels, tmp_path / "run", config, log=events.append)
+    (event,) = [event for event in events if event["event"] == "grid"]
+    assert describe_grid(event) == expected
+    assert load_run(tmp_path / "run").config.data.grid_hz == data.get("grid_hz", 12.5)
+    train(open_store(cache), labels, tmp_path / "run", config, resume=True)  # the rate is settled alike
+
+
+def test_a_run_folder_with_windows_in_steps_still_loads(tmp_path: Path) -> None:
+    cache, labels = make_cache(tmp_path, num_clips=6, seconds=2.4)
+    run = tmp_path / "run"
+    train(open_store(cache), labels, run, config_of(model={"variant": "concat"}, train={"epochs": 1}))
+    expected = score_run(run).to_json()
+    described = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    data = described["config"]["data"]
+    data |= {"window_steps": 60, "hop_steps": 40}
+    del data["window_s"], data["hop_s"]
+    (run / "config.json").write_text(json.dumps(described), encoding="utf-8")
+    (run / "config.yaml").write_text(yaml.safe_dump(described["config"]), encoding="utf-8")
+    assert load_run(run).config.data == DataConfig(grid_hz=25, window_s=2.4, hop_s=1.6)
+    assert score_run(run).to_json() == expected
+    again = config_of(model={"variant": "concat"}, train={"epochs": 1})
+    assert train(open_store(cache), labels, run, again, resume=True) == [run]

@@ -77,7 +77,7 @@ def test_what_a_run_writes(learnt: tuple[Path, list[dict[str, Any]]], cache: tup
     assert (loaded.cache, loaded.labels) == (str(cache[0]), str(cache[1]))
     assert (loaded.licence, loaded.restricted) == ("test", False)
     assert sorted(loaded.roles) == [f"clip{i:02}" for i in range(10)]
-    assert loaded.config == settled(config_of(split={"by": "subject"}), torch.device("cpu"))
+    assert loaded.config == settled(config_of(split={"by": "subject"}), torch.device("cpu")).on_grid(25.0)
     assert (run / "config.yaml").read_text(encoding="utf-8") == loaded.config.to_yaml()
     assert not list(run.glob(".part-*")) + list(run.glob("last*")) + list(run.glob("errors*"))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -286,7 +286,7 @@ def test_learning_rate_rises_then_falls_and_is_never_zero() -> None:
 def test_corruption_hides_but_never_everything(num_streams: int) -> None:
     streams = streams_of((8, 6, 5)[:num_streams], (0, 0, 0)[:num_streams])
     windows = random_windows(streams, 8, 60, valid=0.6)
-    config = config_of(train={"modality_dropout": 0.7, "span_dropout": 0.7})
+    config = config_of(train={"modality_dropout": 0.7, "span_dropout": 0.7}).on_grid(25)
     corrupted = corrupt(windows, config, torch.Generator().manual_seed(0), [torch.ones(s.dim) for s in streams])
     assert torch.equal(corrupted.mask.any(-1), windows.mask.any(-1))
     assert not (corrupted.mask & ~windows.mask).any()
@@ -301,7 +301,7 @@ def test_noise_is_measured_in_each_features_own_spread() -> None:
     windows = random_windows(streams, 8, 500)
     windows = dataclasses.replace(windows, values=[v.half() for v in windows.values])
     scales = [torch.linspace(0.1, 10, s.dim) for s in streams]
-    config = config_of(train={"noise": 0.5, "modality_dropout": 0, "span_dropout": 0})
+    config = config_of(train={"noise": 0.5, "modality_dropout": 0, "span_dropout": 0}).on_grid(25)
     corrupted = corrupt(windows, config, torch.Generator().manual_seed(0), scales)
     for clean, noisy, scale in zip(windows.values, corrupted.values, scales, strict=True):
         added = (noisy - clean.float()).std((0, 1))
@@ -383,7 +383,7 @@ def test_linear_converges_at_the_presets_learning_rate(preset: str) -> None:
     clean = sum(x.numpy() @ m for x, m in zip(corpus.values, mixing, strict=True))
     va = torch.from_numpy((clean + 0.3 * rng.standard_normal(clean.shape)).clip(-1, 1).astype(np.float32))
     corpus = dataclasses.replace(corpus, va=va, mask=torch.ones_like(corpus.mask))
-    config = configure({"model": {"variant": "linear"}, "data": {"window_steps": 60, "hop_steps": 40}}, preset, "test")
+    config = configure({"model": {"variant": "linear"}, "data": {"window_s": 2.4, "hop_s": 1.6}}, preset, "test")
     torch.manual_seed(0)
     model = build_model(streams, config.model)
     fit(model, corpus, range(24), [], config)
@@ -400,7 +400,7 @@ def test_linear_converges_at_the_presets_learning_rate(preset: str) -> None:
 def test_very_short_clips_train_and_predict_as_in_whole_windows(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Padding counts for nothing, so a shorter window gives the same estimate; an epoch has as many steps a batch."""
     corpus = random_corpus(streams_of(), [1] * 70 + [12] * 40 + [300] * 3)
-    config = config_of(model={"variant": variant}, data={"window_steps": 300, "hop_steps": 200})
+    config = config_of(model={"variant": variant}, data={"window_s": 12, "hop_s": 8})
     model = build_model(corpus.streams, config.model)
     trainer = Trainer(model, corpus, range(len(corpus.clips)), config, None)
     lengths: list[int] = []
