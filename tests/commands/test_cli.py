@@ -153,7 +153,8 @@ def test_a_users_error_is_one_line_and_exit_code_1(
     result = run(*filled)
     assert result.exit_code == 1
     assert ERRORS[command] in result.stderr
-    lines = [line for line in result.stderr.splitlines() if not line.startswith(("6 labelled clips", "preset ", "grid "))]
+    usual = ("6 labelled clips", "preset ", "grid ")
+    lines = [line for line in result.stderr.splitlines() if not line.startswith(usual)]
     assert [line[:7] for line in lines] == ["Error: "]
     assert result.stdout == ""
     debugged = run("--debug", *filled)

@@ -377,7 +377,7 @@ def test_errors_of_anything_else_are_not_shared(
     same = [{"train": {**SHORT, "epochs": 9}}, {"loss": {"calibration": 0.7}}, {"model": {**SMALL, "layers": 3}}]
     assert {shared.key(corpus, training, config_of(**sections)) for sections in same} == {key}
     others = [{"seed": 1}, {"train": {**SHORT, "learning_rate": 0.1}}, {"model": {**SMALL, "dim": 10}}]
-    others += [{"loss": {"unimodal": 0.7}}, {"data": {"window_steps": 50}}]
+    others += [{"loss": {"unimodal": 0.7}}, {"data": {"window_s": 2}}]
     keys = {shared.key(corpus, training, config_of(**sections)) for sections in others}
     keys |= {shared.key(corpus, [0, 1, 2], config_of()), shared.key(corpus.only([1, 0]), training, config_of())}
     keys |= {replace(shared, device="cuda:1").key(corpus, training, config_of())}
