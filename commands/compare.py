@@ -10,7 +10,7 @@ import click
 
 from .. import data
 from .console import Bar, chosen_device, show
-from .options import config_option, device_option, json_option, labels_option, preset_option, set_option
+from .options import experiment_options, labels_option, shard_option
 from .train import chosen_preset
 from .verb import verb
 
@@ -42,16 +42,8 @@ if TYPE_CHECKING:  # these import torch
     type=click.Path(path_type=Path),
     help="Folder of the runs and the table; an existing one is resumed.",
 )
-@config_option
-@preset_option
-@set_option
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    help="Runs in parallel, on one core each. Default: the number of cores; 1 on a GPU.",
-)
-@device_option
-@json_option
+@shard_option
+@experiment_options
 def compare(
     cache: str,
     labels: Path,
@@ -60,6 +52,7 @@ def compare(
     config_path: Path | None,
     preset: str,
     assignments: tuple[str, ...],
+    engine: str,
     device: str,
     as_json: bool,
     **options: Any,
@@ -71,6 +64,8 @@ def compare(
     Runs lie in OUT/VARIANT/seed-S/fold-K, the table in OUT as table.csv, .md, .json and .png. A seed sets the split and
     the weights, the same for all variants. Run the command again to resume, or with more variants or seeds: runs that
     are done are skipped. A run that fails is listed with its reason, and the others continue; the exit code is then 1.
+
+    With --shard K/N, each of N commands trains its part of the runs, and the last one to end prints the table.
     """
     from ..fusion.config import load_config
     from ..fusion.experiments.compare import compare as compare_all
@@ -82,7 +77,15 @@ def compare(
         raise click.UsageError("Name variants with --variants, such as sage,concat.")
     with Bar("runs") as bar:
         result = compare_all(
-            store, labels, out, config, names, device=chosen_device(device), progress=bar.count, **options
+            store,
+            labels,
+            out,
+            config,
+            names,
+            engine=engine,
+            device=device if engine == "ray" else chosen_device(device),
+            progress=bar.count,
+            **options,
         )
     show(result, as_json, describe_comparison)
     sys.exit(130 if result.interrupted else 1 if result.failures else 0)
@@ -94,8 +97,10 @@ def describe_comparison(result: Comparison) -> str:
              f"{len(result.failures)} failed, of {result.num_cells}"]  # fmt: skip
     if result.unlabelled:
         lines.append(f"{len(result.unlabelled)} clips without labels")
-    if result.table is None:
+    if result.interrupted:
         lines.append("interrupted: run the same command to resume")
+    elif result.table is None:
+        lines.append("no table yet: the last part to end makes it, or the same command without --shard")
     else:
         lines += [describe_table(result.table), f"table.csv, .md, .json and .png: {result.out}"]
     return "\n".join([*lines, *(f"failed: {failure.cell}: {failure.reason}" for failure in result.failures)])

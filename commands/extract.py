@@ -11,7 +11,15 @@ import click
 
 from .. import data
 from .console import Bar, chosen_device, failures, interruptible, show
-from .options import extraction_options, face_options, json_option, store_options
+from .options import (
+    engine_option,
+    extraction_options,
+    face_options,
+    json_option,
+    ray_address_option,
+    shard_option,
+    store_options,
+)
 from .verb import verb
 
 if TYPE_CHECKING:
@@ -86,25 +94,15 @@ if TYPE_CHECKING:
 @click.option("--rehash", is_flag=True, help="Hash all media again, also those whose hash is remembered.")
 @click.option("--retry-failed", is_flag=True, help="Retry clips that failed in an earlier run.")
 @click.option("--max-failures", type=click.IntRange(0), help="Stop when more clips than this have failed.")
-@click.option("--shard", metavar="K/N", help="Process the K-th of N equal parts of the clips, as in a SLURM array.")
+@shard_option
 @click.option(
     "--workers",
     "num_workers",
     type=click.IntRange(1),
     help="Processes that share the clips; default: one for each GPU, or one.",
 )
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Where the workers run: on this machine, or on a Ray cluster.",
-)
-@click.option(
-    "--ray-address",
-    metavar="ADDRESS",
-    help="Address of the Ray cluster: auto, HOST:PORT …; default: a running or new one.",
-)
+@engine_option
+@ray_address_option
 @click.option("--dry-run", is_flag=True, help="Only count clips, frames and bytes, and estimate the time.")
 @json_option
 def extract(
@@ -140,7 +138,8 @@ def extract(
     Run the command again to resume: clips that are done are skipped. A clip that fails is listed with its reason, and
     the others continue; the exit code is then 1.
     """
-    from ..data.manifest import find_sources, part_of
+    from ..data.manifest import find_sources
+    from ..data.shard import part_of
 
     if not (visual or audio):
         raise click.UsageError("Name an encoder with --visual, --audio, or both.")

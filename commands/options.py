@@ -36,12 +36,41 @@ preset_option = click.option(
     help="Size and strength of regularisation, below --config and --set; auto is tiny under 5 h of labelled "
     "recordings, else base.",
 )
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the workers run: on this machine, or on a Ray cluster.",
+)
+ray_address_option = click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="Address of the Ray cluster: auto, HOST:PORT …; default: a running or new one.",
+)
+shard_option = click.option(
+    "--shard", metavar="K/N", help="Process the K-th of N equal parts of the work, as in a SLURM array."
+)
 track_option = click.option(
     "--track",
     multiple=True,
     type=click.Choice(["tensorboard", "wandb", "mlflow"]),
     help="Log to a tracker too; may be repeated. metrics.jsonl and metrics.csv are always written.",
 )
+
+
+def experiment_options(command: Command) -> Command:
+    """Adds the options that `compare` and `sweep` share: configuration, workers and output."""
+    jobs_option = click.option(
+        "--jobs",
+        type=click.IntRange(1),
+        help="Trainings in parallel, on one core each. Default: the number of cores; 1 on a GPU; on Ray, as many as "
+        "there is room for.",
+    )
+    settings = (config_option, preset_option, set_option)
+    for option in reversed([*settings, jobs_option, engine_option, ray_address_option, device_option, json_option]):
+        command = option(command)
+    return command
 
 
 def store_options(command: Command) -> Command:

@@ -12,7 +12,7 @@ import click
 
 from .. import data
 from .console import Bar, chosen_device, show
-from .options import config_option, device_option, json_option, labels_option, preset_option, set_option
+from .options import experiment_options, labels_option
 from .train import chosen_preset
 from .verb import verb
 
@@ -44,16 +44,7 @@ if TYPE_CHECKING:  # only some commands need it
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the study; an existing one is resumed."
 )
-@config_option
-@preset_option
-@set_option
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    help="Trials in parallel, on one core each. Default: the number of cores; 1 on a GPU.",
-)
-@device_option
-@json_option
+@experiment_options
 def sweep(
     cache: str,
     labels: Path,
@@ -62,6 +53,7 @@ def sweep(
     config_path: Path | None,
     preset: str,
     assignments: tuple[str, ...],
+    engine: str,
     device: str,
     as_json: bool,
     **options: Any,
@@ -87,7 +79,17 @@ def sweep(
                 bar.bar.set_postfix_str(f"best validation CCC {best:.3f}", refresh=False)
             bar.count(num_finished, num_trials)
 
-        result = search(store, labels, out, config, space, device=chosen_device(device), progress=report, **options)
+        result = search(
+            store,
+            labels,
+            out,
+            config,
+            space,
+            engine=engine,
+            device=device if engine == "ray" else chosen_device(device),
+            progress=report,
+            **options,
+        )
     show(result, as_json, describe_sweep)
     sys.exit(130 if result.interrupted else 1 if result.failures or result.best is None else 0)
 

@@ -96,19 +96,6 @@ def find_sources(media: Sequence[str]) -> list[Source]:
     return [by_id[clip_id] for clip_id in sorted(by_id)]
 
 
-def part_of(sources: Sequence[Source], shard: str) -> list[Source]:
-    """The K-th of N parts of the clips (`K/N`, K from 1), always the same for one list, equal within one clip.
-
-    Raises:
-        InputError: if the text is no such part.
-    """
-    first, slash, second = shard.partition("/")
-    if not (slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second)):
-        todo = "In a SLURM array from 1 to 8: --shard $SLURM_ARRAY_TASK_ID/8."
-        raise InputError("shard", expected="K/N with K from 1 to N", got=repr(shard), todo=todo)
-    return list(sources)[int(first) - 1 :: int(second)]
-
-
 def crop_numbers(folder: Path) -> dict[int, Path]:
     """The numbered images of a crop folder by their number, in order.
 

@@ -2,9 +2,12 @@
 
 import atexit
 import os
+import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -43,3 +46,16 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no material at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A cluster of four cores on this machine, with a token of its own: Ray would put one into the user's home."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    token = tmp_path_factory.mktemp("ray") / "token"
+    token.write_text(secrets.token_hex(32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+        yield ray
+        ray.shutdown()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import queue
-import re
-import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...data.errors import InputError
+from ...data.ray_cluster import connect, death_of, device_on, resources
 from .messages import Died, Event, Order
 from .workers import Inbox, serve
 
@@ -32,14 +30,10 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None, *, device: str = "auto", num_workers: int | None = None) -> None:
-        self._ray, self._ours = _connect(address)
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        self._ray, self._ours = connect(address)
+        nodes = resources(self._ray)
         num_gpus = int(sum(node.get("GPU", 0) for node in nodes))
-        if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not num_gpus):
-            got = f"{device} and {num_gpus} GPUs in the cluster"
-            todo = "Leave it out: each worker gets a GPU where there are some."
-            raise InputError("device", expected="auto, cpu or cuda", got=got, todo=todo)
-        self._device = "cuda" if num_gpus and device != "cpu" else "cpu"
+        self._device = device_on(num_gpus, device)
         self.num_workers = num_workers or (num_gpus if self._device == "cuda" else len(nodes))
         self.cores_each: int | None = self._cpus_each(nodes)
         self._needs = {"num_gpus": int(self._device == "cuda"), "num_cpus": self.cores_each}
@@ -79,7 +73,7 @@ class RayEngine:
                 events = self._ray.get(answer)
             except self._ray.exceptions.RayActorError as error:
                 self._ray.kill(self._actors.pop(worker))
-                yield worker, Died(_how(error))
+                yield worker, Died(death_of(error))
                 continue
             self._answers[self._actors[worker].next_events.remote()] = worker
             yield from ((worker, event) for event in events)
@@ -117,31 +111,3 @@ class RayWorker:
         while not self._events.empty():
             events.append(self._events.get())
         return events
-
-
-def _connect(address: str | None) -> tuple[Any, bool]:
-    """Returns Ray, and True if it was connected just now."""
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-        import ray.exceptions  # pyright: ignore[reportMissingImports]
-    except ModuleNotFoundError as error:
-        todo = 'Install it with: pip install "sage-va[ray]".'
-        raise InputError("engine", "Ray is not installed", todo=todo) from error
-    if ray.is_initialized():
-        return ray, False
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        got = f"{error}".splitlines()[0]
-        todo = "Start one with `ray start --head`, or leave the address out."
-        raise InputError("ray_address", expected="a Ray cluster", got=got, todo=todo) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # Ray's own handler ends at once; ours finishes the clips at work
-    return ray, True
-
-
-def _how(error: Exception) -> str:
-    """Returns Ray's reason in one line, to follow "the worker died"."""
-    detail = re.search(r"exit detail: ([^.\n]+)", f"{error}")
-    return f"({detail[1] if detail else f'{error}'.splitlines()[0].rstrip('.')})"

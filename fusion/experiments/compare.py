@@ -5,8 +5,11 @@
         held by another: refused         other settings:      a cell fails:  Ctrl-C: no table; the same command
                                          refused              listed         resumes with the cells that are left
 
-A worker takes one cell after the other; see runs.py for the states of a cell. Workers ignore Ctrl-C: the parent ends
-them, and they end when the parent dies.
+A worker takes one cell after the other; see runs.py for the states of a cell. Local workers ignore Ctrl-C: the parent
+ends them, and they end when the parent dies.
+
+Parts of a comparison (`--shard K/N`) share the lock, and a whole one excludes all others. The last part to end makes
+the table: it finds that no cell is open, and that it can have the lock alone. If two end at once, one of them can.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ...data.errors import InputError, first_line
+from ...data.shard import part_of
 from ...data.store.base import Store
 from ...data.windows.memmap_cache import address_of
 from ..config import Config, check_config
@@ -48,7 +52,7 @@ class Comparison(Result):
     """The result of `compare`.
 
     num_trained: cells done in this call; num_skipped: those done before. unlabelled: clips without labels; unused:
-    label files without a clip. table: None after Ctrl-C.
+    label files without a clip. table: None after Ctrl-C, and for a part while others are open.
     """
 
     out: str
@@ -80,6 +84,9 @@ def compare(
     base: str | None = None,
     jobs: int | None = None,
     device: str = "cpu",
+    engine: str = "local",
+    ray_address: str | None = None,
+    shard: str | None = None,
     progress: CellProgress = lambda num_done, num_cells: None,
 ) -> Comparison:
     """Trains and scores each variant with each seed (on each fold), and writes one table of all.
@@ -96,8 +103,11 @@ def compare(
         num_seeds: seeds 0, 1, ….
         folds: cross-validation; None = as `config.split` says.
         base: the variant that the others are compared with; None = `concat` if it takes part, else the first.
-        jobs: processes; None = one per core, or one where the device is no CPU.
-        device: where to compute.
+        jobs: processes; None = one per core, or one where the device is no CPU; on Ray, as many as there is room for.
+        device: where to compute; on Ray "auto", "cpu" or "cuda".
+        engine: "local", or "ray" for the workers of a cluster.
+        ray_address: of the cluster; None = the one of this machine, or a new one.
+        shard: `K/N` = only the K-th of N parts of the cells.
         progress: called with the number of open cells that are done, and of all open cells.
 
     Raises:
@@ -108,33 +118,44 @@ def compare(
     if base not in names:
         raise InputError("--base", expected=f"one of {', '.join(names)}", got=base, todo="Add it to --variants.")
     folds = folds or (config.split.folds if config.split.fold is None else None)
-    workers = find_workers("local", jobs=jobs, device=device, ray_address=None)
-    config = settle_split(workers.settled(config), store, labels, drawn=folds is not None)
-    config, _ = settle_grid(config, store, labels)
-    cells = plan(config, names, num_seeds, folds, out)
-    with _alone(out):
-        streams, errors = of_all(store, config, names), out.resolve() / ERRORS
-        bench = Bench(BenchSettings(address_of(store), labels.resolve(), streams, workers.device, errors))
-        for cell in cells:
-            bench.check(cell)
-        left = [cell for cell in cells if not cell.done]
-        failures, interrupted = _work(workers, bench, left, progress)
-        comparison = Comparison(
-            str(out),
-            num_cells=len(cells),
-            num_trained=sum(cell.done for cell in left),
-            num_skipped=len(cells) - len(left),
-            unlabelled=bench.labelled.unlabelled,
-            unused=bench.labelled.unused,
-            failures=failures,
-            interrupted=interrupted,
-        )
-        if interrupted:
+    with contextlib.closing(find_workers(engine, jobs=jobs, device=device, ray_address=ray_address)) as workers:
+        config = settle_split(workers.settled(config), store, labels, drawn=folds is not None)
+        config, _ = settle_grid(config, store, labels)
+        cells = plan(config, names, num_seeds, folds, out)
+        part = cells if shard is None else part_of(cells, shard)
+        with _locked(out, shard is None) as lock:
+            streams, errors = of_all(store, config, names), out.resolve() / ERRORS
+            bench = Bench(BenchSettings(address_of(store), labels.resolve(), streams, workers.device, errors))
+            for cell in cells:
+                bench.check(cell)
+            comparison = _done(workers, bench, part, str(out), progress)
+            if comparison.interrupted or not (shard is None or _is_last(lock, cells)):
+                return comparison
+            table = tabulate([read_score(cell.path / SCORE) for cell in cells if cell.done], names, base, folds)
+            comparison = replace(comparison, table=table)
+            write_table(table, out, comparison.to_json())
             return comparison
-        table = tabulate([read_score(cell.path / SCORE) for cell in cells if cell.done], names, base, folds)
-        comparison = replace(comparison, table=table)
-        write_table(table, out, comparison.to_json())
-        return comparison
+
+
+def _is_last(lock: IO[str], cells: Sequence[Cell]) -> bool:
+    """Returns True if no cell is open, nor any other part of the comparison at work; the lock is then exclusive."""
+    return all(cell.done for cell in cells) and _lock(lock, fcntl.LOCK_EX)
+
+
+def _done(workers: Workers, bench: Bench, cells: Sequence[Cell], out: str, progress: CellProgress) -> Comparison:
+    """Works through the open ones of some cells; returns the comparison so far, without a table."""
+    left = [cell for cell in cells if not cell.done]
+    failures, interrupted = _work(workers, bench, left, progress)
+    return Comparison(
+        out,
+        num_cells=len(cells),
+        num_trained=sum(cell.done for cell in left),
+        num_skipped=len(cells) - len(left),
+        unlabelled=bench.labelled.unlabelled,
+        unused=bench.labelled.unused,
+        failures=failures,
+        interrupted=interrupted,
+    )
 
 
 def of_all(store: Store, config: Config, variants: Sequence[str]) -> Config:
@@ -150,7 +171,7 @@ def _work(
     """Works through cells; returns those that failed, and True if Ctrl-C ended it."""
     failures = list[FailedCell]()
     here, there = functools.partial(_attempt, bench), functools.partial(_in_worker, bench.settings)
-    ended = workers.spread(here, there, cells, bench.waits)
+    ended = workers.spread(here, there, cells, bench.waits, lambda cell, reason: reason)
     try:
         progress(0, len(cells))
         for num_done, (cell, reason) in enumerate(ended, 1):
@@ -182,18 +203,25 @@ def _attempt(bench: Bench, cell: Cell) -> str | None:
 
 
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Locks the folder: a second comparison in it would clear cells that are being trained here."""
+def _locked(out: Path, alone: bool) -> Iterator[IO[str]]:
+    """Locks the folder: a comparison is alone in it, and so are all parts of one; yields the file of the lock."""
     if out.is_file() or (out / SPLIT).exists():
         got = "a file" if out.is_file() else "a run"
         raise InputError(out, expected="the folder of a comparison", got=got, todo="Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
             todo = "Wait for it, or choose another --out."
-            raise InputError(out, "another comparison is at work in this folder", todo=todo) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
+            raise InputError(out, "another comparison is at work in this folder", todo=todo)
+        yield file
+
+
+def _lock(file: IO[str], kind: int) -> bool:
+    """Returns True if the lock is to be had; on a file system without locks it always is."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -12,6 +12,7 @@ See optuna_study.py for the journal that the processes share.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -115,6 +116,8 @@ def sweep(
     num_trials: int = 200,
     jobs: int | None = None,
     device: str = "cpu",
+    engine: str = "local",
+    ray_address: str | None = None,
     progress: SweepProgress = lambda num_finished, num_trials, best: None,
 ) -> SweepResult:
     """Searches until `num_trials` trials of the study in `out` are finished, by this call or any other.
@@ -130,8 +133,10 @@ def sweep(
         config: of all trials, but for the keys of the space. Its seed is that of every trial.
         space: see `load_space`.
         num_trials: complete or pruned.
-        jobs: processes; None = one per core, or one where the device is no CPU.
-        device: where to compute.
+        jobs: processes; None = one per core, or one where the device is no CPU; on Ray, as many as there is room for.
+        device: where to compute; on Ray "auto", "cpu" or "cuda".
+        engine: "local", or "ray" for the workers of a cluster.
+        ray_address: of the cluster; None = the one of this machine, or a new one.
         progress: called with the number of finished trials, of trials asked for, and the best score.
 
     Raises:
@@ -140,14 +145,15 @@ def sweep(
     _check_split(config)
     _check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    workers = find_workers("local", jobs=jobs, device=device, ray_address=None)
-    config = settle_split(workers.settled(config), store, labels)
-    config, _ = settle_grid(config, store, labels)
-    task = Sweep(address_of(store), labels.resolve(), out.resolve(), config, space, num_trials, workers.device).begun()
-    labelled = task.bench(config).labelled
-    num_val, has_test = _check_clips(task, store)
-    study = open_study(task.out, *task.of_study)
-    outcomes, interrupted = _work(workers, task, study, progress)
+    with contextlib.closing(find_workers(engine, jobs=jobs, device=device, ray_address=ray_address)) as workers:
+        config = settle_split(workers.settled(config), store, labels)
+        config, _ = settle_grid(config, store, labels)
+        places = address_of(store), labels.resolve(), out.resolve()
+        task = Sweep(*places, config, space, num_trials, workers.device).begun()
+        labelled = task.bench(config).labelled
+        num_val, has_test = _check_clips(task, store)
+        study = open_study(task.out, *task.of_study)
+        outcomes, interrupted = _work(workers, task, study, progress)
     keep_best(study, out)
     best, rows = best_of(study), rows_of(study, space)
     result = SweepResult(
@@ -187,7 +193,7 @@ def _work(
     outcomes: list[TrialOutcome] = []
     left = range(task.num_trials - num_finished(study))
     here, there = functools.partial(_attempt, task, study), functools.partial(_in_worker, task)
-    ended = workers.spread(here, there, left, lambda number, running: False)
+    ended = workers.spread(here, there, left, lambda number, running: False, _lost)
     try:
         progress(num_finished(study), task.num_trials, _score(study))
         for _, outcome in ended:
@@ -198,6 +204,11 @@ def _work(
     finally:
         ended.close()
     return outcomes, False
+
+
+def _lost(number: int, reason: str) -> TrialOutcome | None:
+    todo = "Run it again: finished trials are kept."
+    raise InputError("engine", reason, todo=todo)
 
 
 def _score(study: optuna.Study) -> float | None:
@@ -212,13 +223,13 @@ def _in_worker(task: Sweep, number: int) -> TrialOutcome | None:
     def ended(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, ended)  # so that it releases the journal's lock, for which others would wait
+    before = signal.signal(signal.SIGTERM, ended)  # so that it releases the journal's lock, for which others would wait
     try:
         return _attempt(task, _opened(task.out, *task.of_study), number)
     except KeyboardInterrupt:
         os._exit(1)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _attempt(task: Sweep, study: optuna.Study, _: int) -> TrialOutcome | None:

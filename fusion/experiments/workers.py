@@ -27,6 +27,7 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 Ended = Generator[tuple[Item, Value], None, None]
 Waits = Callable[[Any, Collection[Any]], bool]
+Lost = Callable[[Item, str], Value]
 
 
 class Workers(ABC):
@@ -40,7 +41,12 @@ class Workers(ABC):
 
     @abstractmethod
     def spread(
-        self, here: Callable[[Item], Value], there: Callable[[Item], Value], items: Sequence[Item], waits: Waits
+        self,
+        here: Callable[[Item], Value],
+        there: Callable[[Item], Value],
+        items: Sequence[Item],
+        waits: Waits,
+        lost: Lost[Item, Value],
     ) -> Ended[Item, Value]:
         """Yields each item with its result, as they end.
 
@@ -49,10 +55,14 @@ class Workers(ABC):
             there: does the same in a worker; it can be pickled.
             items: in the order in which they are begun.
             waits: True if an item would wait for one of the running items.
+            lost: gives the result of an item whose workers died again and again, and the reason.
 
         Raises:
             InputError: if a worker dies, and nothing takes its place.
         """
+
+    def close(self) -> None:  # noqa: B027, most have nothing to release
+        """Releases the workers."""
 
 
 def find_workers(engine: str, *, jobs: int | None, device: str, ray_address: str | None) -> Workers:
@@ -91,7 +101,12 @@ class LocalWorkers(Workers):
         return settled(config, torch.device(self.device))
 
     def spread(
-        self, here: Callable[[Item], Value], there: Callable[[Item], Value], items: Sequence[Item], waits: Waits
+        self,
+        here: Callable[[Item], Value],
+        there: Callable[[Item], Value],
+        items: Sequence[Item],
+        waits: Waits,
+        lost: Lost[Item, Value],
     ) -> Ended[Item, Value]:
         """Yields each item with its result, as they end; see `Workers.spread`."""
         if self.jobs == 1:

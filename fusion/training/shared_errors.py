@@ -1,9 +1,8 @@
 """Out-of-fold errors that runs share, in a folder beside them: one cross-fit per seed and fold.
 
-    KEY.safetensors there --------------------------------------------------> read
-    absent: lock KEY.lock --> there meanwhile? --yes, another made it ------> read
-                                  |no
-                                  +--> cross-fit --> KEY.safetensors, whole --> unlock
+    KEY.safetensors is there: read
+    it is absent: lock KEY.lock; where another process has made it meanwhile: read
+                                 else: cross-fit, write KEY.safetensors whole, unlock
 
 The lock ends with its process, so a killed one leaves nothing behind that others would wait for. KEY is a hash of
 everything that decides the errors; on a disk without locks the same errors may be computed twice.

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sage_va.data import InputError
-from sage_va.data.manifest import Source, crop_numbers, find_sources, part_of
+from sage_va.data.manifest import Source, crop_numbers, find_sources
+from sage_va.data.shard import part_of
 
 
 def touch(*paths: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import secrets
 import signal
 import subprocess
 import sys
@@ -434,19 +433,6 @@ def test_workers_do_not_outlive_the_run(media, whole, tmp_path):
 
 
 # --- Ray
-
-
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory):
-    """A cluster of four cores on this machine, with a token of its own: Ray would put one into the user's home."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed")
-    token = tmp_path_factory.mktemp("ray") / "token"
-    token.write_text(secrets.token_hex(32))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-        yield ray
-        ray.shutdown()
 
 
 @pytest.mark.slow
