@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from .data import Clip, FrameClock, InputError, Store, Track, open_store, stream_name
 from .data.store.base import in_subset
+from .data.store.entry import Entry
 
 SHA = "5" * 64
 VISUAL = {"modality": "visual", "encoder": {"name": "toy"}}
@@ -137,6 +138,24 @@ class StoreContract:
         put(store, "a", seed=2, overwrite=True, source_sha256="6" * 64)
         assert same(store.read("a", VISUAL_NAME), make_track(2))
         assert store.has("a", VISUAL_NAME, "6" * 64)
+        assert problems(store) == []
+        assert store.leftovers() == []
+
+    def test_entries_are_committed_together(self, opened: Callable[..., Store]) -> None:
+        store = opened()
+        put(store, "b", seed=5)
+        facts: dict[str, Any] = {"fingerprint": VISUAL, "source_sha256": SHA}
+        prepared = [store.prepare(Clip(name), VISUAL_NAME, make_track(1), **facts) for name in ("a", "b", "c")]
+        assert [entry is None for entry in prepared] == [False, True, False]
+        store.commit_all([entry for entry in prepared if entry])
+        seeds = {"a": 1, "b": 5, "c": 1}
+        assert all(same(opened("r").read(name, VISUAL_NAME), make_track(seed)) for name, seed in seeds.items())
+        late = [Entry.of(Clip(name), VISUAL_NAME, make_track(2), **facts) for name in ("a", "d")]
+        store.commit_all(late)
+        assert same(store.read("a", VISUAL_NAME), make_track(1))
+        assert same(store.read("d", VISUAL_NAME), make_track(2))
+        store.commit_all(late, overwrite=True)
+        assert same(store.read("a", VISUAL_NAME), make_track(2))
         assert problems(store) == []
         assert store.leftovers() == []
 

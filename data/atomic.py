@@ -12,6 +12,7 @@ A killed writer leaves at most one `.part-NAME` per file; the next writer of tha
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -20,6 +21,8 @@ import os
 import platform
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from .errors import InputError
@@ -27,6 +30,8 @@ from .errors import InputError
 HOST = re.sub(r"\W", "_", platform.node())
 WEEK_S = 7 * 24 * 3600  # after which leftovers of other hosts may go: their locks may not reach us
 MAX_NAME_BYTES = 255  # of a file, on all usual disks
+WHOLE_SYNC = {"ext4", "xfs", "btrfs", "f2fs", "tmpfs"}
+SYNCS_AT_ONCE = 16
 PART = ".part-"  # a prefix: libraries choose the format by the suffix
 
 
@@ -118,8 +123,72 @@ def write_new(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def write_unsynced(path: Path, content: bytes) -> None:
+    """Writes a file, with the folders above it, inside a block of `synced_below`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def synced_below(folder: Path) -> Iterator[None]:
+    """Ends when the disk has all that was written below a folder inside the block: contents and names.
+
+    One call for the whole file system takes the place of one for each file and folder, where Linux proves as much by
+    it; it also waits for what other programs have written. Elsewhere, each file and folder is synced, several at once.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)  # before the first write: it reports the failures from then on
+    try:
+        yield
+        if can_sync_file_system(os.fstat(descriptor).st_dev):
+            sync_file_system(descriptor)
+        else:
+            with ThreadPoolExecutor(SYNCS_AT_ONCE, "sage-va-sync") as pool:
+                list(pool.map(sync, _all_below(folder)))
+    finally:
+        os.close(descriptor)
+
+
+def _all_below(folder: Path) -> Iterator[Path]:
+    for parent, _, files in os.walk(folder):
+        yield from (Path(parent, name) for name in files)
+        yield Path(parent)
+
+
+@cache
+def can_sync_file_system(device: int) -> bool:
+    """True where `sync_file_system` proves for all files of a device what fsync proves for one.
+
+    Linux does so since 5.8 (before, it forgot failures) for the file systems of local disks. Those of networks and
+    of FUSE may not hand the call on to the server.
+    """
+    if platform.system() != "Linux" or tuple(map(int, platform.release().split(".")[:2])) < (5, 8):
+        return False
+    number = f"{os.major(device)}:{os.minor(device)}"
+    mounts = (line.split(" - ") for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines())
+    return any(mount.split()[2] == number and kind.split()[0] in WHOLE_SYNC for mount, kind in mounts)
+
+
+def sync_file_system(descriptor: int) -> None:
+    """Returns when the disk has everything that was written to the file system of an open file (Linux).
+
+    Raises:
+        OSError: if something could not be written since the file was opened.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(descriptor):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def move_new(source: Path, place: Path) -> None:
-    """Renames to where nothing is; does nothing where another writer was first."""
+    """Renames to where nothing is, with a durable name; does nothing where another writer was first."""
+    rename_new(source, place)
+    sync(place.parent)
+
+
+def rename_new(source: Path, place: Path) -> None:
+    """Does what `move_new` does; the caller syncs the folder."""
     if place.exists() and (source.is_file() or place.is_file()):
         return
     try:
@@ -127,7 +196,6 @@ def move_new(source: Path, place: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
-    sync(place.parent)
 
 
 def make_folder(folder: Path) -> None:

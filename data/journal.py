@@ -16,7 +16,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,20 @@ _LENGTH = re.compile(rb'\{"bytes": "(\d{8})", ')
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Appends a line with the time of now, and returns when the disk has it. Several processes may append at once."""
+    """Appends one line, as `append_lines` does."""
+    append_lines(path, [value])
+
+
+def append_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
+    """Appends lines with the time of now, and returns when the disk has them. Several processes may append at once."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = journal_line({"time": now, **value}) + b"\n"
+    lines = b"".join(journal_line({"time": now, **value}) + b"\n" for value in values)
     path.parent.mkdir(exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, b"\n" + line if torn else line)
+        os.write(descriptor, b"\n" + lines if torn else lines)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

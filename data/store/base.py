@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal, final
 
 from ..clip import Clip, Track
@@ -18,6 +19,7 @@ from .fingerprint import SCHEMA_VERSION, check_alias, check_stream, clip_id_of, 
 from .root import check_root
 
 Mode = Literal["r", "a"]
+GROUP_ENTRIES, GROUP_BYTES, GROUP_S = 256, 32 << 20, 1.0  # at which a group of entries is committed
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Store(ABC):
         A sound entry that is there already stays, unless overwriting; then it goes only when the new one is in place.
         """
 
+    def _save_entries(self, entries: Sequence[Entry], overwrite: bool) -> None:
+        """Does what `_save_entry` does for several; a layout may let them share the waits for the disk."""
+        for entry in entries:
+            self._save_entry(clip_key(entry.clip_id), entry, overwrite)
+
     @abstractmethod
     def _discard(self, stream: str, key: str) -> None:
         """Removes an entry, committed or not, in one step."""
@@ -103,8 +110,8 @@ class Store(ABC):
         """Returns the damage of the bytes around an entry's arrays and record, if there is any."""
 
     @abstractmethod
-    def _log(self, entry: Mapping[str, Any]) -> None:
-        """Appends one line to the journal."""
+    def _log(self, *events: Mapping[str, Any]) -> None:
+        """Appends one line for each event to the journal."""
 
     def journal(self) -> Iterable[dict[str, Any]]:
         """Returns the events of all writers, oldest first, where the layout keeps a journal."""
@@ -124,13 +131,13 @@ class Store(ABC):
     def add(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Adds entries that another store has proven, their records untouched; yields each when it is durable."""
         named = set[str]()
-        for entry in entries:
-            self._save_entry(clip_key(entry.clip_id), entry, False)
-            if entry.stream not in named:
-                self.point(entry.stream, only_new=True)
-                named.add(entry.stream)
-            self._log({"event": "add", "clip_id": entry.clip_id, "stream": entry.stream})
-            yield entry
+        for group in in_groups(entries):
+            self._save_entries(group, False)
+            for stream in sorted({entry.stream for entry in group} - named):
+                self.point(stream, only_new=True)
+                named.add(stream)
+            self._log(*({"event": "add", "clip_id": entry.clip_id, "stream": entry.stream} for entry in group))
+            yield from group
 
     @final
     def root(self) -> dict[str, Any]:
@@ -270,14 +277,56 @@ class Store(ABC):
         Raises:
             InputError: if the entry exists and was made from another medium, and `overwrite` is False.
         """
+        entry = self.prepare(
+            clip,
+            stream,
+            track,
+            fingerprint=fingerprint,
+            source_sha256=source_sha256,
+            report=report,
+            overwrite=overwrite,
+        )
+        if entry is not None:
+            self.commit_all([entry], overwrite=overwrite)
+
+    @final
+    def prepare(
+        self,
+        clip: Clip,
+        stream: str,
+        track: Track,
+        *,
+        fingerprint: Mapping[str, Any],
+        source_sha256: str,
+        report: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> Entry | None:
+        """Returns the entry that `commit` would add, for `commit_all`; None where it is there already.
+
+        Arguments and errors as for `commit`.
+        """
         entry = Entry.of(clip, stream, track, fingerprint=fingerprint, source_sha256=source_sha256, report=report)
-        if not overwrite and self.has(clip.clip_id, stream, source_sha256):
-            return
-        if stream not in self._pointed:
+        return None if not overwrite and self.has(clip.clip_id, stream, source_sha256) else entry
+
+    @final
+    def commit_all(self, entries: Sequence[Entry], *, overwrite: bool = False) -> None:
+        """Commits prepared entries, each whole or not at all; when it returns, all are durable.
+
+        Many small entries together cost hardly more than one, since they share the waits for the disk. If it is
+        interrupted, some may be there, and none has been reported. The first of two entries of one clip and stream
+        wins; with `overwrite`, the last.
+        """
+        by_place: dict[tuple[str, str], Entry] = {}
+        for entry in entries:
+            if overwrite or (entry.clip_id, entry.stream) not in by_place:
+                by_place[entry.clip_id, entry.stream] = entry
+        distinct = list(by_place.values())
+        for stream in sorted({entry.stream for entry in distinct} - self._pointed):
             self.point(stream)
             self._pointed |= {stream}
-        self._save_entry(clip_key(clip.clip_id), entry, overwrite)
-        self._log({"event": "commit", "clip_id": clip.clip_id, "stream": stream})
+        if distinct:
+            self._save_entries(distinct, overwrite)
+            self._log(*({"event": "commit", "clip_id": one.clip_id, "stream": one.stream} for one in distinct))
 
     @final
     def log(self, event: str, **facts: Any) -> None:
@@ -402,6 +451,50 @@ class Store(ABC):
             return whole
         record = unsealed(self._load_record(stream, key))
         return record["clip"]["clip_id"] if record and is_record(record) else key
+
+
+class EntryGroup:
+    """Entries that gather until they are committed together."""
+
+    def __init__(self) -> None:
+        self.entries, self._nbytes, self._start_s = list[Entry](), 0, monotonic()
+
+    def add(self, entry: Entry) -> None:
+        """Takes one more."""
+        self.entries.append(entry)
+        self._nbytes += entry.nbytes
+
+    @property
+    def full(self) -> bool:
+        """True once the group is large, or has taken long to gather: a kill loses no more than this."""
+        return is_full_group(len(self.entries), self._nbytes) or monotonic() > self._start_s + GROUP_S
+
+    def take(self) -> list[Entry]:
+        """Returns the entries, and begins the next group."""
+        entries = self.entries
+        self.__init__()
+        return entries
+
+
+def in_groups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Yields entries in groups to be committed together. If the source fails, those before it are yielded first."""
+    group = EntryGroup()
+    try:
+        for entry in entries:
+            group.add(entry)
+            if group.full:
+                yield group.take()
+    except Exception:
+        if group.entries:
+            yield group.take()
+        raise
+    if group.entries:
+        yield group.take()
+
+
+def is_full_group(num: int, nbytes: int) -> bool:
+    """True where so many entries of so many bytes in all should be committed before further ones are gathered."""
+    return num >= GROUP_ENTRIES or nbytes >= GROUP_BYTES
 
 
 def failures_in(journal: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -17,16 +17,20 @@ from ..atomic import (
     move_new,
     names,
     publish,
+    rename_new,
     sync,
     sync_folders,
+    synced_below,
     write_new,
+    write_unsynced,
 )
 from ..clip import MODALITIES
 from ..errors import DamagedError, InputError
 from ..hashing import sealed, unsealed
-from ..journal import append_line, damaged_lines, read_lines, remove_damaged_lines
+from ..journal import append_lines, damaged_lines, read_lines, remove_damaged_lines
 from .base import Mode, Store, is_outage
 from .entry import Entry
+from .fingerprint import clip_key
 from .root import check_root, check_terms, new_root
 from .staging import SIDE, Staging
 
@@ -143,8 +147,8 @@ class FolderStore(Store):
     def _save_alias(self, alias: str, stream: str) -> None:
         self._put_file(self._alias_file(alias), json_file(sealed({"alias": alias, "stream": stream})))
 
-    def _log(self, entry: Mapping[str, Any]) -> None:
-        append_line(self.path / JOURNAL, entry)
+    def _log(self, *events: Mapping[str, Any]) -> None:
+        append_lines(self.path / JOURNAL, events)
 
     def journal(self) -> Iterator[dict[str, Any]]:
         return read_lines(self.path / JOURNAL)
@@ -181,19 +185,53 @@ class FolderStore(Store):
         return self._place_problem(self._place(stream, key))
 
     def _save_entry(self, key: str, entry: Entry, overwrite: bool) -> None:
-        place = contained(self.path, entry.stream, f"{key}{self.SUFFIX}")
-        files = self._encode(entry)
-        staging = self._staging
-        with staging.temporary() as temporary:
+        place, files = self._place_of(entry), self._encode(entry)
+        with self._staging.temporary() as temporary:
             self._put_groups(place.parent, temporary)
             staged = temporary / "new"
             for name, content in files.items():
                 write_new(staged / name if name else staged, content)
             sync_folders(staged)
-            if place.exists() and (overwrite or unsealed(self._load_record(entry.stream, key)) is None):
-                staging.set_aside(place, temporary)
-            move_new(staged, place)
-            staging.settle(temporary)
+            if self._is_replaced(entry, place, overwrite):
+                self._replace(staged, place, temporary)
+            else:
+                move_new(staged, place)
+
+    def _save_entries(self, entries: Sequence[Entry], overwrite: bool) -> None:
+        if len(entries) == 1:  # what other programs write does not delay it
+            self._save_entry(clip_key(entries[0].clip_id), entries[0], overwrite)
+            return
+        with self._staging.temporary() as temporary:
+            for stream in sorted({entry.stream for entry in entries}):
+                self._put_groups(self.path / stream, temporary)
+            with synced_below(temporary):
+                staged = [self._stage(entry, temporary / f"new-{k}") for k, entry in enumerate(entries)]
+            for entry, source in zip(entries, staged, strict=True):
+                place = self._place_of(entry)
+                if self._is_replaced(entry, place, overwrite):
+                    self._replace(source, place, temporary)
+                else:
+                    rename_new(source, place)
+            for stream in sorted({entry.stream for entry in entries}):
+                sync(self.path / stream)
+
+    def _place_of(self, entry: Entry) -> Path:
+        return contained(self.path, entry.stream, f"{clip_key(entry.clip_id)}{self.SUFFIX}")
+
+    def _stage(self, entry: Entry, staged: Path) -> Path:
+        for name, content in self._encode(entry).items():
+            write_unsynced(staged / name if name else staged, content)
+        return staged
+
+    def _is_replaced(self, entry: Entry, place: Path, overwrite: bool) -> bool:
+        """True where an entry must give way to a new one: in any case, or since its record is not sound."""
+        key = clip_key(entry.clip_id)
+        return place.exists() and (overwrite or unsealed(self._load_record(entry.stream, key)) is None)
+
+    def _replace(self, staged: Path, place: Path, temporary: Path) -> None:
+        self._staging.set_aside(place, temporary)
+        move_new(staged, place)
+        self._staging.settle(place, temporary)
 
     def _discard(self, stream: str, key: str) -> None:
         self._staging.discard(self._place(stream, key))

@@ -222,7 +222,7 @@ class Hdf5File(Store):
     def _discard(self, stream: str, key: str) -> None:
         self._refuse()
 
-    def _log(self, entry: Mapping[str, Any]) -> None:
+    def _log(self, *events: Mapping[str, Any]) -> None:
         self._refuse()
 
 

@@ -212,11 +212,12 @@ class IcechunkStore(Store):
             except (IcechunkError, FileNotFoundError) as error:
                 yield f"tag {tag} cannot be read: {line_of(error)}"
 
-    def _log(self, entry: Mapping[str, Any]) -> None:
-        """Commits an event that changes nothing else: it changes the group `journal`, as no commit may be empty."""
-        if entry["event"] not in ("commit", "add", "discard"):
-            attrs = sealed({"time": datetime.now(UTC).isoformat(), **entry})
-            self._commit(lambda tree: tree.write(JOURNAL, group_file(attrs)), entry)
+    def _log(self, *events: Mapping[str, Any]) -> None:
+        """Commits events that change nothing else: each changes the group `journal`, as no commit may be empty."""
+        for event in events:
+            if event["event"] not in ("commit", "add", "discard"):
+                attrs = sealed({"time": datetime.now(UTC).isoformat(), **event})
+                self._commit(lambda tree, attrs=attrs: tree.write(JOURNAL, group_file(attrs)), event)
 
     def journal(self) -> Iterator[dict[str, Any]]:
         """The metadata of all commits, oldest first; as slow as `history`."""

@@ -169,7 +169,7 @@ class PackStore(Store):
     def _discard(self, stream: str, key: str) -> NoReturn:
         raise AssertionError("packs are never changed")
 
-    def _log(self, entry: Mapping[str, Any]) -> NoReturn:
+    def _log(self, *events: Mapping[str, Any]) -> NoReturn:
         raise AssertionError("packs are never changed")
 
 

@@ -10,7 +10,14 @@ Where an old entry is to be replaced, it is set aside first, and goes only when 
         old             new              -
          -              new             old           1. the old entry was set aside
         new              -              old           2. the new one was renamed to its place
-        new              -               -            3. `old` was renamed to `replaced`, which is not restored
+        new              -               -            3. `old` was renamed below `replaced`, which is not restored
+
+Entries that are committed together, most of them small, share the waits for the disk:
+
+    encode all -> <mine>/new-<k> -> one sync of them all -> rename each -> one fsync of each <stream> -> committed
+
+A writer that dies before the sync leaves none of them; one that dies later leaves some, each whole. None has been
+reported. An entry that replaces another is put in its place by itself, in the three steps above.
 
 A writer that dies leaves its folder. The next one removes it, and first moves an `old` entry back to its place if that
 is empty (death between 1 and 2); behind 2 there is a successor, so it is not moved. A reader sees at each moment the
@@ -68,14 +75,16 @@ class Staging:
     def set_aside(self, place: Path, temporary: Path) -> None:
         """Moves an old entry out of its place, from where it returns if the writer dies before it has a successor."""
         old = temporary / "old" / place.relative_to(self.cache)
-        old.parent.mkdir(parents=True)
+        old.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             place.rename(old)
 
-    def settle(self, temporary: Path) -> None:
+    def settle(self, place: Path, temporary: Path) -> None:
         """Ends a replacement: the old entry has its successor, and must not return."""
-        if (temporary / "old").exists():
-            (temporary / "old").rename(temporary / "replaced")
+        old, replaced = (temporary / name / place.relative_to(self.cache) for name in ("old", "replaced"))
+        replaced.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            old.rename(replaced)
 
     def discard(self, place: Path) -> None:
         """Removes an entry in one step, with all that was set aside for it and would return to the empty place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,28 +42,33 @@ def group_attrs(content: bytes) -> dict[str, Any]:
 
 def encode(entry: Entry) -> dict[str, bytes]:
     """The files of an entry by path below its place. Each array is one chunk: its bytes, little-endian, in C order."""
+    files: dict[str, bytes] = {}
+    for name, array in {"values": entry.values, "frames": entry.frames}.items():
+        files[f"{name}/{META}"] = _array_file(name, array.shape, array.dtype)
+        files[f"{name}/{CHUNK}"] = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    metadata = {path: bytes_sha256(content) for path, content in files.items() if path.endswith(META)}
+    return {**files, META: group_file(sealed({**entry.record, "files": metadata}))}
+
+
+@lru_cache(maxsize=4096)
+def _array_file(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """The `zarr.json` of an array, as zarr writes it; many clips have the same."""
     import zarr  # 0.4 s, and only writers need it
     from zarr.storage import MemoryStore
 
     held: dict[str, Any] = {}
-    store = MemoryStore(store_dict=held)
-    for name, array in {"values": entry.values, "frames": entry.frames}.items():
-        written = zarr.create_array(
-            store=store,
-            name=name,
-            shape=array.shape,
-            dtype=array.dtype,
-            chunks=array.shape,
-            compressors=None,
-            filters=None,
-            fill_value=np.nan if array.dtype.kind == "f" else _BFLOAT16_NAN,  # a lost chunk reads as NaN, never as 0
-            dimension_names=_DIMENSIONS[name],
-            config={"write_empty_chunks": True},
-        )
-        written[...] = array
-    files = {path: held[path].to_bytes() for path in held if path.partition("/")[2] in (META, CHUNK)}
-    metadata = {path: bytes_sha256(content) for path, content in files.items() if path.endswith(META)}
-    return {**files, META: group_file(sealed({**entry.record, "files": metadata}))}
+    zarr.create_array(
+        store=MemoryStore(store_dict=held),
+        name=name,
+        shape=shape,
+        dtype=dtype,
+        chunks=shape,
+        compressors=None,
+        filters=None,
+        fill_value=np.nan if dtype.kind == "f" else _BFLOAT16_NAN,  # a lost chunk reads as NaN, never as 0
+        dimension_names=_DIMENSIONS[name],
+    )
+    return held[f"{name}/{META}"].to_bytes()
 
 
 def record_of(content: bytes) -> dict[str, Any]:

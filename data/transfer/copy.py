@@ -73,7 +73,8 @@ def copy(
             `s3://…`, `gs://…`, `hf://…`. A new one inherits the source's terms.
         clips: ids or patterns (`talks/*`); none = all.
         streams: names, aliases or modalities; none = all.
-        jobs: entries read in parallel; no more than these, and the one that is being written, are held in memory.
+        jobs: entries read in parallel; no more than these, and those that are being written (32 MB, or one), are held
+            in memory.
         permission: True where a restricted cache may leave this machine.
         progress: called with the clip_id of each entry that was read.
 

@@ -17,7 +17,8 @@ from ..clip import MODALITIES, VALUE_DTYPES, Clip, FrameClock, Track
 from ..errors import DamagedError, InputError, printable
 from ..hashing import json_sha256
 from ..labels import LabelFile, LabelFolder, label_names
-from ..store.base import FailedClip, Store
+from ..store.base import EntryGroup, FailedClip, Store
+from ..store.entry import Entry
 from ..store.fingerprint import SCHEMA_VERSION, stream_name
 from ..store.root import check_terms
 from .array_files import OpenFiles
@@ -146,19 +147,25 @@ class _Import:
     overwrite: bool
 
     def run(self, clip_files: list[ClipFile]) -> Imported:
-        """Imports clip by clip; a bad file never stops the rest."""
-        done, failures = list[str](), list[FailedClip]()
+        """Imports clip by clip, and commits them in groups; a bad file never stops the rest."""
+        done, failures, group = list[str](), list[FailedClip](), EntryGroup()
         with OpenFiles() as files:
             for one in clip_files:
                 clip_id = one.clip_id
                 try:
                     clip_id = self._name_in_cache(clip_id)
-                    self._import(one, clip_id, files)
-                    done.append(clip_id)
+                    if group.full or any(entry.clip_id == clip_id for entry in group.entries):
+                        self.store.commit_all(group.take(), overwrite=self.overwrite)
+                    entry = self._entry(one, clip_id, files)
                 except InputError as error:
                     clip_id = printable(clip_id)
                     failures.append(FailedClip(clip_id, error.about(clip_id)))
                     self.store.log_failure(clip_id, error.about(clip_id), streams=[self.stream])
+                else:
+                    done.append(clip_id)
+                    if entry is not None:
+                        group.add(entry)
+        self.store.commit_all(group.take(), overwrite=self.overwrite)
         return Imported(self.stream, done, failures)
 
     @cached_property
@@ -178,13 +185,14 @@ class _Import:
             raise InputError(name, expected="the name of one clip", got=" and ".join(clip_ids), todo=todo)
         return clip_ids[0]
 
-    def _import(self, file: ClipFile, clip_id: str, files: OpenFiles) -> None:
+    def _entry(self, file: ClipFile, clip_id: str, files: OpenFiles) -> Entry | None:
+        """Returns what is to be committed; None where it is there already."""
         early = file.sha256()
         if early and not self.overwrite and self.store.has(clip_id, self.stream, early):
-            return
+            return None
         features = file.load(self.rules, files)
         if not self.overwrite and self.store.has(clip_id, self.stream, features.sha256):
-            return
+            return None
         track = self._track(file, features)
         known = self._recording(clip_id)
         clip = known or self._new_clip(clip_id, track, features)
@@ -196,7 +204,7 @@ class _Import:
         if features.names:
             report["columns_sha256"] = json_sha256(features.names)
         self._check_alike(clip_id, track, report.get("columns_sha256"))
-        self.store.commit(
+        return self.store.prepare(
             clip,
             self.stream,
             track,

@@ -90,6 +90,12 @@ class Assembly:
         """True if decoding is over and all features have come back from the encoders."""
         return self.result is not None and (self._num_encoded, len(self._steps)) == (self._num_images, self.num_windows)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the features so far, and of the tracks that are made of them."""
+        images = self._num_encoded * self._blocks[0][0].nbytes if self._blocks else 0
+        return 2 * (images + sum(values.nbytes for values, *_ in self._steps))
+
     def release(self) -> None:
         """Frees the features."""
         self._blocks, self._image_quality, self._steps = [], [], []

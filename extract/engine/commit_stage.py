@@ -1,26 +1,31 @@
-"""Commit stage of the pipeline: complete clips written to the cache, one after the other, by a thread of its own."""
+"""Commit stage of the pipeline: complete clips written to the cache, in order, by a thread of its own.
+
+While the disk is busy with some clips, further ones gather, and are then committed together: the slower the disk and
+the smaller the clips, the more share one wait for it.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from time import perf_counter
 
 from ...data.clip import Clip, Track
 from ...data.errors import InputError
-from ...data.store.base import Store
+from ...data.store.base import Store, is_full_group
+from ...data.store.entry import Entry
 from ..options import ExtractOptions
 from .assemble import Assembly
 from .progress import ClipOutcome, Failure
 from .targets import Targets
 
-MAX_WAITING = 4
+MIN_WAITING = 4
 
 
 class CommitStage:
-    """Commits clips in order; at most `MAX_WAITING` wait.
+    """Commits clips in order; as many wait as one group of commits may have, and at least `MIN_WAITING`.
 
     After the first write that fails with an OSError, no other is tried.
 
@@ -34,13 +39,15 @@ class CommitStage:
         self._store, self._targets, self._options = store, targets, options
         self._writer = ThreadPoolExecutor(1, "sage-va-writer")
         self._writes: deque[tuple[Assembly, Future[ClipOutcome]]] = deque()
+        self._waiting: deque[tuple[Assembly, Future[ClipOutcome]]] = deque()  # the end of `_writes`; not yet begun
         self._broken: OSError | None = None
         self.busy_s = 0.0
 
     @property
     def full(self) -> bool:
         """True if no further clip should be submitted."""
-        return len(self._writes) >= MAX_WAITING
+        num = len(self._writes)
+        return num >= MIN_WAITING and is_full_group(num, sum(clip.nbytes for clip, _ in self._writes))
 
     @property
     def empty(self) -> bool:
@@ -49,7 +56,10 @@ class CommitStage:
 
     def submit(self, clip: Assembly) -> None:
         """Takes a complete clip."""
-        self._writes.append((clip, self._writer.submit(self._commit, clip)))
+        write = clip, Future[ClipOutcome]()
+        self._writes.append(write)
+        self._waiting.append(write)
+        self._writer.submit(self._write_waiting)
 
     def done(self, *, wait: bool) -> Iterator[tuple[Assembly, ClipOutcome]]:
         """Yields the clips at the front that are written; `wait` waits for the first of them.
@@ -66,32 +76,51 @@ class CommitStage:
         """Ends the thread; writes that have not started are dropped."""
         self._writer.shutdown(cancel_futures=True)
 
-    def _commit(self, clip: Assembly) -> ClipOutcome:
-        if self._broken:
-            raise self._broken
+    def _write_waiting(self) -> None:
+        """Commits all clips that wait; nothing where an earlier call has taken them."""
+        group = [self._waiting.popleft() for _ in range(len(self._waiting))]
         start = perf_counter()
         try:
-            return self._commit_streams(clip)
-        except InputError as error:
-            return ClipOutcome(clip.source.clip_id, Failure.of(clip.source.clip_id, error))
-        except OSError as error:
-            self._broken = error
-            raise
+            outcomes = self._commit([clip for clip, _ in group])
+        except BaseException as error:
+            self._broken = self._broken or (error if isinstance(error, OSError) else None)
+            for _, future in group:
+                future.set_exception(error)
+        else:
+            for (_, future), outcome in zip(group, outcomes, strict=True):
+                future.set_result(outcome)
         finally:
             self.busy_s += perf_counter() - start
 
-    def _commit_streams(self, clip: Assembly) -> ClipOutcome:
-        metadata, without_face = self._metadata(clip), False
-        for modality in clip.needs:
-            track = self._commit_stream(clip, metadata, modality)
-            without_face |= modality == "visual" and self._options.finder is not None and not track.mask.any()
+    def _commit(self, clips: Sequence[Assembly]) -> list[ClipOutcome]:
+        """Commits the streams of clips together; a clip that the store refuses fails by itself."""
+        if self._broken:
+            raise self._broken
+        entries: list[Entry] = []
+        outcomes = [self._prepare(clip, entries) for clip in clips]
+        try:
+            self._store.commit_all(entries, overwrite=self._options.overwrite)
+        except InputError as error:
+            return [_failed(clip, error) for clip in clips]
+        return outcomes
+
+    def _prepare(self, clip: Assembly, entries: list[Entry]) -> ClipOutcome:
+        """Appends the entries of a clip's streams."""
+        without_face = False
+        try:
+            metadata = self._metadata(clip)
+            for modality in clip.needs:
+                track = self._prepare_stream(clip, metadata, modality, entries)
+                without_face |= modality == "visual" and self._options.finder is not None and not track.mask.any()
+        except InputError as error:
+            return _failed(clip, error)
         return ClipOutcome(clip.source.clip_id, without_face=without_face)
 
-    def _commit_stream(self, clip: Assembly, metadata: Clip, modality: str) -> Track:
+    def _prepare_stream(self, clip: Assembly, metadata: Clip, modality: str, entries: list[Entry]) -> Track:
         assert clip.medium is not None, "hashed before decoding"
         target = self._targets[modality]
         track, report = clip.track(target.encoder)
-        self._store.commit(
+        entry = self._store.prepare(
             metadata,
             target.stream,
             track,
@@ -100,6 +129,7 @@ class CommitStage:
             report=report,
             overwrite=self._options.overwrite,
         )
+        entries += [entry] if entry else []
         return track
 
     def _metadata(self, clip: Assembly) -> Clip:
@@ -114,3 +144,7 @@ class CommitStage:
             known = Clip.from_json(record["clip"])
             return replace(metadata, duration_s=known.duration_s, clock=known.clock)
         return metadata
+
+
+def _failed(clip: Assembly, error: InputError) -> ClipOutcome:
+    return ClipOutcome(clip.source.clip_id, Failure.of(clip.source.clip_id, error))

@@ -15,7 +15,7 @@ Four groups of threads, connected by bounded queues:
                              Assembly of its clip <--- in order ----+
                                |
                                | complete: DecodeResult came, and all features are back
-                               +------- at most 4 clips wait ----------------------> commit each stream
+                               +------- one group of clips waits -------------------> commit the group
                                |                                                       |
                              ClipOutcome <----------------- in order ------------------+
 

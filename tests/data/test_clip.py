@@ -4,12 +4,14 @@ import re
 from fractions import Fraction
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_va.data import Clip, FrameClock, InputError, Track
+from sage_va.data.clip import finite_rows
 
 VALUES = "values of shape (T, D), float16, bfloat16 or float32"
 gaps = st.lists(st.one_of(st.sampled_from([33, 33, 33, 34, 512]), st.integers(1, 10**6)), max_size=60)
@@ -123,3 +125,20 @@ def test_of_masks_with_nan_and_keeps_the_order_of_signals() -> None:
     assert list(track.quality_units) == ["z", "a"]
     assert np.array_equal(track.quality[:, 0], [0, 1, 2])
     assert (track.num_frames, track.dim) == (3, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, ">f2", ">f4"])
+def test_rows_are_finite_exactly_where_numpy_finds_them_so(dtype: Any) -> None:
+    dtype = np.dtype(dtype)
+    every = np.arange(1 << 16, dtype=np.uint16)
+    bits = (
+        every if dtype.itemsize == 2 else np.concatenate([every, every.astype(np.uint32) << 16, (~every).astype("u4")])
+    )
+    column = bits.astype(f"{dtype.byteorder.replace('=', '<')}u{dtype.itemsize}").view(dtype)[:, None]
+    with np.errstate(invalid="ignore"):
+        assert np.array_equal(finite_rows(column), np.isfinite(column).all(axis=1))
+        wide = np.ones((2 * len(column), 3), dtype)
+        wide[::2, 1] = column[:, 0]
+        assert np.array_equal(finite_rows(wide), np.isfinite(wide).all(axis=1))
+        assert np.array_equal(finite_rows(wide[:, 1:]), np.isfinite(wide).all(axis=1))
+    assert np.array_equal(finite_rows(np.ones((2, 1 << 18), dtype)), [True, True])

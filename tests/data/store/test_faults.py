@@ -17,7 +17,7 @@ import pytest
 import zarr
 from zarr.storage import LocalStore
 
-from sage_va.data import Clip, Store, open_store
+from sage_va.data import Clip, Store, atomic, open_store
 from sage_va.data.atomic import HOST
 from sage_va.data.store.entry import Entry
 from sage_va.data.store.folder_store import FolderStore
@@ -54,6 +54,8 @@ class Fault:
         self.at, self.error, self.forever, self.count = at, error, forever, 0
         for name in self.CHANGES:
             patch.setattr(os, name, self.watched(getattr(os, name), halved=os.write if name == "write" else None))
+        patch.setattr(atomic, "can_sync_file_system", lambda device: True)
+        patch.setattr(atomic, "sync_file_system", self.watched(lambda descriptor: None))
         plain, opened = io.open, self.watched(io.open)
 
         def opening(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
@@ -140,6 +142,18 @@ def overwrite_and_discard(store: Store) -> None:
     store.finish()
 
 
+def together(store: Store, seed: int = 1, **more: Any) -> None:
+    """Commits clips "a", "x" and "y" as one group, and "a" twice."""
+    facts = {"fingerprint": VISUAL, "source_sha256": SHA}
+    entries = [store.prepare(Clip(name), VISUAL_NAME, make_track(seed), **facts, **more) for name in "axya"]
+    store.commit_all([entry for entry in entries if entry], **more)
+    store.finish()
+
+
+def overwrite_together(store: Store) -> None:
+    together(store, 2, overwrite=True)
+
+
 def discard(store: Store) -> None:
     store.discard("a", VISUAL_NAME)
     store.finish()
@@ -158,7 +172,10 @@ def without_a(path: Path) -> None:
 WORKS = {
     "create and commit": Work(None, commit, (0, 1)),
     "commit beside another": Work(without_a, commit, (0, 1)),
+    "commit together": Work(without_a, together, (0, 1)),
+    "create and commit together": Work(None, together, (0, 1)),
     "overwrite": Work(two_clips, overwrite, (1, 2)),
+    "overwrite together": Work(two_clips, overwrite_together, (1, 2)),
     "discard": Work(two_clips, discard, (0, 1)),
     "overwrite and discard": Work(two_clips, overwrite_and_discard, (0, 1, 2)),
     "point": Work(two_clips, lambda store: store.point(VISUAL_NAME, "visual/best")),
@@ -327,9 +344,12 @@ def test_zarr_itself_never_touches_the_disk(tmp_path: Path, events: Seen, monkey
 class Disk:
     """The cache that a power cut would leave: names and contents that were synced, by inode."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, root: Path) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, root: Path, whole: bool) -> None:
         self.root, self.names, self.contents = root, dict[int, dict[str, int]](), dict[int, bytes]()
+        self.whole = whole
         patch.setattr(os, "fsync", self.fsync)
+        patch.setattr(atomic, "can_sync_file_system", lambda device: self.whole)
+        patch.setattr(atomic, "sync_file_system", self.sync_all)
         for name in ("rename", "replace"):
             patch.setattr(os, name, self.checked(getattr(os, name)))
 
@@ -340,6 +360,13 @@ class Disk:
             self.names[status.st_ino] = self.listed(place)
         else:
             self.contents[status.st_ino] = place.read_bytes()
+
+    def sync_all(self, descriptor: int) -> None:
+        """Stands for a sync of the whole file system; of it, the staging alone is taken to have been written."""
+        for parent, _, files in os.walk(os.readlink(f"/proc/self/fd/{descriptor}")):
+            self.names[Path(parent).stat().st_ino] = self.listed(Path(parent))
+            for name in files:
+                self.contents[Path(parent, name).stat().st_ino] = Path(parent, name).read_bytes()
 
     @staticmethod
     def listed(place: Path) -> dict[str, int]:
@@ -365,13 +392,17 @@ class Disk:
         return lost
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["whole disk", "file by file"])
 @pytest.mark.parametrize("form", FORMS)
-def test_all_is_on_disk_before_it_is_visible(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_is_on_disk_before_it_is_visible(
+    tmp_path: Path, form: str, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / f"new/c.{form}"
-    disk = Disk(monkeypatch, path)
+    disk = Disk(monkeypatch, path, whole)
     store = open_store(path, "a")
     assert disk.names[tmp_path.stat().st_ino] == disk.listed(tmp_path)
     steps: list[Callable[[Store], object]] = [commit, overwrite, discard, commit, a_second_alias, overwrite_and_discard]
+    steps += [together, overwrite_together]
     for step in steps:
         step(store)
         assert disk.lost(path.parent) == [], step

@@ -15,20 +15,33 @@ WRITER = textwrap.dedent("""
     import os, random, signal, sys, time
     os.fsync = lambda descriptor: None
     import h5py, numpy as np, zarr
-    from sage_va.data import Clip, Track, open_store, stream_name
+    from sage_va.data import Clip, Track, atomic, open_store, stream_name
+    atomic.sync_file_system = lambda descriptor: None
 
     def work(path, jobs, seed, reported, hurry, times=1):
-        chance, store = random.Random(seed), open_store(path, "a")
+        \"\"\"Commits one by one, and in groups of five; reports what is committed, not before.\"\"\"
+        chance, store, group = random.Random(seed), open_store(path, "a"), []
         jobs = jobs * times
-        for clip_id, modality in chance.sample(jobs, len(jobs)):
+        jobs = chance.sample(jobs, len(jobs))
+        for number, (clip_id, modality) in enumerate(jobs):
             rng = np.random.default_rng(len(clip_id))
             track = Track.of(rng.standard_normal((600, 4)).astype(np.float32), np.arange(600) / 25)
             clip = Clip(clip_id, duration_s=24.0 if modality == "visual" else 23.9)
             fingerprint = {"modality": modality}
             stream = stream_name(modality, "toy", fingerprint)
             overwrite = times > 1 or not hurry and chance.random() < 0.3
-            store.commit(clip, stream, track, fingerprint=fingerprint, source_sha256="5", overwrite=overwrite)
-            os.write(reported, f"{clip_id} {stream}\\n".encode())
+            facts = dict(fingerprint=fingerprint, source_sha256="5", overwrite=overwrite)
+            if chance.random() < 0.5:
+                store.commit(clip, stream, track, **facts)
+                os.write(reported, f"{clip_id} {stream}\\n".encode())
+            else:
+                entry = store.prepare(clip, stream, track, **facts)
+                group += [entry] if entry else []
+            if len(group) == 5 or number + 1 == len(jobs):
+                store.commit_all(group, overwrite=times > 1)
+                for entry in group:
+                    os.write(reported, f"{entry.clip_id} {entry.stream}\\n".encode())
+                group = []
             if not hurry and chance.random() < 0.1:
                 store.sweep()
         store.finish()

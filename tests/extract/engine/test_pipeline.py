@@ -300,11 +300,11 @@ def test_an_encoder_that_breaks_down_stops_the_run(media, vit, tmp_path, monkeyp
 def test_a_full_disk_stops_the_run_at_once(media, vit, tmp_path, monkeypatch):
     written = []
 
-    def full(self, key, *args):
-        written.append(key)
+    def full(self, entries, overwrite):
+        written.append(entries)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ZarrStore, "_save_entry", full)
+    monkeypatch.setattr(ZarrStore, "_save_entries", full)
     with pytest.raises(OSError, match="No space left"):
         extract(find_sources([str(media)]), open_store(tmp_path / "a.zarr", "a"), visual=vit, options=OPTIONS)
     assert no_threads_left()
@@ -350,16 +350,16 @@ KILLED = """
     from sage_va.extract.engine.pipeline import extract
 
     media, audio, cache, at = sys.argv[1:]
-    count, publish = 0, ZarrStore._save_entry
+    count, is_replaced = 0, ZarrStore._is_replaced  # called before an entry is put in its place
 
     def killed(self, *args, **options):
         global count
         count += 1
         if count == int(at):
             os.kill(os.getpid(), signal.SIGKILL)
-        publish(self, *args, **options)
+        return is_replaced(self, *args, **options)
 
-    ZarrStore._save_entry = killed
+    ZarrStore._is_replaced = killed
     vit, wav2vec2 = encoders_from(
         visual="{name}", visual_weights="random", audio=audio, audio_weights="random", device="cpu"
     )
@@ -387,18 +387,18 @@ def test_a_killed_run_resumes_to_the_same_bytes(media, audio_folder, vit, wav2ve
 def test_a_run_that_was_cut_between_two_streams_resumes_to_the_same_bytes(
     media, vit, wav2vec2, whole, tmp_path, monkeypatch
 ):
-    """Like the test above without a process of its own: the second write fails."""
-    save, count = ZarrStore._save_entry, []
+    """Like the test above without a process of its own: the fourth stream cannot be put in its place."""
+    is_replaced, count = ZarrStore._is_replaced, []  # called before an entry is put in its place
 
     def failing(self, *args):
         count.append(1)
         if len(count) == 4:
             raise OSError(errno.EIO, "Input/output error")
-        save(self, *args)
+        return is_replaced(self, *args)
 
     store, sources = open_store(tmp_path / "a.zarr", "a"), find_sources([str(media)])
     with monkeypatch.context() as patch:
-        patch.setattr(ZarrStore, "_save_entry", failing)
+        patch.setattr(ZarrStore, "_is_replaced", failing)
         with pytest.raises(OSError, match="Input/output"):
             extract(sources, store, visual=vit, audio=wav2vec2, options=OPTIONS)
     assert extract(sources, store, visual=vit, audio=wav2vec2, options=OPTIONS).failures == []
