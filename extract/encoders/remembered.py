@@ -27,7 +27,7 @@ from . import GROUP
 if TYPE_CHECKING:  # it loads torch
     from .base import Encoder
 
-PACKAGES = ("silero-vad", "soxr", "timm", "torch", "transformers")
+PACKAGES = ("openvino", "silero-vad", "soxr", "timm", "torch", "transformers")
 _GPU_DRIVERS = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version")
 _VISIBLE_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _SETTLED_S = 2.0  # a file that changed later than that may change again within its clock's tick
@@ -93,7 +93,7 @@ def _key(modality: str, arguments: Mapping[str, Any], device: str) -> str | None
             "modality": modality,
             "name": name,
             "weights": weights,
-            "options": {**options, "precision": precision},
+            "options": {**options, "precision": precision, "runtime": arguments.get("runtime", "torch")},
             "device": _device(device) if precision == "auto" else None,
             "files": files,
             "code": _stats(Path(__file__).parents[1].rglob("*.py")),

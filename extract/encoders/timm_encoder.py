@@ -55,7 +55,10 @@ class TimmEncoder(VisualEncoder):
 
     def embed(self, items: Pixels) -> Tensor:
         """Embeds (B, H, W, 3) uint8 RGB -> (B, D); the copy to the device is uint8 and channels_last."""
-        normal = self.sent(items).float().div_(255).sub_(self._mean).div_(self._std).permute(0, 3, 1, 2)  # one copy
+        return self._features(self.sent(items))
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        normal = pixels.float().div_(255).sub_(self._mean).div_(self._std).permute(0, 3, 1, 2)  # one copy
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return cast(Tensor, self._model(normal))
 

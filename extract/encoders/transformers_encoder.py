@@ -89,7 +89,9 @@ class TransformersEncoder(AudioEncoder):
 
     def embed(self, items: Samples) -> Tensor:
         """Embeds (B, N) samples, all of one length -> (B, T, D)."""
-        inputs = self._prepared(items)
+        return self._hidden(self._prepared(items))
+
+    def _hidden(self, inputs: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output = self._model(inputs, output_hidden_states=self._layers is not None)
         if self._layers is None:

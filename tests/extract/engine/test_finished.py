@@ -108,7 +108,8 @@ def test_what_is_recalled_is_what_would_be_built(known: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"layer": "1"}, {"vad": True}, {"precision": "bfloat16"}, {"audio_weights": "random"}]
+    "change",
+    [{"layer": "1"}, {"vad": True}, {"precision": "bfloat16"}, {"audio_weights": "random"}, {"runtime": "openvino"}],
 )
 def test_other_settings_are_not_recalled(change: dict[str, Any], known: dict[str, Any]) -> None:
     assert recall({**known, **change}, "cpu") is None
