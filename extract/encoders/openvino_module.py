@@ -54,7 +54,7 @@ class CompiledModule(CompiledModel):
 def _converted(module: nn.Module, example: Tensor) -> Any:
     """Converts a module to an `openvino.Model`.
 
-    By the steps of `openvino.convert_model`, which also reports the use of it to OpenVINO's makers, and asks nobody.
+    By the steps of `openvino.convert_model`, which also reports its use to OpenVINO's makers without asking.
     """
     from openvino.frontend import FrontEndManager  # an extra
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
