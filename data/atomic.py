@@ -106,14 +106,6 @@ def publish(part: Path, path: Path) -> None:
     sync(path.parent)
 
 
-def append_text(path: Path, text: str) -> None:
-    """Appends to a file, and returns when the disk has it."""
-    with path.open("a", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def write_new(path: Path, content: bytes) -> None:
     """Writes a file, synced to disk, with the folders above it; for places that no reader looks at yet."""
     path.parent.mkdir(parents=True, exist_ok=True)

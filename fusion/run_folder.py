@@ -133,7 +133,7 @@ def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, A
     described = {
         "config": config.model_dump(mode="json"),
         "streams": [asdict(stream) for stream in model.streams],
-        **provenance(),
+        **({} if "versions" in origin else provenance()),
         **origin,
     }
     write_json(out / CONFIG, described)

@@ -1,4 +1,9 @@
-"""The metrics log of a run: metrics.jsonl and metrics.csv in its folder, and experiment trackers if asked for."""
+"""The metrics log of a run: metrics.jsonl and metrics.csv in its folder, and experiment trackers if asked for.
+
+Waiting for the disk after every epoch took as long as the epochs of a small run. So a row of metrics.jsonl is handed to
+the system at once, which keeps it if the process dies, and is on disk before a state that counts it (`StateFile`) and
+when the log is closed. metrics.csv, which follows from it, is made anew every TABLE_EVERY_S and when the log is closed.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,12 @@ import contextlib
 import csv
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...data.atomic import append_text, replacing, write_text
+from ...data.atomic import replacing, sync, write_text
 from ...data.errors import InputError, first_line
 from ..config import Config
 from ..result import plain
@@ -18,12 +24,16 @@ from ..run_folder import METRICS, TABLE, TRACKERS, write_json
 from .trackers import TRACKER_KINDS, End, TrackedRun, Tracker, check_trackers
 from .trainer import Log
 
+TABLE_EVERY_S = 10.0
+
 
 @contextlib.contextmanager
 def open_metrics_log(
     names: Sequence[str], out: Path, config: Config, metadata: Mapping[str, Any], num_epochs: int, log: Log
 ) -> Iterator[Log]:
     """Opens the metrics log of a run: `epoch` and `done` are written to it, and every event is passed on to `log`.
+
+    The event `trained`, before a run is marked as finished, completes both files and goes no further.
 
     A resumed run keeps its first rows. Trackers continue the runs whose ids trackers.json holds; epochs that are
     trained once more after a kill are sent to them once more, and nothing else is sent again.
@@ -41,12 +51,17 @@ def open_metrics_log(
     """
     check_trackers(names)
     keep_rows(out, num_epochs)
+    rows = Rows(out)
     with contextlib.ExitStack() as stack:
+        stack.callback(rows.close)
         trackers = _start_trackers(names, out, config, metadata, num_epochs, log, stack)
 
         def record(event: dict[str, Any]) -> None:
+            if event["event"] == "trained":
+                rows.close()
+                return
             if event["event"] == "epoch":
-                add_row(out, event)
+                rows.add(event)
             for tracker in trackers:
                 tracker.send(event)
             log(event)
@@ -140,10 +155,27 @@ class GuardedTracker:
             self.log({"event": "tracker", "name": self.name, "reason": first_line(error)[:200]})
 
 
-def add_row(out: Path, event: Mapping[str, Any]) -> None:
-    """Adds an epoch to both files; NaN is null in one and an empty cell in the other."""
-    append_text(out / METRICS, json.dumps(plain(dict(event))) + "\n")
-    write_table(out)
+class Rows:
+    """The rows of epochs in both files of a run; NaN is null in one and an empty cell in the other."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.table_s, self.complete = out, time.monotonic(), False
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Adds the row of an epoch."""
+        with (self.out / METRICS).open("a", encoding="utf-8", newline="") as file:
+            file.write(json.dumps(plain(event)) + "\n")
+        self.complete = False
+        if time.monotonic() - self.table_s >= TABLE_EVERY_S:
+            write_table(self.out)
+            self.table_s = time.monotonic()
+
+    def close(self) -> None:
+        """Completes the table, and returns when the disk has both files."""
+        if not self.complete:
+            sync(self.out / METRICS)
+            write_table(self.out)
+        self.complete = True
 
 
 def keep_rows(out: Path, num_epochs: int) -> None:
@@ -151,7 +183,6 @@ def keep_rows(out: Path, num_epochs: int) -> None:
     path = out / METRICS
     rows = path.read_text(encoding="utf-8").splitlines(keepends=True)[:num_epochs] if path.exists() else []
     write_text(path, "".join(rows))
-    write_table(out)
 
 
 def write_table(out: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...data.atomic import replacing
+from ...data.atomic import replacing, sync
 from ...data.errors import InputError
 from ..distributed import gathered, is_main, num_processes
 
@@ -27,6 +27,7 @@ class StateFile:
         path: of the file.
         facts: of the training; a state with other facts is refused.
         stop: True once the training is to stop.
+        log: file with a row per epoch, which is on disk before a state that counts those epochs.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class StateFile:
         path: Path,
         facts: Mapping[str, Any],
         stop: Callable[[], bool] = lambda: False,
+        log: Path | None = None,
     ) -> None:
+        self.log = log
         self.path, self.facts, self.every_s, self.stop = path, dict(facts), EVERY_S, stop
         self.saved_s = time.monotonic()
 
@@ -60,6 +63,8 @@ class StateFile:
         """Replaces the file, whole or not at all."""
         tensors, plain = state
         if is_main():
+            if self.log is not None:
+                sync(self.log)
             on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             with replacing(self.path) as part:
                 save_file(on_cpu, part, {"state": json.dumps({"facts": self.facts, **plain})})

@@ -28,7 +28,7 @@ from ..evaluation.predict import predict
 from ..models.base import VAModel
 from ..models.variants import build_model, resolve
 from ..provenance import described, provenance
-from ..run_folder import CONFIG, ERRORS, LAST, SPLIT, begun, check_new, finish_run, origin_of, start_run
+from ..run_folder import CONFIG, ERRORS, LAST, METRICS, SPLIT, begun, check_new, finish_run, origin_of, start_run
 from .crossfit import crossfit_folds, out_of_fold_errors
 from .labelled import Labelled, assign_roles, labels_sha256, load_labelled, settle_grid, settle_split, summarise_split
 from .losses import typical_error
@@ -165,7 +165,7 @@ def train_one(
     versions, identity = provenance(), _identity(corpus, roles)
     metadata = {**versions, **described(corpus.streams)}
     training, validation = (_counted(corpus, roles, role) for role in ("train", "val"))
-    file = StateFile(out / LAST, identity, stop=stop)
+    file = StateFile(out / LAST, identity, stop=stop, log=out / METRICS)
     metrics_log = (
         open_metrics_log(track, out, config, metadata, file.num_epochs, log)
         if is_main()
@@ -190,6 +190,7 @@ def train_one(
             predictions = predict(model, corpus, validation, config.data)
             smoothing_s = best_smoothing_s(predictions, corpus)
             sigma = None if errors is None else typical_error(errors).item()
+            record({"event": "trained"})
             finish_run(out, model, config, {**origin, **versions, "smoothing_s": smoothing_s, "sigma": sigma})
             record({"event": "done", "path": str(out), "val": score(predictions, corpus), "smoothing_s": smoothing_s})
     return model

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from sage_va.data.windows.corpus import Stream
 from sage_va.fusion.config import Config, check_config
 from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.provenance import described, git_state, provenance
+from sage_va.fusion.training import metrics_log, resume_state
 from sage_va.fusion.training.metrics_log import open_metrics_log
+from sage_va.fusion.training.resume_state import StateFile
 from sage_va.fusion.training.trackers import TRACKER_KINDS, End, TrackedRun, TrackerKind, check_trackers
 from sage_va.fusion.training.trainer import fit
 from sage_va.tests.synthetic import random_corpus, streams_of, tiny
@@ -143,6 +146,40 @@ def test_a_run_that_goes_on_forgets_later_lines(tmp_path: Path) -> None:
     course(tmp_path, [], range(2, 3), resume=2)
     assert [line["epoch"] for line in lines(tmp_path)] == [0, 1, 2]
     assert [row["epoch"] for row in table(tmp_path)] == ["0", "1", "2"]
+
+
+def test_epochs_do_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, calls, counts = os.fsync, list[int](), list[int]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append(descriptor), sync(descriptor)))
+    for num_epochs in (1, 40):
+        course(tmp_path / str(num_epochs), [], range(num_epochs))
+        counts.append(len(calls))
+        calls.clear()
+    assert counts[0] == counts[1] > 2
+
+
+def test_the_table_grows_while_a_long_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_log, "TABLE_EVERY_S", 0.0)
+    with open_metrics_log([], tmp_path, Config(), FACTS, 0, Recorder()) as record:
+        record(epoch(0))
+        assert len(table(tmp_path)) == len(lines(tmp_path)) == 1
+
+
+def test_both_files_are_complete_before_the_run_is_marked_as_finished(tmp_path: Path) -> None:
+    log = Recorder()
+    with open_metrics_log([], tmp_path, Config(), FACTS, 0, log) as record:
+        record(epoch(0))
+        record({"event": "trained"})
+        assert len(table(tmp_path)) == len(lines(tmp_path)) == 1
+    assert [event["event"] for event in log.events] == ["epoch"]
+
+
+def test_a_row_is_on_disk_before_a_state_that_counts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, calls = resume_state.save_file, list[str]()
+    monkeypatch.setattr(resume_state, "sync", lambda path: calls.append(path.name))
+    monkeypatch.setattr(resume_state, "save_file", lambda *arguments: (calls.append("state"), save(*arguments)))
+    StateFile(tmp_path / "last", {}, log=tmp_path / "metrics.jsonl").save(({}, {"course": {"epoch": 1}}))
+    assert calls == ["metrics.jsonl", "state"]
 
 
 def test_a_training_is_written_down(tmp_path: Path) -> None:
