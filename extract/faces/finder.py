@@ -56,20 +56,18 @@ class FaceFinder:
         *,
         margin: float = 0.2,
         every: int = 1,
-        openvino: bool = False,
     ) -> FaceFinder:
         """Opens a finder by the name of its detector.
 
         Args:
-            detector: "yunet", "retinaface", or one that a package adds.
+            detector: "yunet", "retinaface", "retinaface-openvino", or one that a package adds.
             weights: file with the detector's weights; None = those that the detector finds by itself.
             margin, every: see `FaceFinder`.
-            openvino: see `open_detector`.
 
         Raises:
             InputError: if the detector is not available, or the margin or `every` is out of its range.
         """
-        make = partial(open_detector, detector, Path(weights) if weights else None, openvino=openvino)
+        make = partial(open_detector, detector, Path(weights) if weights else None)
         return cls(make, margin=margin, every=every)
 
     @classmethod
@@ -81,8 +79,7 @@ class FaceFinder:
         """
         known = recorded["detector"]
         every = recorded.get("every", {"images": 1})["images"]
-        settings = {"margin": recorded["margin"], "every": every, "openvino": "runtime" in known}
-        finder = cls.of(known["name"], weights, **settings)
+        finder = cls.of(known["name"], weights, margin=recorded["margin"], every=every)
         ours = finder.detection["detector"]["weights_sha256"]
         if ours != known["weights_sha256"]:
             raise InputError(

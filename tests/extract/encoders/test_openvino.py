@@ -182,9 +182,12 @@ class TestRetinaFace:
                 np.testing.assert_allclose(other, one, atol=1e-4)
             assert len(ours.detect([np.zeros((*shape, 3), np.uint8)])[0]) == 0
 
-    def test_it_is_another_stream(self, detectors):
-        plain, ours = (FaceFinder.of("retinaface", openvino=openvino) for openvino in (False, True))
+    def test_it_is_another_detector(self, detectors):
+        plain, ours = (FaceFinder.of(one.name) for one in detectors)
         assert "runtime" not in plain.detection["detector"]
-        assert ours.detection["detector"]["runtime"] == {"name": "openvino", "version": version("openvino")}
+        assert ours.detection["detector"] == {
+            **plain.detection["detector"],
+            "name": "retinaface-openvino",
+            "runtime": {"name": "openvino", "version": version("openvino")},
+        }
         assert FaceFinder.of_fingerprint(ours.fingerprint).fingerprint == ours.fingerprint
-        assert FaceFinder.of_fingerprint(plain.fingerprint).fingerprint == plain.fingerprint

@@ -534,7 +534,8 @@ class TestIdentity:
 class TestDetectors:
     def test_names(self, monkeypatch):
         with pytest.raises(
-            InputError, match=r"face_detector: expected yunet \| retinaface, got 'yunett'. Did you mean"
+            InputError,
+            match=r"face_detector: expected yunet \| retinaface \| retinaface-openvino, got 'yunett'. Did you mean",
         ):
             open_detector("yunett")
         with pytest.raises(InputError, match=r"A package adds others by the entry point sage_va\.face_detectors\."):
