@@ -60,6 +60,8 @@ class Corpus:
         va_mask: (N,) bool, True = the step counts.
         truths: the labels of each clip at their own times, for scoring; None where unlabelled.
         device: of the windows; the tensors lie there too, or in main memory where they are too large.
+        kept: figures of its streams that were computed once, by name. `only` and `to` share them, since the streams
+            stay what they are; a copy with other tensors begins without any.
     """
 
     clips: list[Clip]
@@ -73,6 +75,7 @@ class Corpus:
     va_mask: Tensor
     truths: list[Truth | None]
     device: torch.device = CPU
+    kept: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def num_steps(self) -> int:
@@ -100,20 +103,18 @@ class Corpus:
 
     def only(self, streams: Sequence[int]) -> Corpus:
         """Returns the corpus with fewer streams, sharing memory."""
-        kept = list(streams)
-        return replace(
-            self,
-            streams=[self.streams[m] for m in kept],
-            values=[self.values[m] for m in kept],
-            quality=[self.quality[m] for m in kept],
-            mask=self.mask[:, kept],
+        chosen = list(streams)
+        return self._like(
+            streams=[self.streams[m] for m in chosen],
+            values=[self.values[m] for m in chosen],
+            quality=[self.quality[m] for m in chosen],
+            mask=self.mask[:, chosen],
         )
 
     def to(self, device: torch.device) -> Corpus:
         """Returns the corpus with its tensors on another device."""
         mask = self.mask.to(device)
-        return replace(
-            self,
+        return self._like(
             values=[values.to(device) for values in self.values],
             quality=[quality.to(device) for quality in self.quality],
             mask=mask,
@@ -121,6 +122,12 @@ class Corpus:
             va_mask=self.va_mask.to(device),
             device=mask.device,  # "cuda" is not equal to "cuda:0", the device of every tensor sent to "cuda"
         )
+
+    def _like(self, **changes: Any) -> Corpus:
+        """Returns a copy of some of its streams, or elsewhere, that shares `kept`."""
+        corpus = replace(self, **changes)
+        object.__setattr__(corpus, "kept", self.kept)
+        return corpus
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from inspect import signature
 import torch
 from torch import Tensor, nn
 
+from ...data.windows.column_sums import ColumnMoments, quality_moments, value_moments
 from ...data.windows.corpus import Corpus, Stream, Windows
 from ..config import ModelConfig
 from .attention import causal_transformer
@@ -50,17 +51,10 @@ class Standardise(nn.Module):
         return (values.float() - self.mean) / self.scale
 
     @torch.no_grad()
-    def fit(self, values: Tensor, steps: Tensor) -> None:
-        """Sets mean and scale from the finite values at the given steps of (N, D), in blocks that bound memory."""
-        if not len(steps) or not values.shape[1]:
-            return
-        wide = torch.float32 if values.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-        blocks = steps.split(65536)
-        count = torch.stack([values[b].isfinite().sum(0) for b in blocks]).sum(0).clamp(min=1)
-        mean = torch.stack([values[b].to(wide).nansum(0) for b in blocks]).sum(0) / count
-        variance = torch.stack([(values[b].to(wide) - mean).square().nansum(0) for b in blocks]).sum(0) / count
-        self.mean.copy_(mean)
-        self.scale.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))
+    def fit(self, moments: ColumnMoments) -> None:
+        """Sets mean and scale; a column that does not vary keeps the scale 1."""
+        self.mean.copy_(moments.mean)
+        self.scale.copy_(torch.where(moments.variance > 1e-12, moments.variance.sqrt(), 1.0))
 
 
 class QualityNorm(Standardise):
@@ -109,15 +103,11 @@ class VAModel(nn.Module, ABC):
 
     def fit_normalisation(self, corpus: Corpus, clips: Sequence[int]) -> None:
         """Sets means and scales from the valid steps of the training clips."""
-        chosen = torch.zeros(corpus.num_steps, dtype=torch.bool, device=corpus.mask.device)
-        for index in clips:
-            chosen[corpus.steps(index)] = True
         for m, (norm, quality_norm) in enumerate(zip(self.norms, self.quality_norms, strict=True)):
-            steps = torch.nonzero(chosen & corpus.mask[:, m])[:, 0]
             assert isinstance(norm, Standardise)
             assert isinstance(quality_norm, QualityNorm)
-            norm.fit(corpus.values[m], steps)
-            quality_norm.fit(corpus.quality[m], steps)
+            norm.fit(value_moments(corpus, m, clips))
+            quality_norm.fit(quality_moments(corpus, m, clips))
 
     @abstractmethod
     def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
