@@ -42,6 +42,9 @@ class SAGE(nn.Module, ModelHubMixin):
         model: trained; `model.streams` are its inputs, with their fingerprints.
         config: that it was trained with.
         smoothing_s, sigma, licence, restricted, data, scores: see `ModelMetadata`.
+
+    Raises:
+        InputError: if the configuration has no rate of the grid.
     """
 
     def __init__(
@@ -57,6 +60,9 @@ class SAGE(nn.Module, ModelHubMixin):
         scores: PublishedScore | None = None,
     ) -> None:
         super().__init__()
+        if config.data.grid_hz is None:
+            todo = "Set it, as training does."
+            raise InputError("data.grid_hz", expected="the rate that the model was trained at", got="none", todo=todo)
         self.model, self.config = model.eval(), config
         self.smoothing_s, self.sigma = smoothing_s, sigma
         self.licence, self.restricted = licence, restricted

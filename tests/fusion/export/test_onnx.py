@@ -40,7 +40,7 @@ def model_of(variant: str, **model: Any) -> SAGE:
         Stream("visual/s0-00000000", "visual", "visual", 8, ("voice", "score"), {"encoder": {"weights": "random"}}),
         Stream("audio/s1-00000000", "audio", "audio", 6, (), {}),
     ]
-    config = check_config(tiny(model={"variant": variant, "memory_steps": 20, **model}), "test")
+    config = check_config(tiny(model={"variant": variant, "memory_steps": 20, **model}), "test").on_grid(25)
     torch.manual_seed(0)
     modality = VARIANTS[variant].modality
     network = build_model([s for s in streams if modality in (None, s.modality)], config.model)

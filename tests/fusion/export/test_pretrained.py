@@ -63,7 +63,7 @@ def saved(trained: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFac
 
 def untrained(restricted: bool = False, weights: str = "trained", licence: str | None = None, **model: Any) -> SAGE:
     streams = [s.__class__(**{**vars(s), "fingerprint": {"encoder": {"weights": weights}}}) for s in streams_of()]
-    config = check_config(tiny(model=model), "test")
+    config = check_config(tiny(model=model), "test").on_grid(25)
     return SAGE(build_model(streams, config.model), config, restricted=restricted, licence=licence)
 
 
@@ -322,3 +322,10 @@ def test_the_verb_export(trained: tuple[Path, Path, Path], saved: Path, tmp_path
     assert "UNTRAINED ENCODER (random weights): visual/s0-00000000" in text
     assert "Restricted data (licence: not stated)" in text
     assert "(not scored: cache or labels not found" in text
+
+
+def test_a_model_needs_the_rate_of_its_grid() -> None:
+    config = check_config(tiny(), "test")
+    model = build_model(streams_of(), config.model)
+    with pytest.raises(InputError, match=r"data\.grid_hz: expected the rate that the model was trained at, got none\."):
+        SAGE(model, config)
