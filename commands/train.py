@@ -126,6 +126,7 @@ class TrainLog:
         self.random_weights: list[str] = []
         self.bar: Any = None
         self.hz = 0.0
+        self.speed = ""
 
     def __enter__(self) -> TrainLog:
         return self
@@ -177,6 +178,7 @@ class TrainLog:
             val = event.get("val", {}).get("mean", float("nan"))
             self.bar.set_postfix_str(f"val CCC {val:.3f}, {event['windows_per_s']:.0f} windows/s")
             self.bar.update(event["epoch"] + 1 - self.bar.n)
+        self.speed = describe_speed(event)
 
     def _tracker(self, event: dict[str, Any]) -> None:
         click.echo(f"tracker {event['name']} failed, the training goes on without it: {event['reason']}", err=True)
@@ -186,6 +188,8 @@ class TrainLog:
         val = event["val"]
         self.scores.append(val)
         self._say(f"{event['path']}: validation CCC {val['mean']:.3f} (V {val['valence']:.3f}, A {val['arousal']:.3f})")
+        if self.speed:
+            self._say(self.speed)
 
     def _close(self) -> None:
         if self.bar is not None:
@@ -203,6 +207,12 @@ def describe_grid(grid: dict[str, Any]) -> str:
     whole = ", the longest clip" if window_steps / hz >= grid["longest_clip_s"] else ""
     windows = f"windows {window_steps / hz:g} s = {window_steps} steps{whole}"
     return f"grid {hz:g} Hz ({origin}), {windows}, hop {hop_steps / hz:g} s"
+
+
+def describe_speed(epoch: dict[str, Any]) -> str:
+    """Returns the line of the log that states the speed of an epoch, and what limited it."""
+    share = f"{100 * epoch['data_share']:.1f} % of the time"
+    return f"{epoch['windows_per_s']:.0f} windows/s, limited by the {epoch['limited_by']}; cutting windows took {share}"
 
 
 def describe_split(split: dict[str, Any]) -> list[str]:

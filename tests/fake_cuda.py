@@ -65,6 +65,15 @@ class Launches:
     copies: list[Copied] = field(default_factory=list[Copied])
 
 
+class Event:
+    """An event of the device, always reached: work is done when it is asked for."""
+
+    def record(self) -> None: ...
+
+    def query(self) -> bool:
+        return True
+
+
 class FakeCuda:
     """The device of an `on_cuda()` block."""
 
@@ -109,6 +118,7 @@ def _replaced(free_bytes: int) -> list[tuple[Any, str, Any]]:
     checks = [name for name in dir(optimiser) if name.endswith("_graph_capture_health_check")]
     return [
         *((optimiser, name, lambda self: None) for name in checks),
+        (torch.cuda, "Event", Event),
         (torch.cuda, "is_available", lambda: True),
         (torch.cuda, "device_count", lambda: 1),
         (torch.cuda, "current_device", lambda: 0),

@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from sage_va.tests.fake_cuda import Event
+
 CUDA = torch.device("cuda:0")
 aten = torch.ops.aten
 COPIES = (aten.copy_.default, aten._to_copy.default)
@@ -142,6 +144,7 @@ def on_host_cuda(free_bytes: int = 1 << 40) -> Iterator[torch.device]:
     """
     replaced = {
         "_lazy_init": lambda: None,
+        "Event": Event,
         "is_bf16_supported": lambda including_emulation=True: True,
         "mem_get_info": lambda device=None: (free_bytes, free_bytes),
         "get_rng_state": lambda device="cuda": torch.get_rng_state(),

@@ -26,24 +26,32 @@ class Batch:
     length: int
 
 
-def in_batches(plan: NDArray[np.int64], window_steps: int, batch_size: int, *, even: bool = True) -> list[Batch]:
-    """Returns a plan in batches of about equally many steps, in the order of their first windows.
+def in_batches(plan: NDArray[np.int64], window_steps: int, batch_size: int) -> list[Batch]:
+    """Returns a plan in batches of equally many steps, in the order of their first windows.
+
+    Batches of one length are full but for the last, so that jitter, which makes more windows or fewer, does not change
+    their sizes; a rest of less than half a batch is evened out with the batch before it.
 
     Args:
         plan: (W, 2) of first step and end step of the clip, as `plan_windows` makes it.
         window_steps: length of a usual window.
         batch_size: most windows of that length in a batch; of shorter ones there are as many more as they are shorter.
-        even: batches of nearly equal size, for training; False = full ones and a rest.
     """
     lengths = _window_lengths(plan, window_steps, batch_size)
     batches: list[tuple[int, Batch]] = []
     for length in np.unique(lengths).tolist():
         places = np.flatnonzero(lengths == length)
         size = batch_size * (window_steps // length)
-        ends = range(size, len(places), size)
-        parts = np.array_split(places, len(ends) + 1 if even else ends)
-        batches += [(part[0], Batch(plan[part], length)) for part in parts]
+        batches += [(part[0], Batch(plan[part], length)) for part in np.split(places, _ends(len(places), size))]
     return [batch for _, batch in sorted(batches, key=lambda pair: pair[0])]
+
+
+def _ends(num_windows: int, size: int) -> list[int]:
+    """The ends of all batches but the last: one every `size`, the last two batches alike where the rest is small."""
+    ends = list(range(size, num_windows, size))
+    if ends and num_windows - ends[-1] < size / 2:
+        ends[-1] = (num_windows + (ends[-2] if len(ends) > 1 else 0) + 1) // 2
+    return ends
 
 
 def _window_lengths(plan: NDArray[np.int64], window_steps: int, batch_size: int) -> NDArray[np.int64]:

@@ -135,7 +135,7 @@ class _Pass:
 def _window_passes(corpus: Corpus, clips: Sequence[int], data: DataConfig, batch_size: int) -> Iterator[_Pass]:
     window_steps, hop_steps = data.steps_on(corpus)
     plan = plan_windows(corpus, clips, window_steps, hop_steps)
-    for batch in in_batches(plan, window_steps, batch_size, even=False):
+    for batch in in_batches(plan, window_steps, batch_size):
         yield _Pass(batch.rows, batch.length)
 
 

@@ -15,6 +15,7 @@ from ...data.windows.corpus import Corpus, Stream, Windows
 from ..config import ModelConfig
 from .attention import causal_transformer
 from .causal_cache import Memory
+from .dropout import InputDropout
 from .sage import Encoded, Fused
 from .tcn import TCN
 
@@ -133,16 +134,24 @@ def strength(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, power, 0)[..., None]
 
 
+def _without_norm_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Multiplies the weights that the LayerNorm of (1) had in earlier models into the Linear behind it."""
+    names = [f"{prefix}project.{name}" for name in ("0.weight", "0.bias", "2.weight", "2.bias")]
+    if names[0] in state:
+        gain, shift, weight, bias = (state[name] for name in names)
+        state |= {names[2]: weight * gain, names[3]: bias + weight @ shift}
+        del state[names[0]], state[names[1]]
+
+
 class StreamEncoder(nn.Module):
     """Equations (1) and (2): project, replace invalid frames by a token, convolve."""
 
     def __init__(self, stream: Stream, config: ModelConfig) -> None:
         super().__init__()
-        dropout = (
-            nn.Dropout(config.input_dropout) if config.input_dropout else nn.Identity()
-        )  # 0 costs random numbers too
         width = stream.dim + (num_evidence(stream) if config.quality_input else 0)
-        self.project = nn.Sequential(nn.LayerNorm(width), dropout, nn.Linear(width, config.dim))
+        norm = nn.LayerNorm(width, elementwise_affine=False)  # the Linear has its weights: no gradient for wide inputs
+        self.project = nn.Sequential(norm, InputDropout(config.input_dropout), nn.Linear(width, config.dim))
+        self.register_load_state_dict_pre_hook(_without_norm_weights)
         self.absent = nn.Parameter(torch.zeros(config.dim))
         self.tcn = TCN(config.dim, config.tcn_blocks, config.tcn_kernel, config.causal, config.dropout)
 

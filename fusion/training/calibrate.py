@@ -122,7 +122,7 @@ def _batches(run: Run, corpus: Corpus) -> Iterator[tuple[Encoded, Tensor, Window
     assert isinstance(run.model, FusionModel)
     length, _ = run.config.data.steps_on(corpus)
     plan = plan_windows(corpus, range(len(corpus.clips)), length, length)
-    for batch in in_batches(plan, length, BATCH_SIZE, even=False):
+    for batch in in_batches(plan, length, BATCH_SIZE):
         windows = cut(corpus, batch.rows, batch.length)
         encoded = run.model.encode(windows)
         error = (run.model.unimodal_estimates(encoded) - windows.va[..., None, :]).abs().sum(-1)

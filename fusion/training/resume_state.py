@@ -18,6 +18,7 @@ from ..distributed import gathered, is_main, num_processes
 
 State = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 EVERY_S = 30.0  # how much work may be lost
+VERSION = 2  # of what a state holds: 2 since the first LayerNorm has no weights
 
 
 class StateFile:
@@ -67,7 +68,7 @@ class StateFile:
                 sync(self.log)
             on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             with replacing(self.path) as part:
-                save_file(on_cpu, part, {"state": json.dumps({"facts": self.facts, **plain})})
+                save_file(on_cpu, part, {"state": json.dumps({"version": VERSION, "facts": self.facts, **plain})})
         self.saved_s = time.monotonic()
 
     @property
@@ -92,6 +93,9 @@ class StateFile:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             got, todo = " ".join(str(error).split())[:200], "Remove the folder, and train again."
             raise InputError(self.path, expected="the state of a training", got=got, todo=todo) from None
+        if plain.get("version") != VERSION:
+            todo = "Finish it with the version of sage-va that began it, or choose another --out."
+            raise InputError(self.path, "this training was begun by another version of sage-va", todo=todo)
         for key, value in self.facts.items():
             if facts.get(key) != value:
                 todo = "Train with what it began with, or choose another --out."

@@ -26,6 +26,7 @@ from ..evaluation.predict import predict_va
 from ..models.base import VAModel
 from .augment import corrupt
 from .average import WeightAverage
+from .limits import Limits
 from .losses import total_loss, typical_error
 from .resume_state import StateFile
 from .schedule import Course, learning_rate
@@ -140,7 +141,10 @@ class Trainer:
         return any(gradient is None for gradient in gradients)
 
     def epoch(self, pause: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """Trains the rest of an epoch; returns `{"lr", "loss": mean of each term, "windows_per_s"}`.
+        """Trains the rest of an epoch.
+
+        Returns:
+            `{"lr", "loss": mean of each term, "windows_per_s"}` and `Limits.figures`.
 
         Args:
             pause: called after every step.
@@ -148,30 +152,35 @@ class Trainer:
         Raises:
             InputError: if the loss is no longer finite.
         """
-        started, course, size = time.perf_counter(), self.course, self.config.train.batch_size
+        course, limits = self.course, Limits(self.corpus.device)
         plan = self._begin() if self.plan is None else self.plan
-        batches = in_batches(plan, self.window_steps, size)
+        batches = in_batches(plan, self.window_steps, self.config.train.batch_size)
         own = [replace(batch, rows=self._share(batch.rows)) for batch in batches[course.batch :]]
         within = (np.arange(len(batches)) + 0.5) / len(batches)
         progress = (course.epoch + within) / self.config.train.epochs
         factor = self.model.rate_factor
         rates = [factor * learning_rate(self.config.train, place, course.num_cuts) for place in progress.tolist()]
         self.forward.train()
-        for windows in each_cut(self.corpus, own):
+        for windows in limits.timed(each_cut(self.corpus, own)):
             terms = self.step(windows, rates[course.batch])
             for name, value in terms.items():
                 self.sums[name] = self.sums.get(name, 0) + value / len(batches)
             course.batch += 1
             pause()
-        values = torch.stack(list(self.sums.values())).cpu().tolist()  # the only wait for the device
+        losses = self._end()
+        done = sum(len(batch.rows) for batch in own) * num_processes()
+        speed = round(done / (time.perf_counter() - limits.started_s), 1)
+        return {"lr": rates[-1], "loss": losses, "windows_per_s": speed, **limits.figures()}
+
+    def _end(self) -> dict[str, float]:
+        """Ends an epoch; returns the mean of each term of its loss, the only wait for the device."""
+        values = torch.stack(list(self.sums.values())).cpu().tolist()
         losses = dict(zip(self.sums, values, strict=True))
         if not math.isfinite(losses["loss"]):
             todo = "Lower train.learning_rate."
             raise InputError("training", expected="a finite loss", got=str(losses["loss"]), todo=todo)
-        done = sum(len(batch.rows) for batch in own) * num_processes()
-        self.plan, self.sums, course.batch = None, {}, 0
-        speed = round(done / (time.perf_counter() - started), 1)
-        return {"lr": rates[-1], "loss": losses, "windows_per_s": speed}
+        self.plan, self.sums, self.course.batch = None, {}, 0
+        return losses
 
     def _begin(self) -> NDArray[np.int64]:
         """Draws the windows of an epoch and their order."""

@@ -1,6 +1,7 @@
 """The parts of a training step: the average of weights, the precision of estimates, what several processes share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sage_va.commands.train import describe_speed
 from sage_va.data import open_store
 from sage_va.fusion.config import Config, check_config
 from sage_va.fusion.models.base import VAModel
 from sage_va.fusion.models.variants import VARIANTS, build_model, resolve, variant_streams
+from sage_va.fusion.training import limits as limits_module
 from sage_va.fusion.training import train as train_module
 from sage_va.fusion.training.average import WeightAverage
+from sage_va.fusion.training.limits import Limits
 from sage_va.fusion.training.train import train
 from sage_va.fusion.training.trainer import Trainer
 from sage_va.tests.synthetic import make_cache, random_corpus, random_windows, streams_of, tiny
@@ -96,3 +100,57 @@ def test_cublas_is_told_to_repeat_itself_before_it_is_used(tmp_path: Path, monke
         with pytest.raises(KeyboardInterrupt):
             train(open_store(cache), labels, tmp_path / "run", config)
     assert values == [None, ":4096:8"]
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.mark.parametrize(
+    ("device", "cut_s", "finished", "expected"),
+    [
+        ("cpu", 0.1, None, "device"),
+        ("cpu", 3.0, None, "data"),
+        ("cuda", 0.1, True, "host"),
+        ("cuda", 3.0, True, "data"),
+        ("cuda", 0.1, False, "device"),
+        ("cuda", 3.0, False, "device"),
+    ],
+)
+def test_what_limits_an_epoch(
+    device: str, cut_s: float, finished: bool | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`finished`: the device has done a step before the next begins."""
+    clock = Clock()
+
+    class Event:
+        def record(self) -> None: ...
+
+        def query(self) -> bool:
+            assert finished is not None
+            return finished
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(limits_module, "perf_counter", clock)
+    limits = Limits(torch.device(device))
+
+    def windows() -> Iterator[Any]:
+        for _ in range(5):
+            clock.now_s += cut_s
+            yield object()
+
+    for _ in limits.timed(windows()):
+        clock.now_s += 1.0
+    share = 5 * cut_s / (5 * cut_s + 5)
+    assert limits.figures() == {"data_share": pytest.approx(share, abs=1e-3), "limited_by": expected}
+    line = describe_speed({"windows_per_s": 12.3, **limits.figures()})
+    assert (
+        line
+        == f"12 windows/s, limited by the {expected}; cutting windows took {100 * round(share, 4):.1f} % of the time"
+    )
