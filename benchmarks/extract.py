@@ -48,6 +48,7 @@ from sage_va.extract.decode.reader import decode
 from sage_va.extract.decode.request import DecodeOptions
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.engine.pipeline import extract
+from sage_va.extract.heap import keep_freed_memory
 from sage_va.extract.options import ExtractOptions
 
 FPS = 25
@@ -253,6 +254,7 @@ def main() -> None:
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     name, batch_size = options.encoder, options.batch_size
+    keep_freed_memory()  # as the command does
     if options.arithmetic:
         print_arithmetic(name, batch_size)
         return

@@ -156,8 +156,10 @@ def extract(
 
     from ..extract.encoders.factory import Recipe
     from ..extract.engine.finished import finished
+    from ..extract.heap import keep_freed_memory
     from ..extract.options import ExtractOptions
 
+    keep_freed_memory()
     finder = face_finder(options["faces"], face_detector, face_weights, face_margin, detect_every)
     extract_options = ExtractOptions(**options, finder=finder)
     names = {"visual": visual, "visual_weights": visual_weights, "audio": audio, "audio_weights": audio_weights}

@@ -31,6 +31,9 @@ def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **optio
     MEDIA is a cache (*.zarr, *.h5, an address), or recordings, which are first extracted with the encoders of RUN. OUT
     gets one CSV per clip: time, valence, arousal, and reliability and mask of each modality.
     """
+    from ..extract.heap import keep_freed_memory
+
+    keep_freed_memory()  # before torch is loaded
     from ..api import predict_to_csv
 
     with Bar("clips") as bar:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...data.errors import InputError
 from ...data.manifest import Source
+from ..heap import keep_freed_memory
 from .messages import Event, Halt, NeedClips, Order, Ready, WorkerJob
 
 
@@ -82,6 +83,7 @@ def serve(job: bytes, device: str, inbox: Inbox, send: Callable[[Event], None]) 
         send: sends an event to the scheduler; an exception is sent too.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while waiting would slow the other workers
+    keep_freed_memory()
     try:
         shared: WorkerJob = pickle.loads(job)
         _enter(shared.folder)
