@@ -104,6 +104,23 @@ def test_recordings_and_their_cache_give_the_same_predictions(drawn: Path, train
     assert noted["failures"] == []
 
 
+def test_features_of_openvino_are_predicted_from_by_openvino(drawn: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    cache, voice = tmp_path / "c.zarr", ("--audio", drawn / "voice")
+    what = ("--visual", TINY_CONVNET, "--visual-weights", "random", *voice, "--runtime", "openvino")
+    first, second = (run("extract", drawn / "manifest.csv", "--out", cache, *what, "--json") for _ in range(2))
+    assert (first.exit_code, second.exit_code) == (0, 0), first.output
+    assert "OpenVINO converted the encoders in " in first.stderr
+    assert (second.stderr, json.loads(second.stdout)["num_skipped"]) == ("", 6)
+    done = run("train", cache, "--labels", drawn / "labels", "--out", tmp_path / "run", "--config", drawn / "tiny.yaml")
+    assert done.exit_code == 0, done.output
+    cached = run("predict", tmp_path / "run", cache, "--out", tmp_path / "cached")
+    fresh = run("predict", tmp_path / "run", drawn / "manifest.csv", *voice, "--out", tmp_path / "fresh")
+    assert (cached.exit_code, fresh.exit_code) == (0, 0), cached.output + fresh.output
+    for path in (tmp_path / "cached").glob("*.csv"):
+        assert path.read_bytes() == (tmp_path / "fresh" / path.name).read_bytes()
+
+
 def test_a_recording_is_decoded_once_for_both_streams(
     drawn: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

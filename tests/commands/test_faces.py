@@ -44,12 +44,28 @@ def test_a_face_is_cached_shown_and_aligned(shared: Path, tmp_path: Path) -> Non
     assert len(json.loads(run("cache", "ls", tmp_path / "c.zarr", "--json").stdout)["clips"]) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.shared
+def test_every_third_image_by_openvino(shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    clip, what = shared / "media/grid_bbaf2n.mpg", ("--visual", TINY_CONVNET, "--visual-weights", "random")
+    fast = ("--face-detector", "retinaface-openvino", "--detect-every", 3, "--runtime", "openvino")
+    for options in (RETINAFACE, fast):
+        done = run("extract", clip, "--out", tmp_path / "c.zarr", *what, "--faces", "detect", *options, "--json")
+        assert (done.exit_code, json.loads(done.stdout)["num_frames"]) == (0, 75), done.output
+    assert len(json.loads(run("cache", "info", tmp_path / "c.zarr", "--json").stdout)["streams"]) == 2
+
+
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     base = ("extract", tmp_path / "a.mp4", "--out", tmp_path / "c.zarr", "--visual", TINY_CONVNET)
     wrong = run(*base, "--visual-weights", "random", "--face-weights", "x.onnx")
     assert wrong.exit_code == 2
     assert "go with --faces detect" in wrong.stderr
+    every = run(*base, "--visual-weights", "random", "--detect-every", 3)
+    assert (every.exit_code, "--detect-every go with --faces detect" in every.stderr) == (2, True)
+    often = run(*base, "--visual-weights", "random", "--faces", "detect", *RETINAFACE, "--detect-every", 17)
+    assert (often.exit_code, "--detect-every: expected 1 to 16 images, got 17" in often.stderr) == (1, True)
     lost = run(*base, "--visual-weights", "random", "--faces", "detect", "--face-weights", tmp_path / "none.onnx")
     assert lost.exit_code == 1
     assert lost.stderr.count("\n") == 1

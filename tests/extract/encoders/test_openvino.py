@@ -14,7 +14,7 @@ from sage_va.extract.engine import encode_stage
 from sage_va.extract.engine.pipeline import extract
 from sage_va.extract.faces.detectors import OpenVinoRetinaFace, RetinaFace
 from sage_va.extract.faces.finder import FaceFinder
-from sage_va.extract.identity import fingerprint_of, stream_of
+from sage_va.extract.identity import check_same, fingerprint_of, stream_of
 from sage_va.extract.options import ExtractOptions
 from sage_va.tests.encoders import TINY_CONVNET, TINY_VIT, write_wav2vec2, write_whisper
 from sage_va.tests.media import noisy_frames, tone, write_media
@@ -115,6 +115,13 @@ def test_it_is_a_stream_of_its_own_that_its_fingerprint_rebuilds(family, encoder
     weights = names_of(family, folder).get("audio")
     again = encoder_from_fingerprint(encoder.fingerprint, weights, device="auto")
     assert (type(again), again.fingerprint) == (type(encoder), encoder.fingerprint)
+
+
+def test_another_version_is_named(encoder):
+    recorded = fingerprint_of(encoder, ExtractOptions())
+    recorded["runtime"] = {"name": "openvino", "version": "1.0"}
+    with pytest.raises(InputError, match=r"expected runtime\.version 1\.0, got runtime\.version 20"):
+        check_same(recorded, encoder, ExtractOptions())
 
 
 def test_float32_is_enforced(encoder):
