@@ -14,7 +14,7 @@ from ..config import ModelConfig
 from .attention import band
 from .base import EncodedModel, Output, VAModel, in_float32
 from .causal_cache import Memory, with_past
-from .dropout import InputDropout
+from .dropout import Dropout
 from .sage import Encoded, Fused
 
 ITERATIONS = 3  # of the recursive fusions
@@ -258,7 +258,7 @@ class LinearModel(VAModel):
 
     def __init__(self, streams: Sequence[Stream], config: ModelConfig) -> None:
         super().__init__(streams, config)
-        self.dropout = InputDropout(config.input_dropout)
+        self.dropout = Dropout(config.input_dropout)
         self.together = nn.ModuleList(nn.Linear(stream.dim, 2, bias=False) for stream in streams)
         self.unimodal = nn.ModuleList(nn.Linear(stream.dim, 2) for stream in streams)
         self.bias = nn.Parameter(torch.zeros(2))

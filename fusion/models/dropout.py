@@ -1,4 +1,4 @@
-"""Dropout of input features, whose random numbers were a fifth of a training step on a CPU."""
+"""Dropout whose random numbers cost little: torch's were a fifth of a training step on a CPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 RESOLUTION = 1 << 16  # values of the 16 random bits that decide about one feature
 
 
-class InputDropout(nn.Module):
+class Dropout(nn.Module):
     """Element-wise dropout, as `nn.Dropout`, from 16 random bits per value on a CPU.
 
     torch draws a 32-bit number for each value and converts it; here one draw of 64 bits serves four values. The

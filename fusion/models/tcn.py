@@ -25,9 +25,22 @@ class FixedConv(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, d, L + span) -> (B, d, L)."""
-        taps = x.unfold(2, self.span + 1, 1)[..., :: self.dilation].transpose(1, 2).flatten(2)  # (B, L, d taps)
-        return self.linear(taps).transpose(1, 2)
+        """(B, L + span, d) -> (B, L, d)."""
+        taps = x.unfold(1, self.span + 1, 1)[..., :: self.dilation].flatten(2)  # (B, L, d taps)
+        return self.linear(taps)
+
+
+def convolve(conv: nn.Module, x: Tensor) -> Tensor:
+    """Returns the convolution over time of (B, L + span, d): (B, L, d).
+
+    For torch it is one of images of height 1 whose channels lie last in memory, as those of x do. So nothing is copied
+    to (B, d, L) and back, which took a third of a TCN's step at 32 channels on a CPU.
+    """
+    if not isinstance(conv, nn.Conv1d):
+        return conv(x)
+    image, weight = x.transpose(1, 2).unsqueeze(2), conv.weight.unsqueeze(2)
+    y = F.conv2d(image, weight, conv.bias, dilation=(1, conv.dilation[0]))
+    return y.squeeze(2).transpose(1, 2)
 
 
 class TCNBlock(nn.Module):
@@ -52,17 +65,16 @@ class TCNBlock(nn.Module):
         keep = inside[..., None].to(x.dtype)
         h = x
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            h = conv(self._padded(h, memory))
-            h = F.gelu(norm(h.transpose(1, 2)))
+            h = F.gelu(norm(convolve(conv, self._padded(h, memory))))
             h = self.dropout(h.transpose(1, 2)).transpose(1, 2) * keep
         return x + h
 
     def _padded(self, h: Tensor, memory: Memory | None) -> Tensor:
-        """(B, L, d) -> (B, d, L + span), with the steps that the convolution reads around, zero outside the clip."""
+        """(B, L, d) -> (B, L + span, d), with the steps that the convolution reads around, zero outside the clip."""
         if memory is None:
-            return F.pad(h.transpose(1, 2), self.padding)
+            return F.pad(h, (0, 0, *self.padding))
         extended, span = memory.extend(h, self.padding[0]), self.padding[0]
-        return F.pad(extended.transpose(1, 2), (span + h.shape[1] - extended.shape[1], 0))
+        return F.pad(extended, (0, 0, span + h.shape[1] - extended.shape[1], 0))
 
     def fix_weights(self) -> None:
         """Replaces the convolutions by `FixedConv`, for inference a few steps at a time."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from sage_va.fusion.config import ModelConfig
 from sage_va.fusion.models.base import StreamEncoder
-from sage_va.fusion.models.dropout import InputDropout
+from sage_va.fusion.models.dropout import Dropout
 from sage_va.tests.host_cuda import CUDA, on_host_cuda
 from sage_va.tests.synthetic import streams_of
 
@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 def test_each_value_is_dropped_by_itself_with_the_probability(p: float) -> None:
     torch.manual_seed(0)
     x = torch.ones(60, 50, 40)
-    dropped = InputDropout(p)(x) == 0
+    dropped = Dropout(p)(x) == 0
     share, bound = dropped.double().mean().item(), 4 * (p * (1 - p) / x.numel()) ** 0.5
     assert share == pytest.approx(p, abs=bound + 1 / 65536)
     for dim in range(3):  # neighbours in windows, steps and features, and the four values of one draw
@@ -35,7 +35,7 @@ def test_each_value_is_dropped_by_itself_with_the_probability(p: float) -> None:
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=3), st.sampled_from([1e-5, 0.25, 0.3, 0.75]))
 def test_kept_values_are_scaled_and_the_gradient_is_theirs(shape: list[int], p: float) -> None:
     x = torch.rand(shape, dtype=torch.float64).add(1).requires_grad_()
-    y = InputDropout(p)(x)
+    y = Dropout(p)(x)
     assert y.shape == x.shape
     kept = y.detach() != 0
     scale = 65536 / (65536 - round(p * 65536))
@@ -47,22 +47,22 @@ def test_kept_values_are_scaled_and_the_gradient_is_theirs(shape: list[int], p: 
 
 
 def test_it_repeats_itself_and_sleeps_outside_training() -> None:
-    x, dropout = torch.rand(3, 5), InputDropout(0.5)
+    x, dropout = torch.rand(3, 5), Dropout(0.5)
     results = []
     for _ in range(2):
         torch.manual_seed(3)
         results.append(dropout(x))
     assert torch.equal(*results)
     state = torch.get_rng_state()
-    assert InputDropout(0.0)(x) is x
+    assert Dropout(0.0)(x) is x
     assert dropout.eval()(x) is x
     assert torch.equal(torch.get_rng_state(), state)
-    assert not InputDropout(1.0)(x).any()
+    assert not Dropout(1.0)(x).any()
 
 
 def test_on_a_gpu_torch_drops() -> None:
     with on_host_cuda() as device:
-        y = InputDropout(0.5)(torch.ones(4000, device=device))
+        y = Dropout(0.5)(torch.ones(4000, device=device))
         assert y.device == CUDA
         assert set(y.cpu().unique().tolist()) == {0.0, 2.0}
         assert 0.4 < (y.cpu() == 0).float().mean() < 0.6
