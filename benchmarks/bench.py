@@ -22,13 +22,20 @@ from sage_va.benchmarks.frame import RESULTS, ROOT, Figure, figures_of
 
 PAGE = ROOT / "docs" / "performance.md"
 PROGRAMS = {  # in the order of the page: title, words for a short run, words for the sizes that the targets are about
+    "baselines": (
+        "Beside the usual ways",
+        ["--encoders", "resnet18.a1_in1k", "--clips", "8", "--seconds", "8", "--rounds", "1"],
+        [],
+    ),
     "windows": ("Reading windows", ["--rounds", "5", "--threads", "1"], ["--threads", "1"]),
     "opening": ("Opening a cache", ["--clips", "1000", "10000"], []),
+    "disk": ("Committing and verifying", ["--clips", "1000", "--single", "50", "--gigabytes", "0.2"], []),
     "train": (
         "Training",
         ["--preset", "tiny", "--steps", "20000", "--threads", "1"],
         ["--preset", "tiny", "--threads", "1"],
     ),
+    "streaming": ("Streaming", ["--steps", "100"], []),
 }
 
 HEAD = """# Performance
