@@ -1,11 +1,11 @@
 """Runs the benchmarks and writes docs/performance.md from their figures in benchmarks/results/.
 
-Usage:
+    make bench                                  # short: under five minutes on two idle cores
+    python benchmarks/bench.py --full           # the sizes that the targets are about: about an hour
+    python benchmarks/bench.py --only windows   # one program
+    python benchmarks/bench.py --page           # only the page
 
-make bench                                  # short: under five minutes on two idle cores
-python benchmarks/bench.py --full           # the sizes that the targets are about: about an hour
-python benchmarks/bench.py --only windows   # one program
-python benchmarks/bench.py --page           # only the page
+Each program writes one JSON file: its command, date, commit, machine, versions and figures.
 """
 
 from __future__ import annotations
@@ -22,11 +22,6 @@ from sage_va.benchmarks.frame import RESULTS, ROOT, Figure, figures_of
 
 PAGE = ROOT / "docs" / "performance.md"
 PROGRAMS = {  # in the order of the page: title, words for a short run, words for the sizes that the targets are about
-    "baselines": (
-        "Beside the usual ways",
-        ["--encoders", "resnet18.a1_in1k", "--clips", "8", "--seconds", "8", "--rounds", "1"],
-        [],
-    ),
     "windows": ("Reading windows", ["--rounds", "5", "--threads", "1"], ["--threads", "1"]),
     "opening": ("Opening a cache", ["--clips", "1000", "10000"], []),
     "disk": ("Committing and verifying", ["--clips", "1000", "--single", "50", "--gigabytes", "0.2"], []),
@@ -36,6 +31,7 @@ PROGRAMS = {  # in the order of the page: title, words for a short run, words fo
         ["--preset", "tiny", "--threads", "1"],
     ),
     "streaming": ("Streaming", ["--steps", "100"], []),
+    "scaling": ("Growth, on paper and simulated", ["--clips", "10000"], []),
 }
 
 HEAD = """# Performance

@@ -71,7 +71,23 @@ def committing(layout: str, path: Path, num: int, num_single: int) -> list[Figur
         figures.append(Figure(f"commit a one-step clip: {layout}, {way}", each_ms, "ms"))
         figures.append(Figure(f"waits for the disk per clip: {layout}, {way}", waits))
     gain = one_by_one[1] / together[1]
+    figures += catalogue(layout, store)
     return [*figures, Figure(f"waits for the disk, one by one by groups: {layout}", gain, "x", at_least=10)]
+
+
+def catalogue(layout: str, store: Store) -> list[Figure]:
+    """Reads all records, and the journal."""
+    start, clip_ids = time.process_time(), store.clip_ids()
+    for clip_id in clip_ids:
+        store.record(clip_id, STREAM)
+    record_ms = 1000 * (time.process_time() - start) / len(clip_ids)
+    start, num_lines = time.process_time(), sum(1 for _ in store.journal())
+    line_ms = 1000 * (time.process_time() - start) / num_lines
+    print(f"{layout:12} record {record_ms:.3f} ms, line of the journal {line_ms:.3f} ms", flush=True)
+    return [
+        Figure(f"read a record: {layout}", record_ms, "CPU ms"),
+        Figure(f"read a line of the journal: {layout}", line_ms, "CPU ms"),
+    ]
 
 
 def timed(work: Callable[[], object], num: int) -> tuple[float, float]:

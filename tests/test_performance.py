@@ -2,11 +2,12 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sage_va.benchmarks import bench, frame
+from sage_va.benchmarks import bench, frame, scaling
 from sage_va.benchmarks.frame import Figure
 from sage_va.tests.test_docs import check_command
 
@@ -83,3 +84,41 @@ def test_what_is_saved_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         frame.save(True, "/elsewhere/x.py", [figures[0], figures[0]], tmp_path)
     with pytest.raises(AssertionError, match="NaN"):
         frame.save(True, "/elsewhere/x.py", [Figure("a", float("nan"))], tmp_path)
+
+
+# The simulation of a large extraction
+
+
+FAST = scaling.Disk(0.0, 0.0, bytes_per_s=1e15)
+STEADY = scaling.Fleet(4, hours_between_failures=1e9, slow_share=0.0, spread=0.0, seconds_per_clip=1.0)
+
+
+def test_without_failures_and_waits_the_devices_are_the_limit() -> None:
+    outcome = scaling.Simulation(STEADY, FAST, mean_frames=2000, num_clips=400).run()
+    assert outcome.hours * 3600 == pytest.approx(400 / 4 * 2.0)
+    assert (outcome.busy, outcome.repeated) == (pytest.approx(1), 0)
+
+
+def test_a_slow_disk_is_the_limit_and_groups_move_it() -> None:
+    one = scaling.Disk(wait_s=1.0, clip_s=0.0, max_group=1, bytes_per_s=1e15)
+    single = scaling.Simulation(STEADY, one, mean_frames=1, num_clips=400).run()
+    assert single.hours * 3600 == pytest.approx(400, rel=0.02)
+    assert single.disk == pytest.approx(1, abs=0.01)
+    grouped = scaling.Simulation(STEADY, replace(one, max_group=128), mean_frames=1, num_clips=400).run()
+    assert grouped.hours < single.hours / 2
+    assert one.clips_per_s(1000) == pytest.approx(1)
+    assert replace(one, max_group=128).clips_per_s(1000) == pytest.approx(128)
+    assert replace(one, max_group=128).clips_per_s(20 << 20) == pytest.approx(1)  # a group is bounded in bytes
+
+
+def test_failures_repeat_work_and_lose_no_clip() -> None:
+    fleet = replace(STEADY, hours_between_failures=0.02, restart_s=10)
+    outcome = scaling.Simulation(fleet, FAST, mean_frames=2000, num_clips=400).run()
+    assert outcome.repeated > 0
+    assert 400 / 4 * 2.0 < outcome.hours * 3600 < 1000
+    assert outcome.busy * outcome.hours * 3600 * 4 == pytest.approx(800)  # each clip counts once
+
+
+def test_stragglers_cost_time() -> None:
+    slow = scaling.Simulation(replace(STEADY, slow_share=0.5), FAST, mean_frames=20_000, num_clips=400).run()
+    assert slow.hours > 1.3 * scaling.Simulation(STEADY, FAST, mean_frames=20_000, num_clips=400).run().hours

@@ -6,6 +6,7 @@ clip shorter than a window is padded, and `inside` is False there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -215,19 +216,25 @@ def _slicer(rows: Tensor, steps: Tensor, num_steps: int) -> Callable[[Tensor], T
     any_short = len(short) > 0
 
     def take(tensor: Tensor) -> Tensor:
-        windows = tensor.as_strided((last + 1, length, *tensor.shape[1:]), (tensor.stride(0), *tensor.stride()))
-        rows_of_windows = _select(windows, starts)
+        windows = windows_of(tensor, starts, length)
         if any_short:  # past a clip's end, its last step is repeated
-            rows_of_windows[short] = tensor[steps[short]]
-        return rows_of_windows
+            windows[short] = tensor[steps[short]]
+        return windows
 
     return take
 
 
-def _select(windows: Tensor, starts: Tensor) -> Tensor:
-    """Returns `windows[starts]`; a large result lies in memory of numpy, which asks the system for huge pages."""
-    if len(starts) * windows.element_size() * windows[:1].numel() < HUGE_BYTES:
+def windows_of(tensor: Tensor, starts: Tensor, length: int) -> Tensor:
+    """Returns (B, L, …), the steps from each start on; large ones by one copy for each, as fast as memory is.
+
+    A large result lies in memory of numpy, which asks the system for huge pages.
+    """
+    shape = (len(starts), length, *tensor.shape[1:])
+    if math.prod(shape) * tensor.element_size() < HUGE_BYTES:
+        windows = tensor.as_strided((len(tensor) - length + 1, *shape[1:]), (tensor.stride(0), *tensor.stride()))
         return windows.index_select(0, starts)
-    plain = windows.view(torch.int16) if windows.dtype == torch.bfloat16 else windows
-    rows = torch.from_numpy(np.empty((len(starts), *windows.shape[1:]), plain[:0].numpy().dtype))
-    return torch.index_select(plain, 0, starts, out=rows).view(windows.dtype)
+    source = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    rows = np.empty(shape, source.dtype)
+    for row, start in zip(rows, starts.tolist(), strict=True):
+        row[...] = source[start : start + length]
+    return torch.from_numpy(rows).view(tensor.dtype)
