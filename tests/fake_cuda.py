@@ -25,6 +25,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -178,15 +179,15 @@ def _copied(name: str, args: Any, result: Any) -> list[Copied]:
     source, target = (args[1], args[0]) if name == "copy_" else (args[0], result)
     if source.device.type == target.device.type:
         return []
-    return [Copied(target.device.type, tuple(source.shape), getattr(source, "is_pinned_here", False), _line())]
+    return [Copied(target.device.type, tuple(source.shape), getattr(source, "is_pinned_here", False), line_of_ours())]
 
 
-def _line() -> str:
+def line_of_ours() -> str:
     """The line of this project that is being executed."""
     ours = [
         f"{frame.filename}:{frame.lineno}"
         for frame in traceback.extract_stack()
-        if "site-packages" not in frame.filename and frame.filename != __file__
+        if "site-packages" not in frame.filename and Path(frame.filename).name not in ("fake_cuda.py", "host_cuda.py")
     ]
     return ours[-1] if ours else ""
 

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from sage_va.tests.fake_cuda import Event
+from sage_va.tests.fake_cuda import NO_KERNEL, Copied, Event, Launches, line_of_ours
 
 CUDA = torch.device("cuda:0")
 aten = torch.ops.aten
@@ -80,6 +80,7 @@ class _Device(TorchDispatchMode):
         if func is aten._pin_memory.default:
             return _pinned(args[0])
         _check(func, args, kwargs)
+        _count(func, args, wanted)
         if wanted is not None:
             kwargs["device"] = torch.device("cpu")
         inner_args, inner_kwargs = tree_map_only(DeviceTensor, lambda tensor: tensor.on_host, (args, kwargs))
@@ -101,6 +102,43 @@ class _Lists(TorchFunctionMode):
             place = tuple(torch.tensor(part) if isinstance(part, list) else part for part in place)
             args = (args[0], place, *args[2:])
         return func(*args, **(kwargs or {}))
+
+
+COUNTS: list[Launches] = []
+
+
+@contextlib.contextmanager
+def count() -> Iterator[Launches]:
+    """Counts kernels, those of a backward pass too, and lists copies and waits: `item` is a copy of one number."""
+    launches = Launches()
+    COUNTS.append(launches)
+    try:
+        yield launches
+    finally:
+        COUNTS.remove(launches)
+
+
+def _count(func: Any, args: Any, wanted: str | None) -> None:
+    name = func._schema.name.split("::")[1]
+    copied = _copied(name, args, wanted) if COUNTS else None
+    for launches in COUNTS:
+        launches.num_kernels += name not in NO_KERNEL
+        launches.copies += [copied] if copied else []
+
+
+def _copied(name: str, args: Any, wanted: str | None) -> Copied | None:
+    """The copy between host and device that an operation is, if it is one."""
+    if name == "_local_scalar_dense":
+        return Copied("cpu", (), False, line_of_ours())
+    if name == "copy_":
+        source, there = args[1], isinstance(args[0], DeviceTensor)
+    elif name == "_to_copy" and wanted is not None:
+        source, there = args[0], wanted in ("cuda", "meta")
+    else:
+        return None
+    if isinstance(source, DeviceTensor) == there:
+        return None
+    return Copied("cuda" if there else "cpu", tuple(source.shape), False, line_of_ours())
 
 
 def _pinned(tensor: Tensor) -> Tensor:
@@ -145,6 +183,7 @@ def on_host_cuda(free_bytes: int = 1 << 40) -> Iterator[torch.device]:
     replaced = {
         "_lazy_init": lambda: None,
         "Event": Event,
+        "device_count": lambda: 1,
         "is_bf16_supported": lambda including_emulation=True: True,
         "mem_get_info": lambda device=None: (free_bytes, free_bytes),
         "get_rng_state": lambda device="cuda": torch.get_rng_state(),

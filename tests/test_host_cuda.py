@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sage_va.tests.host_cuda import on_host_cuda
+from sage_va.tests.host_cuda import count, on_host_cuda
 
 
 def test_numbers_and_gradients_are_those_of_the_host() -> None:
@@ -86,3 +86,22 @@ def test_nothing_is_left_behind() -> None:
     assert before == (torch.Generator, torch.cuda._lazy_init, threading.Thread.run)
     with pytest.raises(AssertionError, match="outlived"):
         there.sum()
+
+
+def test_kernels_copies_and_waits_are_counted() -> None:
+    weight = torch.ones(3)
+    with on_host_cuda() as device:
+        there = weight.to(device).requires_grad_()
+        with count() as forward:
+            loss = (there * 2).sum()
+        with count() as backward:
+            loss.backward()
+        with count() as copies:
+            loss.item()
+            there.detach().cpu()
+            there.detach().to(device)
+            torch.empty(3, device=device).copy_(weight)
+    assert (forward.num_kernels, forward.copies) == (2, [])
+    assert backward.num_kernels >= 1
+    assert [(copy.to, copy.shape) for copy in copies.copies] == [("cpu", ()), ("cpu", (3,)), ("cuda", (3,))]
+    assert all("test_host_cuda.py" in copy.line for copy in copies.copies)
