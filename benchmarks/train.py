@@ -11,8 +11,8 @@ turns, so that all ways meet the same machine:
     ours       the trainer: windows cut by index, corrupted, trained on
     loader     the same model fed by torch's DataLoader over one .npy file for each clip and stream
 
-Data cost = what cutting and corrupting take of a step of ours, timed by themselves. Then seconds an epoch for one, two
-and four times the steps.
+Data cost = what cutting and corrupting take of a step of ours, timed by themselves; so are input dropout, and the loss
+with its backward pass. Then seconds an epoch for one, two and four times the steps.
 """
 
 from __future__ import annotations
@@ -34,13 +34,17 @@ from sage_va.data.clip import Clip
 from sage_va.data.timebase import Grid
 from sage_va.data.windows.corpus import Corpus, Stream, Windows, cut, plan_windows
 from sage_va.fusion.config import Config, load_config
+from sage_va.fusion.models.base import EncodedModel, Output
+from sage_va.fusion.models.sage import Fused
 from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.training.augment import corrupt
+from sage_va.fusion.training.losses import total_loss
 from sage_va.fusion.training.trainer import Trainer
 
 STREAMS = [("visual", 512), ("audio", 768)]
 CLIP_STEPS = 4000
 ROUNDS = 3
+PARTS = ("input dropout", "loss")
 
 
 def drawn(num_steps: int, hz: float) -> Corpus:
@@ -120,6 +124,7 @@ def compare_ways(corpus: Corpus, config: Config, num_steps: int) -> list[Figure]
         "resident batch": lambda: [trainer.step(resident, 1e-4) for _ in batches],
         "ours": lambda: [trainer.step(cut(corpus, rows, length), 1e-4) for rows in batches],
         "data alone": data,
+        **parts(trainer, resident, num_steps),
     }
     with tempfile.TemporaryDirectory() as folder:
         few = Files(Path(folder), drawn(20 * CLIP_STEPS, config.data.hz), length, hop)
@@ -148,9 +153,36 @@ def compare_ways(corpus: Corpus, config: Config, num_steps: int) -> list[Figure]
         print(f"  {name:24}{1000 * seconds:9.1f} ms a step   x {ratio:.3f}", flush=True)
     cost = 100 * each_s["data alone"] / each_s["ours"]
     print(f"  data cost               {cost:9.2f} % of a step of ours")
-    apart = {"data alone", *(name for name in each_s if torch.get_num_threads() == 1 and "2 workers" in name)}
+    shares = {name: 100 * each_s[name] / each_s["ours"] for name in PARTS}
+    for name, share in shares.items():
+        print(f"  {name:24}{share:9.2f} % of a step of ours")
+    apart = {"data alone", *PARTS, *(name for name in each_s if torch.get_num_threads() == 1 and "2 workers" in name)}
     steps = [Figure(f"a step: {name}", 1000 * seconds, "ms") for name, seconds in each_s.items() if name not in apart]
+    steps += [Figure(f"{name}, share of a step", share, "%") for name, share in shares.items()]
     return [*steps, Figure("data cost: windows cut and masked, share of a step", cost, "%", at_most=1.0)]
+
+
+def parts(trainer: Trainer, windows: Windows, num_steps: int) -> dict[str, Callable[[], object]]:
+    """Two parts of a step by themselves: input dropout, and the loss with its backward pass."""
+    model = trainer.model.train()
+    assert isinstance(model, EncodedModel)
+    drop = [(encoder.get_submodule("project.1"), values.float()) for encoder, values in zip(
+        model.encoders, windows.values, strict=True)]  # fmt: skip
+    with torch.no_grad():
+        output = model(windows)
+    weights = torch.rand_like(output.unimodal[..., 0]).softmax(-1)
+    leaves = [value.clone().requires_grad_() for value in (output.va, output.unimodal, weights, weights)]
+    fused = Fused(output.fused.features, weights=leaves[2], reliability=leaves[3])
+
+    def loss() -> None:
+        output = Output(leaves[0], leaves[1], fused)
+        errors = trainer.errors[windows.steps]
+        total_loss(output, windows, errors, trainer.sigma, trainer.config.loss)["loss"].backward()
+
+    return {
+        "input dropout": lambda: [[layer(values) for layer, values in drop] for _ in range(num_steps)],
+        "loss": lambda: [loss() for _ in range(num_steps)],
+    }
 
 
 def endless(loader: DataLoader[tuple[Tensor, ...]]) -> Iterator[list[Tensor]]:

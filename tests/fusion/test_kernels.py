@@ -58,7 +58,7 @@ def parts(config: Config) -> tuple[VAModel, Corpus]:
 
 
 def steady(trainer: Trainer, launches: Any) -> Launches:
-    """What is asked in a step after the first."""
+    """The work of a step after the first."""
     batches = each_cut(trainer.corpus, BATCHES)
     trainer.model.train()
     trainer.step(next(batches), 1e-3)
