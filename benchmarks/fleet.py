@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from frame import ROOT, Figure, add_json_option, save
-from synthetic import SyntheticData, synthesise
-
+from sage_va.benchmarks.frame import ROOT, Figure, add_json_option, save
+from sage_va.benchmarks.synthetic import SyntheticData, synthesise
 from sage_va.fusion.models.variants import VARIANTS
 
 TARGET = 2.0
