@@ -51,6 +51,12 @@ if TYPE_CHECKING:
     help="hub, random (untrained), or a FILE (.safetensors, .pth).",
 )
 @click.option(
+    "--image-size",
+    type=click.IntRange(16, 4096),
+    help="Height and width of the visual encoder's input in pixels; default: as the model was trained. Another size is "
+    "another stream.",
+)
+@click.option(
     "--audio-weights",
     type=click.Choice(["hub", "random"]),
     default="hub",
@@ -117,6 +123,7 @@ def extract(
     cache: str,
     visual: str | None,
     visual_weights: str,
+    image_size: int | None,
     audio: str | None,
     audio_weights: str,
     layer: str,
@@ -163,6 +170,7 @@ def extract(
     finder = face_finder(options["faces"], face_detector, face_weights, face_margin, detect_every)
     extract_options = ExtractOptions(**options, finder=finder)
     names = {"visual": visual, "visual_weights": visual_weights, "audio": audio, "audio_weights": audio_weights}
+    names["image_size"] = image_size
     recipe = Recipe({**names, "layer": layer, "vad": vad, "precision": precision, "runtime": runtime})
     if dry_run:
         _show_estimate(sources, recipe, device, extract_options, as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from ...data.store.fingerprint import SCHEMA_VERSION
 from ..decode.audio import RESAMPLER, Samples
 from ..decode.frames import FIT, INTERPOLATION, Letterbox, Pixels
 from ..faces.align import FaceCropper, FaceOf
+from .arithmetic import plain_float32
 from .audio_windows import WindowPlan
 from .weights import dtype_name, weights_sha256
 
@@ -92,7 +94,8 @@ class Encoder(ABC):
         Raises:
             InputError: if `embed` returns another shape, or no floats.
         """
-        output = self.embed(items)
+        with plain_float32() if self.dtype == torch.float32 else nullcontext():
+            output = self.embed(items)
         floats = output.is_floating_point() if isinstance(output, Tensor) else np.issubdtype(output.dtype, np.floating)
         expected = self.expected_shape(items)
         if not floats or tuple(output.shape) != expected:
@@ -106,14 +109,15 @@ class Encoder(ABC):
         tensor = torch.from_numpy(array)
         if self.device.type != "cuda":
             return tensor.to(self.device)
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        pinned = tensor if tensor.is_pinned() else tensor.pin_memory()  # the pipeline's batches are
+        return pinned.to(self.device, non_blocking=True)
 
     def _fetched(self, output: Tensor) -> NDArray[np.float32]:
         if output.device.type != "cuda":
             return output.float().cpu().numpy()
         with torch.cuda.device(output.device):
             host = output.float().to("cpu", non_blocking=True)  # pinned
-            done = torch.cuda.Event()
+            done = torch.cuda.Event(blocking=True)  # sleeps; the default would keep a core busy
             done.record()
             done.synchronize()  # waits for this batch, not for those that other threads have queued behind it
         return host.numpy()

@@ -44,6 +44,7 @@ def encoders_from(
     *,
     visual: str | None = None,
     visual_weights: str = "hub",
+    image_size: int | None = None,
     audio: str | None = None,
     audio_weights: str = "hub",
     layer: str = "last",
@@ -57,6 +58,7 @@ def encoders_from(
     Args:
         visual: a plug-in, or a timm model; None = no visual stream.
         visual_weights: "hub", "random", or a file.
+        image_size: height and width of the images in pixels; None = as the visual model was trained.
         audio: a plug-in, or a transformers model (hub id or directory); None = no audio stream.
         audio_weights: "hub" or "random".
         layer: output of the audio encoder, see `TransformersEncoder`.
@@ -74,12 +76,14 @@ def encoders_from(
         todo = "Pass --visual, --audio or both."
         raise InputError("extract", expected="an encoder", got="none", todo=todo)
     common = {"device": device, "precision": precision}
-    visual_encoder = _visual(visual, {"weights": visual_weights, **common}, runtime) if visual else None
+    visual_encoder = None
+    if visual:
+        visual_encoder = _visual(visual, {"weights": visual_weights, "image_size": image_size, **common}, runtime)
     audio_settings = {"weights": audio_weights, "layer": layer, **common}
     return visual_encoder, _audio(audio, audio_settings, runtime, vad=vad) if audio else None
 
 
-def _visual(name: str, settings: Mapping[str, str], runtime: str) -> VisualEncoder:
+def _visual(name: str, settings: Mapping[str, Any], runtime: str) -> VisualEncoder:
     from .plugins import load_plugin
 
     plugin = load_plugin(name, "visual", settings)
@@ -163,7 +167,11 @@ def _rebuilt(fingerprint: Mapping[str, Any], weights: str | None, device: str) -
     recorded = fingerprint["encoder"]
     default_weights = "random" if recorded["weights"] == "random" else "hub"
     runtime = fingerprint.get("runtime", {"name": "torch"})["name"]
-    settings = {"device": device if runtime == "torch" else "cpu", "precision": fingerprint["compute_dtype"]}
+    settings: dict[str, Any] = {"device": device if runtime == "torch" else "cpu"}
+    settings["precision"] = fingerprint["compute_dtype"]
+    if fingerprint["modality"] == "visual":
+        height, width = fingerprint["preprocessing"]["size"]
+        settings["image_size"] = height if height == width else None
     vad = "voice" in fingerprint["preprocessing"]
     if recorded["kind"] == "timm":
         return _timm_class(runtime)(recorded["name"], weights=weights or default_weights, **settings)
@@ -175,7 +183,7 @@ def _rebuilt(fingerprint: Mapping[str, Any], weights: str | None, device: str) -
     return _rebuilt_plugin(recorded, fingerprint["modality"], settings, vad=vad)
 
 
-def _rebuilt_plugin(recorded: Mapping[str, Any], modality: str, settings: Mapping[str, str], *, vad: bool) -> Encoder:
+def _rebuilt_plugin(recorded: Mapping[str, Any], modality: str, settings: Mapping[str, Any], *, vad: bool) -> Encoder:
     from .plugins import load_plugin
 
     plugin = load_plugin(recorded["name"], modality, settings, vad=vad, rebuild=True)

@@ -21,10 +21,10 @@ class OpenVinoTimmEncoder(TimmEncoder):
 
     _compiled: CompiledModule | None = None
 
-    def __init__(self, name: str, *, weights: str = "hub", device: str = "auto", precision: str = "auto") -> None:
+    def __init__(self, name: str, *, device: str = "auto", precision: str = "auto", **others: Any) -> None:
         self._runtime = runtime_identity()
         check_arithmetic(device, precision)
-        super().__init__(name, weights=weights, device="cpu", precision="float32")
+        super().__init__(name, device="cpu", precision="float32", **others)
         example = torch.zeros((1, *self.size, 3), dtype=torch.uint8)
         self._compiled = CompiledModule(self._model, self._features, example)
         self.compile_s = self._compiled.compile_s

@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from .base import AudioEncoder, Encoder, VisualEncoder
 from .vad import voice_fingerprint
 
 CLASSES: dict[str, type[Encoder]] = {"visual": VisualEncoder, "audio": AudioEncoder}
-_DEFAULTS = {"weights": "hub", "layer": "last", "precision": "auto"}
+_DEFAULTS = {"weights": "hub", "layer": "last", "precision": "auto", "image_size": None}
 _PROBE_SEED, _PROBE_S = 0, 0.5
 
 
@@ -28,14 +29,15 @@ def plugin_names() -> list[str]:
 
 
 def load_plugin(
-    name: str, modality: str, settings: Mapping[str, str], *, vad: bool = False, rebuild: bool = False
+    name: str, modality: str, settings: Mapping[str, Any], *, vad: bool = False, rebuild: bool = False
 ) -> Encoder | None:
     """Builds the plug-in of exactly that name; returns None where no package adds one.
 
     Args:
         name: of the entry point.
         modality: "visual" or "audio".
-        settings: weights, layer, device and precision. The class gets those that it takes and that are not defaults.
+        settings: weights, layer, device, precision and image_size. The class gets those that it takes and that are not
+            defaults.
         vad: measure the probability of a voice at each step.
         rebuild: True if the settings come from a fingerprint; those that the class does not take are then ignored.
 
@@ -56,7 +58,7 @@ def load_plugin(
     return encoder
 
 
-def _build(point: EntryPoint, place: str, modality: str, settings: Mapping[str, str], *, rebuild: bool) -> Encoder:
+def _build(point: EntryPoint, place: str, modality: str, settings: Mapping[str, Any], *, rebuild: bool) -> Encoder:
     todo = mend(point)
     kind = load_added(point, place)
     _check_class(kind, place, modality, todo)
@@ -80,7 +82,7 @@ def _check_class(candidate: object, place: str, modality: str, todo: str) -> Non
         raise InputError(place, expected=expected, got=f"{candidate!r}", todo=todo)
 
 
-def _check_settings(place: str, modality: str, settings: Mapping[str, str], takes: Container[str]) -> None:
+def _check_settings(place: str, modality: str, settings: Mapping[str, Any], takes: Container[str]) -> None:
     for key, default in _DEFAULTS.items():
         if settings.get(key, default) != default and key not in takes:
             option = f"{modality}_weights" if key == "weights" else key

@@ -86,7 +86,8 @@ def _key(modality: str, arguments: Mapping[str, Any], device: str) -> str | None
     files = _files(modality, name, weights)
     if name in added_names(GROUP) or files is None:
         return None
-    options = {key: arguments[key] for key in ("layer", "vad") if modality == "audio"}
+    own = ("layer", "vad") if modality == "audio" else ("image_size",)
+    options = {key: arguments.get(key) for key in own}
     precision = arguments["precision"]
     return json_sha256(
         {

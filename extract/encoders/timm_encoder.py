@@ -12,10 +12,11 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from ...data.errors import InputError, did_you_mean
+from ...data.errors import InputError, did_you_mean, first_line
 from ...data.machine import find_device
 from ..decode.frames import Pixels
 from ..hub import hub_error
+from .arithmetic import cast_once
 from .base import VisualEncoder
 from .plugins import plugin_names
 from .weights import compute_dtype, fixed_seed, load_into, load_state, weights_sha256
@@ -29,15 +30,26 @@ class TimmEncoder(VisualEncoder):
         weights: "hub", "random" (fixed seed; for trials), or a `.safetensors` or `.pth` file.
         device: "auto", "cpu", "cuda", "cuda:1", …
         precision: "auto", "float32", "bfloat16" or "float16".
+        image_size: height and width of the images in pixels; None = as the model was trained. timm resamples the
+            positions of a transformer to it; a convolutional model takes any size.
 
     Raises:
-        InputError: if the model, device or precision is unknown, or the weights are not available or do not fit.
+        InputError: if the model, device or precision is unknown, the weights are not available or do not fit, or the
+            model does not take images of that size.
     """
 
     kind = "timm"
     layer = "pooled"
 
-    def __init__(self, name: str, *, weights: str = "hub", device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str = "hub",
+        device: str = "auto",
+        precision: str = "auto",
+        image_size: int | None = None,
+    ) -> None:
         self.name, self.weights = name, weights
         self.device = find_device(device)
         self.dtype = compute_dtype(precision, self.device)
@@ -46,12 +58,15 @@ class TimmEncoder(VisualEncoder):
         config = resolve_model_data_config(model)
         _, height, width = config["input_size"]
         self.size = (int(height), int(width))
+        if image_size is not None and self.size != (image_size, image_size):
+            self.size = _resized(model, name, image_size)
         self.mean = tuple(float(value) for value in config["mean"])
         self.std = tuple(float(value) for value in config["std"])
         self._model = model.to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._mean = torch.tensor(self.mean, device=self.device)
         self._std = torch.tensor(self.std, device=self.device)
-        self.dim = self._width()
+        self.dim = self._probe().shape[-1]
+        cast_once(self._model, self.dtype, self._probe)
 
     def embed(self, items: Pixels) -> Tensor:
         """Embeds (B, H, W, 3) uint8 RGB -> (B, D); the copy to the device is uint8 and channels_last."""
@@ -63,8 +78,25 @@ class TimmEncoder(VisualEncoder):
             return cast(Tensor, self._model(normal))
 
     @torch.inference_mode()
-    def _width(self) -> int:
-        return self.embed(np.zeros((1, *self.size, 3), np.uint8)).shape[-1]
+    def _probe(self) -> Tensor:
+        noise = np.random.default_rng(0).integers(0, 256, (1, *self.size, 3), dtype=np.uint8)
+        return self.embed(noise)
+
+
+def _resized(model: nn.Module, name: str, image_size: int) -> tuple[int, int]:
+    """Makes a model take images of another size."""
+    size, fixed = (image_size, image_size), cast(dict[str, Any], model.default_cfg).get("fixed_input_size", False)
+    if not fixed:
+        return size
+    patch = max(getattr(getattr(model, "patch_embed", None), "patch_size", (1,)))
+    if image_size % patch:
+        raise InputError("image_size", f"{name} has patches of {patch} pixels", todo=f"Choose a multiple of {patch}.")
+    try:
+        cast(Any, model).set_input_size(img_size=size)
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        problem = f"{name} does not take {image_size}: {first_line(error)[:200]}"
+        raise InputError("image_size", problem, todo="Choose another size, or leave it out.") from error
+    return size
 
 
 def _create(name: str, weights: str) -> nn.Module:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from ...data.errors import InputError
 from ...data.machine import find_device
 from ..decode.audio import Samples
 from ..hub import hub_error, reason_of
+from .arithmetic import cast_once
 from .audio_windows import WindowPlan
 from .base import AudioEncoder, plan_of
 from .vad import voice_fingerprint
@@ -25,6 +27,7 @@ from .weights import compute_dtype, fixed_seed, weights_sha256
 WAVEFORM_MODELS = ("wav2vec2", "hubert", "wavlm")
 WHISPER = "whisper"
 _CONTEXT_S = 1.0
+_PROBE_S = 1.0
 _MAY_BE_MISSING = ("masked_spec_embed",)  # used in training only
 
 
@@ -71,6 +74,7 @@ class TransformersEncoder(AudioEncoder):
         model = _load_model(name, config, random=weights == "random")
         self.weights_sha256 = weights_sha256(model.state_dict())
         self._model = model.to(self.device)
+        cast_once(self._model, self.dtype, self._probe)
 
     @property
     def alias(self) -> str:
@@ -98,6 +102,11 @@ class TransformersEncoder(AudioEncoder):
             return output.last_hidden_state
         first, last = self._layers
         return torch.stack([state.float() for state in output.hidden_states[first : last + 1]]).mean(dim=0)
+
+    @torch.inference_mode()
+    def _probe(self) -> Tensor:
+        num_samples = self.plan.window if self._whisper else round(_PROBE_S * self.sampling_rate)
+        return self.embed(np.random.default_rng(0).uniform(-0.5, 0.5, (1, num_samples)).astype(np.float32))
 
     def _prepared(self, windows: Samples) -> Tensor:
         """Extracts features window by window, so that none depends on the batch; Whisper's spectra on the device."""

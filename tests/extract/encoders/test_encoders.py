@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from sage_va.data import InputError, stream_name
+from sage_va.extract.encoders import plugins
 from sage_va.extract.encoders.audio_windows import Windower
 from sage_va.extract.encoders.factory import encoder_from_fingerprint, encoders_from
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
@@ -306,3 +307,36 @@ def test_a_directory_without_its_parts_is_refused(folder):
     empty.mkdir()
     with pytest.raises(InputError, match="expected a directory of a transformers model"):
         TransformersEncoder(str(empty), weights="random", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "golden"),
+    [
+        (TINY_VIT, "visual/test-vit.r160-in1k-random-30f65edd"),
+        (TINY_CONVNET, "visual/test-resnet.r160-in1k-random-367bdae8"),
+    ],
+)
+def test_an_image_size_is_another_stream_and_no_size_the_one_of_before(name, golden):
+    def named(encoder):
+        fingerprint = fingerprint_of(encoder, ExtractOptions())
+        fingerprint["decoder"], fingerprint["encoder"]["weights_sha256"] = {}, ""  # they differ between versions
+        return stream_name("visual", encoder.alias, fingerprint)
+
+    plain, native, other = (
+        TimmEncoder(name, weights="random", device="cpu", image_size=size) for size in (None, 160, 96)
+    )
+    assert named(plain) == named(native) == golden
+    assert named(other) != golden
+    assert (other.size, other.dim, other.weights_sha256) == ((96, 96), plain.dim, plain.weights_sha256)
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), dtype=np.uint8)
+    assert other.encode(pixels).shape == (2, plain.dim)
+    again = encoder_from_fingerprint(fingerprint_of(other, OPTIONS), device="cpu")
+    assert again.size == (96, 96)
+    np.testing.assert_array_equal(again.encode(pixels), other.encode(pixels))
+
+
+def test_an_image_size_that_does_not_fit_is_refused():
+    with pytest.raises(InputError, match=r"image_size: test_vit\S+ has patches of 16 pixels\. Choose a"):
+        TimmEncoder(TINY_VIT, weights="random", device="cpu", image_size=100)
+    with pytest.raises(InputError, match="it takes no image_size, and 96 was given"):
+        plugins._check_settings("encoder own", "visual", {"image_size": 96}, ())

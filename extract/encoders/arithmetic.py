@@ -1,0 +1,89 @@
+"""Arithmetic of encoders on a device: float32 without shortcuts, and weights that are cast once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+_CASTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # autocast casts the weights of just these, whole
+
+
+class _PlainFloat32:
+    """Settings of torch that let a library compute float32 in fewer bits (TF32, bfloat16); shared by all threads."""
+
+    def __init__(self) -> None:
+        self._lock, self._num_users, self._before = threading.Lock(), 0, list[Any]()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Switches the shortcuts off inside the `with` block; the last thread to leave restores the user's settings."""
+        with self._lock:
+            self._num_users += 1
+            if self._num_users == 1:
+                self._before = [(place, name, getattr(place, name)) for place, name, _ in _shortcuts()]
+                _set(_shortcuts())
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_users -= 1
+                if not self._num_users:
+                    _set(self._before)
+
+
+def _shortcuts() -> list[tuple[Any, str, Any]]:
+    """Returns each setting and its value for IEEE float32."""
+    backends = torch.backends
+    if not hasattr(backends.cudnn, "conv"):  # before torch 2.9
+        return [(backends.cudnn, "allow_tf32", False), (backends.cuda.matmul, "allow_tf32", False)]
+    cuda = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+    cpu = (backends.mkldnn.conv, backends.mkldnn.rnn, backends.mkldnn.matmul)
+    return [(place, "fp32_precision", "ieee") for place in (*cuda, *cpu)]
+
+
+def _set(settings: list[tuple[Any, str, Any]]) -> None:
+    for place, name, value in settings:
+        setattr(place, name, value)
+
+
+plain_float32 = _PlainFloat32()
+
+
+def cast_once(model: nn.Module, dtype: torch.dtype, embed: Callable[[], Tensor]) -> bool:
+    """Casts the weights that autocast would cast anew for each batch, if the embeddings keep their bits.
+
+    Weights that something else computes with (parametrised ones, those with hooks, layers of other classes) stay.
+
+    Args:
+        model: changed in place.
+        dtype: of autocast; nothing is done for float32.
+        embed: embeds a fixed item with the model.
+
+    Returns:
+        True if the weights were cast; False if the embedding of that item would differ, or for float32.
+    """
+    if dtype == torch.float32:
+        return False
+    expected = embed()
+    before = [(weight, weight.data) for module in model.modules() if _castable(module) for weight in _own(module)]
+    for weight, values in before:
+        weight.data = values.to(dtype)
+    if torch.equal(embed(), expected):
+        return True
+    for weight, values in before:
+        weight.data = values
+    return False
+
+
+def _castable(module: nn.Module) -> bool:
+    return type(module) in _CASTABLE and not is_parametrized(module) and not module._forward_pre_hooks
+
+
+def _own(module: nn.Module) -> list[nn.Parameter]:
+    return [weight for weight in module.parameters(recurse=False) if weight.dtype == torch.float32]
