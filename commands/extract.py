@@ -270,6 +270,9 @@ def describe_extraction(summary: Summary) -> str:
         shares = {part: f"{100 * busy_s / summary.wall_s:.0f} %" for part, busy_s in summary.busy_s.items()}
         others = ", ".join(f"{part} {share}" for part, share in shares.items() if part != summary.bottleneck)
         lines.append(f"bottleneck: {summary.bottleneck}, busy {shares[summary.bottleneck]} of the time ({others})")
+    if summary.batch_sizes:
+        sizes = (f"{size} ({modality})" for modality, size in summary.batch_sizes.items())
+        lines.append(f"items per batch: {', '.join(sizes)}")
     if summary.interrupted:
         lines.append("interrupted after the clips in work; run the same command to resume")
     return "\n".join([*lines, *failures([asdict(failure) for failure in summary.failures])])

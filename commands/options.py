@@ -90,7 +90,7 @@ def extraction_options(command: Command) -> Command:
         [
             device_option,
             click.option(
-                "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames per batch."
+                "--batch-size", type=click.IntRange(1), help="Frames per batch; default: 128 on a CUDA device, else 32."
             ),
             click.option(
                 "--decode-threads",

@@ -31,9 +31,10 @@ class ExtractOptions:
         finder: face finder of `faces="detect"`, None otherwise.
         person: the person to crop with `faces="detect"`: "largest", "left", "right" or "all". The last three make
             clips of their own, `<clip_id>#<person>`.
-        batch_size: frames per batch. Another size may change the last bit of a feature, not more.
-        num_decode_threads: decoder threads of this process; None = as many as cores where faces are detected, else
-            half as many, at most 8.
+        batch_size: frames per batch; None = 128 on a CUDA device, else 32. Another size may change the last bit of a
+            feature, not more.
+        num_decode_threads: decoder threads of this process; None = as many as cores, at most 8 unless faces are
+            detected.
         num_cores: cores to keep busy; None = all that this process may use.
         overwrite: extract streams again that the cache already has.
         rehash: read and hash media again whose hash is known.
@@ -49,7 +50,7 @@ class ExtractOptions:
     store_dtype: str = "float16"
     finder: FaceFinder | None = None
     person: str = "largest"
-    batch_size: int = 32
+    batch_size: int | None = None
     num_decode_threads: int | None = None
     num_cores: int | None = None
     overwrite: bool = False

@@ -19,12 +19,12 @@ from ..decode.frames import Pixels
 from ..encoders.audio_windows import Window
 from ..options import ExtractOptions
 from .assemble import Assembly
-from .threads import use_one_thread
+from .fitting import FittingBatches, default_batch
+from .threads import pinned, prepare_encoder_thread
 
 if TYPE_CHECKING:  # it loads torch
     from ..encoders.base import AudioEncoder, Encoder, VisualEncoder
 
-AUDIO_BATCH_ON_GPU = 8  # windows; on a CPU one at a time is the fastest
 THREADS_ON_GPU = 2  # one prepares a batch while the other waits for its own
 
 Piece = tuple[Assembly, Window]
@@ -43,15 +43,21 @@ class EncodeStage:
     def __init__(
         self, visual: VisualEncoder | None, audio: AudioEncoder | None, options: ExtractOptions, buffers: Buffers
     ) -> None:
-        on_gpu = any(encoder.device.type != "cpu" for encoder in (visual, audio) if encoder)
-        self._num_threads = THREADS_ON_GPU if on_gpu else options.num_cores or num_cores()
-        self._pool = ThreadPoolExecutor(self._num_threads, "sage-va-encoder", use_one_thread)
+        devices = {encoder.device for encoder in (visual, audio) if encoder and encoder.device.type != "cpu"}
+        self._num_threads = THREADS_ON_GPU if devices else options.num_cores or num_cores()
+        self._pool = ThreadPoolExecutor(self._num_threads, "sage-va-encoder", lambda: prepare_encoder_thread(devices))
         self._lock = threading.Lock()
         self._busy_s = 0.0
-        self._audio, self._buffers = audio, buffers
-        audio_batch = AUDIO_BATCH_ON_GPU if audio and audio.device.type == "cuda" else 1
+        self._audio = audio
+        self._buffers = Buffers(pinned) if any(device.type == "cuda" for device in devices) else buffers
+        self._fitting: dict[str, FittingBatches] = {}
         self._images: Packer[Assembly] = self._packer(visual, options.batch_size)
-        self._windows: Packer[Piece] = self._packer(audio, audio_batch)
+        self._windows: Packer[Piece] = self._packer(audio, None)
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Items per batch that were encoded last, by modality; smaller than asked for where memory was exhausted."""
+        return {modality: fitting.used for modality, fitting in self._fitting.items() if fitting.used}
 
     @property
     def busy_s(self) -> float:
@@ -81,21 +87,28 @@ class EncodeStage:
         """Ends the threads; batches that have not started are dropped."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _packer(self, encoder: Encoder | None, batch_size: int) -> Packer[Any]:
-        def encode(items: NDArray[Any]) -> NDArray[np.float32]:
-            assert encoder is not None, "there are items for it"
-            return self._encode(encoder, items)
+    def _packer(self, encoder: Encoder | None, batch_size: int | None) -> Packer[Any]:
+        if encoder is None:
+            return Packer(1, _nothing)
+        size = batch_size or default_batch(encoder)
+        fitting = self._fitting[encoder.modality] = FittingBatches(encoder, size)
+        return Packer(
+            size, lambda items: self._encode(fitting, items), self._pool, self._num_threads + 1, self._buffers
+        )
 
-        return Packer(batch_size, encode, self._pool, self._num_threads + 1, self._buffers)
-
-    def _encode(self, encoder: Encoder, items: NDArray[Any]) -> NDArray[np.float32]:
+    def _encode(self, fitting: FittingBatches, items: NDArray[Any]) -> NDArray[np.float32]:
         start = perf_counter()
         try:
-            return encoder.encode(items)
+            return fitting.encode(items)
         except RuntimeError as error:
             got = f"{error}".splitlines()[0][:200]
             todo = "Try a smaller --batch-size, or --device cpu."
-            raise InputError(f"encoder {encoder.name}", expected="features", got=got, todo=todo) from error
+            place = f"encoder {fitting.encoder.name}"
+            raise InputError(place, expected="features", got=got, todo=todo) from error
         finally:
             with self._lock:
                 self._busy_s += perf_counter() - start
+
+
+def _nothing(items: NDArray[Any]) -> NDArray[np.float32]:
+    raise AssertionError("there are no items without an encoder")

@@ -53,7 +53,7 @@ from .clip_decoder import Part
 from .commit_stage import CommitStage
 from .encode_stage import EncodeStage
 from .prefetch import Prefetcher
-from .progress import ClipOutcome, ExtractionProgress, Failure, Summary, Tally, check_failures
+from .progress import ClipOutcome, ExtractionProgress, Failure, Summary, Tally, check_failures, log_end
 from .targets import Targets
 from .threads import one_thread_per_operation
 from .work_list import Backlog, work_list
@@ -99,6 +99,7 @@ def extract(
     extraction = Extraction(sources, store, visual, audio, options, progress, stop=stop)
     store.log("start", clips=len(sources), streams=extraction.streams)
     summary = extraction.run()
+    log_end(store, summary)
     store.finish()
     return summary
 
@@ -203,6 +204,7 @@ class Extraction:
             "encode": self._encoding.busy_s,
             "write": self._commits.busy_s,
         }
+        self._summary.batch_sizes = self._encoding.batch_sizes
         self._summary.failures.sort(key=lambda failure: failure.clip_id)
 
     def _take(self, clip: Assembly, part: Part) -> None:

@@ -47,16 +47,16 @@ from .work_list import Backlog, ListBacklog
 if TYPE_CHECKING:  # it loads torch
     from ..encoders.base import AudioEncoder, VisualEncoder
 
-QUEUE_BYTES = 32 << 20
+QUEUE_BYTES, QUEUE_BYTES_ON_GPU = 32 << 20, 256 << 20  # a chunk of 32 images of 518 pixels takes 26 MB
 MAX_THREADS = 8  # more do not decode faster; detecting faces takes a core each
 
 _Item: TypeAlias = tuple[Assembly, Part] | None  # None: a thread has ended
 
 
 def num_decoders(options: ExtractOptions) -> int:
-    """Returns the number of decoder threads: as many as cores where faces are detected, else half as many."""
+    """Returns the number of decoder threads: as many as cores, at most `MAX_THREADS` unless faces are detected."""
     cores = options.num_cores or num_cores()
-    return options.num_decode_threads or (cores if options.finder else max(1, min(MAX_THREADS, cores // 2)))
+    return options.num_decode_threads or (cores if options.finder else min(MAX_THREADS, cores))
 
 
 class Prefetcher:
@@ -86,10 +86,12 @@ class Prefetcher:
         cores = options.num_cores or num_cores()
         wanted = num_decoders(options)
         self._num_threads = max(1, min(wanted, len(sources))) if isinstance(sources, Sequence) else wanted
-        self._decoder = ClipDecoder(visual, audio, options, needs, max(1, cores // self._num_threads), buffers)
+        each = max(min(2, cores), cores // self._num_threads)  # two at least, so that the last clip is not left to one
+        self._decoder = ClipDecoder(visual, audio, options, needs, each, buffers)
         self._dtype = options.dtype
         self._backlog = ListBacklog(sources) if isinstance(sources, Sequence) else sources
-        self._queue: BytesQueue[_Item] = BytesQueue(QUEUE_BYTES)
+        on_gpu = visual is not None and visual.device.type == "cuda"
+        self._queue: BytesQueue[_Item] = BytesQueue(QUEUE_BYTES_ON_GPU if on_gpu else QUEUE_BYTES)
         self._lock = threading.Lock()
         self._busy_s = 0.0
         self._watchdog: Watchdog[Assembly] = Watchdog(self._give_up)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...data.errors import InputError, first_line, printable
 from ...data.manifest import Source
+from ...data.store.base import Store
 
 
 class FailedBeforeError(Exception):
@@ -105,6 +106,7 @@ class Summary:
         audio_s: encoded audio in seconds.
         wall_s: duration of the run in seconds.
         busy_s: seconds of work by part: "decode" and "encode" (mean over their threads), "write".
+        batch_sizes: items per batch of the encoder of each modality; fewer than asked for if memory was exhausted.
         interrupted: True if the run was stopped before all clips were started.
     """
 
@@ -117,6 +119,7 @@ class Summary:
     audio_s: float = 0.0
     wall_s: float = 0.0
     busy_s: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "encode": 0.0, "write": 0.0})
+    batch_sizes: dict[str, int] = field(default_factory=dict[str, int])
     interrupted: bool = False
 
     @property
@@ -211,3 +214,12 @@ def check_failures(failures: Sequence[Failure], most: int | None) -> None:
         todo = "Mend the cause, or raise --max-failures; committed clips stay."
         got = f"{len(failures)}, the last {failures[-1].clip_id}: {failures[-1].reason}"
         raise InputError("extract", expected=f"at most {most} failures", got=got, todo=todo)
+
+
+def log_end(store: Store, summary: Summary) -> None:
+    """Writes to the journal what limited a run: the busy seconds of its parts, and the batches that it used."""
+    if summary.num_done:
+        times = {"wall_s": round(summary.wall_s, 3)} | {
+            f"{part}_s": round(busy_s, 3) for part, busy_s in summary.busy_s.items()
+        }
+        store.log("end", clips=summary.num_done, **times, bottleneck=summary.bottleneck, batches=summary.batch_sizes)

@@ -43,7 +43,7 @@ from ...data.store.base import Store
 from ..encoders.factory import Recipe
 from ..options import ExtractOptions
 from .messages import ClipBatch, Died, Engine, Event, Halt, NeedClips, Ready, WorkerJob
-from .progress import ClipOutcome, ExtractionProgress, Failure, Summary, Tally, check_failures
+from .progress import ClipOutcome, ExtractionProgress, Failure, Summary, Tally, check_failures, log_end
 from .work_list import work_list
 
 MAX_DEATHS = 2  # the first with other clips, any of which may be the cause; the second alone
@@ -175,8 +175,9 @@ class Scheduler:
                 self._report()
         finally:
             self._engine.close()
-        self._store.finish()
         self._summary.wall_s, self._summary.interrupted = self._tally.elapsed_s, self._halted
+        log_end(self._store, self._summary)
+        self._store.finish()
         self._summary.failures.sort(key=lambda failure: failure.clip_id)
         return self._summary
 
@@ -256,6 +257,8 @@ class Scheduler:
         self._count_work(part)
         for name, busy_s in part.busy_s.items():
             self._summary.busy_s[name] += busy_s / self._engine.num_workers
+        for modality, size in part.batch_sizes.items():
+            self._summary.batch_sizes[modality] = min(size, self._summary.batch_sizes.get(modality, size))
         self._begin(worker)
 
     def _count_work(self, part: Summary | ExtractionProgress) -> None:

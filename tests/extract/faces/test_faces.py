@@ -482,7 +482,7 @@ class TestEveryKth:
             FaceFinder(Discs, every=17)
 
 
-@pytest.mark.parametrize(("cores", "detecting", "plain"), [(1, 1, 1), (2, 2, 1), (24, 24, 8)])
+@pytest.mark.parametrize(("cores", "detecting", "plain"), [(1, 1, 1), (2, 2, 2), (24, 24, 8)])
 def test_detection_takes_as_many_decoder_threads_as_cores(finder, cores, detecting, plain):
     assert num_decoders(ExtractOptions(num_cores=cores, faces="detect", finder=finder)) == detecting
     assert num_decoders(ExtractOptions(num_cores=cores)) == plain
