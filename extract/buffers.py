@@ -54,4 +54,4 @@ class Buffers:
             memory = self._allocate(num_bytes)
         lease = (ctypes.c_ubyte * num_bytes).from_buffer(memory)  # NumPy's arrays and views keep this object alive
         weakref.finalize(lease, free.append, memory).atexit = False
-        return np.frombuffer(lease, dtype, count).reshape(shape)
+        return np.frombuffer(memoryview(lease), dtype, count).reshape(shape)

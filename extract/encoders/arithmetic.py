@@ -39,7 +39,7 @@ class _PlainFloat32:
 
 def _shortcuts() -> list[tuple[Any, str, Any]]:
     """Returns each setting and its value for IEEE float32."""
-    backends = torch.backends
+    backends: Any = torch.backends
     if not hasattr(backends.cudnn, "conv"):  # before torch 2.9
         return [(backends.cudnn, "allow_tf32", False), (backends.cuda.matmul, "allow_tf32", False)]
     cuda = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)

@@ -18,6 +18,7 @@ from ..decode.frames import Pixels
 from ..hub import hub_error
 from .arithmetic import cast_once
 from .base import VisualEncoder
+from .cuda_graph import GraphedForward
 from .plugins import plugin_names
 from .weights import compute_dtype, fixed_seed, load_into, load_state, weights_sha256
 
@@ -40,6 +41,7 @@ class TimmEncoder(VisualEncoder):
 
     kind = "timm"
     layer = "pooled"
+    _graphed: GraphedForward | None = None
 
     def __init__(
         self,
@@ -67,14 +69,17 @@ class TimmEncoder(VisualEncoder):
         self._std = torch.tensor(self.std, device=self.device)
         self.dim = self._probe().shape[-1]
         cast_once(self._model, self.dtype, self._probe)
+        if self.device.type == "cuda":
+            self._graphed = GraphedForward(self._features, self.sent)
 
     def embed(self, items: Pixels) -> Tensor:
         """Embeds (B, H, W, 3) uint8 RGB -> (B, D); the copy to the device is uint8 and channels_last."""
-        return self._features(self.sent(items))
+        return self._graphed(items) if self._graphed else self._features(self.sent(items))
 
     def _features(self, pixels: Tensor) -> Tensor:
         normal = pixels.float().div_(255).sub_(self._mean).div_(self._std).permute(0, 3, 1, 2)  # one copy
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        kept = self.device.type != "cuda"  # a graph must not keep casts of another batch
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32, cache_enabled=kept):
             return cast(Tensor, self._model(normal))
 
     @torch.inference_mode()
