@@ -72,7 +72,7 @@ class FittingBatches:
                 return
             self._size = (size + 1) // 2
         text = f"{self.encoder.name}: out of memory on {self.encoder.device} with batches of {size}"
-        warnings.warn(f"{text}; going on with {self._size}", stacklevel=2)
+        warnings.warn(f"{text}; continuing with {self._size}", stacklevel=2)
 
 
 def _filled(piece: NDArray[Any], size: int) -> NDArray[Any]:

@@ -43,7 +43,7 @@ def test_a_batch_is_halved_until_it_fits(room, used):
     else:
         with pytest.warns(UserWarning) as lines:  # noqa: PT030 - several, of which the first is checked
             values = fitting.encode(items)
-        assert str(lines[0].message) == "small: out of memory on cpu with batches of 20; going on with 10"
+        assert str(lines[0].message) == "small: out of memory on cpu with batches of 20; continuing with 10"
     np.testing.assert_array_equal(values, Small(100).encode(items))
     assert fitting.used == used
     encoder.shapes.clear()
@@ -53,14 +53,14 @@ def test_a_batch_is_halved_until_it_fits(room, used):
 
 def test_the_last_piece_is_filled_up():
     encoder, items = Small(3), images(7)
-    with pytest.warns(UserWarning, match="going on with"):
+    with pytest.warns(UserWarning, match="continuing with"):
         values = FittingBatches(encoder, 7).encode(items)
     np.testing.assert_array_equal(values, Small(100).encode(items))
     assert set(encoder.shapes) == {2}
 
 
 def test_memory_too_small_for_one_item_is_an_error():
-    with pytest.warns(UserWarning, match="going on with 1"), pytest.raises(torch.OutOfMemoryError):
+    with pytest.warns(UserWarning, match="continuing with 1"), pytest.raises(torch.OutOfMemoryError):
         FittingBatches(Small(0), 4).encode(images(4))
 
 
