@@ -47,7 +47,7 @@ class Stream:
 
 @pytest.fixture
 def graphs(monkeypatch):
-    made, local = [], threading.local()
+    captured, local = [], threading.local()
 
     def current_stream(device):
         local.stream = getattr(local, "stream", None) or Stream()
@@ -57,7 +57,7 @@ def graphs(monkeypatch):
     def capture(graph, stream, capture_error_mode):
         assert stream is local.stream
         assert capture_error_mode == "thread_local"
-        made.append(graph)
+        captured.append(graph)
         with graph.notes:
             yield
 
@@ -65,7 +65,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
     monkeypatch.setattr(torch.cuda, "default_stream", lambda device: None)
-    return made
+    return captured
 
 
 def batches(num, size=4, side=8):
