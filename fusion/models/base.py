@@ -289,6 +289,7 @@ def _transformer(config: ModelConfig) -> nn.TransformerEncoder | None:
     layer = nn.TransformerEncoderLayer(
         config.dim, config.heads, 4 * config.dim, config.dropout, activation="gelu", batch_first=True, norm_first=True
     )
-    layer.dropout, layer.dropout1, layer.dropout2 = (Dropout(config.dropout) for _ in range(3))
+    for place in ("dropout", "dropout1", "dropout2"):
+        setattr(layer, place, Dropout(config.dropout))
     layer.self_attn.dropout = 0.0  # a third of a CPU step's time for no measured gain
     return nn.TransformerEncoder(layer, config.layers, norm=nn.LayerNorm(config.dim), enable_nested_tensor=False)
