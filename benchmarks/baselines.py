@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import av
 import cv2
@@ -28,7 +29,8 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
 from sage_va.benchmarks.extract import LONG_CLIPS, SHORT_S, SIZES, spent, workload
@@ -37,6 +39,7 @@ from sage_va.data import open_store
 from sage_va.data.manifest import Source
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.engine.pipeline import extract
+from sage_va.extract.heap import keep_freed_memory
 from sage_va.fusion.ccc import ccc_of_moments, moments
 
 ENCODERS = ("resnet18.a1_in1k", "mobilenetv3_large_100.ra_in1k", "efficientnet_lite0.ra_in1k")
@@ -55,6 +58,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     add_json_option(parser)
     options = parser.parse_args()
+    keep_freed_memory()  # as the command does
     figures = []
     with tempfile.TemporaryDirectory() as name:
         for case in options.cases:
@@ -75,13 +79,12 @@ def extraction(title: str, at_least: float, encoder: str, sources: Sequence[Sour
     }
     times_s: dict[str, list[float]] = {name: [] for name in ways}
     cpu_s: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        counts = {name: timed(way, sources, times_s[name], cpu_s[name]) for name, way in ways.items()}
-        assert len(set(counts.values())) == 1, counts
+    counts = [timed(way, sources, times_s[name], cpu_s[name]) for _ in range(rounds) for name, way in ways.items()]
+    assert len(set(counts)) == 1, counts
     figures = []
     for name, took in times_s.items():
         ratio = statistics.median(other / own for other, own in zip(took, times_s["ours"], strict=True))
-        rate = next(iter(counts.values())) / statistics.median(took)
+        rate = counts[0] / statistics.median(took)
         print(f"{title:15} {encoder:32} {name:28}{rate:8.1f} frames/s, time by ours {ratio:.2f}", flush=True)
         figures.append(Figure(f"{title}, {encoder}: {name}", rate, "frames/s"))
         if name != "ours":
@@ -111,7 +114,7 @@ def ours(name: str) -> Way:
 
 
 def by_opencv(model: nn.Module) -> Way:
-    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+    transform: Any = create_transform(**resolve_model_data_config(model), is_training=False)
 
     def images(path: Path) -> Tensor:
         capture, frames = cv2.VideoCapture(str(path)), []

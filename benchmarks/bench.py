@@ -21,7 +21,20 @@ from typing import Any
 from sage_va.benchmarks.frame import RESULTS, ROOT, Figure, figures_of
 
 PAGE = ROOT / "docs" / "performance.md"
-PROGRAMS = {  # in the order of the page: title, words for a short run, words for the sizes that the targets are about
+PROGRAMS: dict[
+    str, tuple[str, list[str] | None, list[str]]
+] = {  # in the order of the page: title, words for a short run, words for the sizes that the targets are about
+    "baselines": (
+        "Beside the usual ways",
+        ["--encoders", "resnet18.a1_in1k", "--clips", "8", "--seconds", "8", "--rounds", "1"],
+        [],
+    ),
+    "extract": (
+        "Extraction",
+        ["--encoder", "mobilenetv3_small_050.lamb_in1k", "--cases", "short-360p"],
+        ["--cases", "short-360p", "short-720p", "long-360p", "long-720p", "memory", "--clips", "100"],
+    ),
+    "scale": ("Extraction by several workers", ["--workers", "1", "2", "--clips", "40"], ["--workers", "1", "2", "4"]),
     "windows": ("Reading windows", ["--rounds", "5", "--threads", "1"], ["--threads", "1"]),
     "opening": ("Opening a cache", ["--clips", "1000", "10000"], []),
     "disk": ("Committing and verifying", ["--clips", "1000", "--single", "50", "--gigabytes", "0.2"], []),
@@ -31,7 +44,10 @@ PROGRAMS = {  # in the order of the page: title, words for a short run, words fo
         ["--preset", "tiny", "--threads", "1"],
     ),
     "streaming": ("Streaming", ["--steps", "100"], []),
-    "scaling": ("Growth, on paper and simulated", ["--clips", "10000"], []),
+    "scaling": ("Growth, on paper and simulated", ["--clips", "10000"], ["--clips", "20000"]),
+    # These need an older checkout and OpenVINO, so only --only runs them.
+    "fleet": ("Comparing variants", None, ["--against", "../before"]),
+    "runtimes": ("OpenVINO beside torch", None, []),
 }
 
 HEAD = """# Performance
@@ -53,8 +69,10 @@ def main() -> None:
     )
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     options = parser.parse_args()
-    for name in [] if options.page else options.only:
-        run(name, PROGRAMS[name][2 if options.full else 1])
+    for name in [] if options.page else options.only or list(PROGRAMS):
+        _, short, full = PROGRAMS[name]
+        if short is not None or options.only:
+            run(name, full if options.full or short is None else short)
     PAGE.write_text(page(results()), encoding="utf-8")
 
 
@@ -71,9 +89,18 @@ def results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
 
 
 def page(contents: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the page as Markdown."""
-    sections = [section(PROGRAMS[name][0], result) for name, result in contents.items()]
+    """Returns the page as Markdown; a program that has not run has a section without figures."""
+    sections = [
+        section(title, contents[name])
+        if name in contents
+        else unmeasured(title, ["python", f"benchmarks/{name}.py", *full])
+        for name, (title, _, full) in PROGRAMS.items()
+    ]
     return "\n".join([HEAD, *sections])
+
+
+def unmeasured(title: str, command: Sequence[str]) -> str:
+    return f"## {title}\n\n```\n{' '.join(command)}\n```\n\nNot measured yet.\n"
 
 
 def section(title: str, result: Mapping[str, Any]) -> str:

@@ -40,6 +40,7 @@ import av
 import numpy as np
 import torch
 
+from sage_va.benchmarks.frame import Figure, add_json_option, save
 from sage_va.data import open_store
 from sage_va.data.machine import num_cores
 from sage_va.data.manifest import Source, find_sources
@@ -163,7 +164,7 @@ def whole(sources: list[Source], encoder: TimmEncoder, batch_size: int, folder: 
     return ", ".join(f"{part} {busy_s:.1f} s" for part, busy_s in summary.busy_s.items()), took, wanted[0]
 
 
-def measure(title: str, sources: list[Source], encoder: TimmEncoder, batch_size: int) -> None:
+def measure(title: str, sources: list[Source], encoder: TimmEncoder, batch_size: int) -> list[Figure]:
     rate, cpu_each_s = encoder_alone(encoder, batch_size)
     num_images, decoding = decode_alone(sources, encoder)
     with tempfile.TemporaryDirectory() as folder:
@@ -176,6 +177,10 @@ def measure(title: str, sources: list[Source], encoder: TimmEncoder, batch_size:
     print(f"  whole           {num_images / took.wall_s:8.1f} images/s  wall {took.wall_s:.1f} s ({busy})")
     had = took.cpu_s / (num_cores() * took.wall_s)
     print(f"  efficiency      {useful * wanted:8.3f}  = {useful:.3f} x {wanted:.3f} (it had {had:.3f})", flush=True)
+    return [
+        Figure(f"{title}, {encoder.name}: whole", num_images / took.wall_s, "images/s"),
+        Figure(f"{title}, {encoder.name}: efficiency", useful * wanted, at_least=0.97),
+    ]
 
 
 def peak_mb(clip: Path, name: str, batch_size: int) -> float:
@@ -194,7 +199,7 @@ def print_peak(clip: Path, encoder: TimmEncoder, batch_size: int) -> None:
     print(int(peak_kb[1]) / 1024)
 
 
-def print_memory(batch_size: int, folder: Path) -> None:
+def memory(batch_size: int, folder: Path) -> Figure:
     peaks = [
         peak_mb(draw(folder / f"{seconds}.mp4", seconds, SIZES["360p"]), MEMORY_ENCODER, batch_size)
         for seconds in (MEMORY_S, 10 * MEMORY_S)
@@ -203,6 +208,7 @@ def print_memory(batch_size: int, folder: Path) -> None:
         f"{seconds} s {peak:.0f} MB" for seconds, peak in zip((MEMORY_S, 10 * MEMORY_S), peaks, strict=True)
     )
     print(f"\npeak memory, {MEMORY_ENCODER}: {figures}: x {peaks[1] / peaks[0]:.3f}")
+    return Figure("peak memory of a clip ten times as long", peaks[1] / peaks[0], "x", at_most=1.05, note=f"{figures}.")
 
 
 def print_arithmetic(name: str, batch_size: int) -> None:
@@ -251,6 +257,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="length of the long clips")
     parser.add_argument("--arithmetic", action="store_true")
     parser.add_argument("--overhead", action="store_true")
+    add_json_option(parser)
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     name, batch_size = options.encoder, options.batch_size
@@ -267,16 +274,18 @@ def main() -> None:
     if options.peak_of:
         print_peak(options.peak_of, encoder, batch_size)
         return
+    figures: list[Figure] = []
     print(f"{name}, RANDOM WEIGHTS, {num_cores()} cores, batches of {batch_size}")
     with tempfile.TemporaryDirectory() as place:
         for case in options.cases:
             if case == "memory":
-                print_memory(batch_size, Path(place))
+                figures.append(memory(batch_size, Path(place)))
                 continue
             kind, size = case.split("-")
             num, seconds = (options.clips, SHORT_S) if kind == "short" else (LONG_CLIPS, options.seconds)
             sources = workload(Path(place, case), num, seconds, SIZES[size])
-            measure(f"{num} {kind} clips of {seconds:g} s, {size}", sources, encoder, batch_size)
+            figures += measure(f"{num} {kind} clips of {seconds:g} s, {size}", sources, encoder, batch_size)
+    save(options.json, __file__, figures)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sage_va.benchmarks.frame import Figure, add_json_option, save
 from sage_va.data import open_store
 from sage_va.data.manifest import find_sources
 from sage_va.extract.encoders.factory import Recipe
@@ -92,8 +93,10 @@ def measure(kind: str, num_workers: int, media: Path, batch_s: float) -> tuple[f
         return ends[0] - start, store.content_sha256()
 
 
-def report(kind: str, workers: Sequence[int], media: Path, num_clips: int, ideal_s: float, batch_s: float) -> None:
-    one = None
+def report(
+    kind: str, workers: Sequence[int], media: Path, num_clips: int, ideal_s: float, batch_s: float
+) -> list[Figure]:
+    one, figures = None, []
     for num_workers in workers:
         wall_s, sha256 = measure(kind, num_workers, media, batch_s)
         one = one or (wall_s * num_workers, sha256)
@@ -104,6 +107,9 @@ def report(kind: str, workers: Sequence[int], media: Path, num_clips: int, ideal
             f"  {speed_up / num_workers:10.3f}  {ideal_s / num_workers / wall_s:10.3f}",
             flush=True,
         )
+        figures.append(Figure(f"{kind}, {num_workers} workers: clips per second", num_clips / wall_s, "per s"))
+        figures.append(Figure(f"{kind}, {num_workers} workers: speed-up per worker", speed_up / num_workers))
+    return figures
 
 
 def main() -> None:
@@ -112,6 +118,7 @@ def main() -> None:
     parser.add_argument("--engine", nargs="+", choices=["local", "ray"], default=["local"])
     parser.add_argument("--clips", type=int, default=320)
     parser.add_argument("--batch-ms", type=float, default=100.0)
+    add_json_option(parser)
     asked = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as folder:
@@ -121,12 +128,14 @@ def main() -> None:
         ideal_s = num_frames / BATCH * batch_s
         print(f"{asked.clips} clips, {num_frames} frames; the devices alone need {ideal_s:.1f} s of one device")
         print("engine workers  seconds  clips/s  speed-up  efficiency  of devices")
+        figures = []
         for kind in asked.engine:
             if kind == "ray":
                 import ray  # pyright: ignore[reportMissingImports] - an extra of its own
 
                 ray.init(num_cpus=max(asked.workers), log_to_driver=False)
-            report(kind, asked.workers, Path(folder, "media"), asked.clips, ideal_s, batch_s)
+            figures += report(kind, asked.workers, Path(folder, "media"), asked.clips, ideal_s, batch_s)
+        save(asked.json, __file__, figures)
 
 
 if __name__ == "__main__":
