@@ -40,7 +40,7 @@ class Sleeper(TimmEncoder):
 
     def encode(self, items):
         time.sleep(self.batch_s)
-        return np.broadcast_to(items.mean(axis=(1, 2, 3), dtype=np.float32)[:, None], (len(items), 192)).copy()
+        return np.broadcast_to(items.mean(axis=(1, 2, 3), dtype=np.float32)[:, None], (len(items), self.dim)).copy()
 
 
 def sleeper(device: str, batch_s: float, gate: str, num_workers: int):
