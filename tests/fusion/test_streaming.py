@@ -98,7 +98,7 @@ def test_chunks_of_any_size_say_what_one_pass_says(kind: str) -> None:
     model = make(**KINDS[kind])
     windows = clip_of(model)
     whole = model(windows)
-    assert whole.va.std(dim=1).min() > 0.01
+    assert whole.va.std(dim=1).min() > 1e-3  # far above the tolerance
     for lengths in (sizes("single"), sizes("random"), [LENGTH]):
         assert_together(list(in_chunks(model, windows, lengths)), whole)
 
