@@ -22,6 +22,7 @@ Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Demand = tuple[str, bool, str, str, str]
 EARLIER_HZ = 25.0
+BEFORE_THE_VETO = {"weighting": "shares", "veto": 0.0, "gaps": False}
 EARLIER_KEYS = {"window_steps": "window_s", "hop_steps": "hop_s"}
 
 SPLITS = """auto: official where labels lie in Train_Set and Validation_Set (Aff-Wild2), else subject
@@ -146,7 +147,11 @@ class ModelConfig(Part):
     memory_steps: how far attention looks back in a causal model. layers, heads: of the transformer (10).
     dropout, input_dropout: inside the network, and of the features. quality_input: quality signals are features too.
     stage, num_stages: (4). separate_heads: one head (11) per target. separate: the gate sends no gradient into the
-    features. calibrated: offset and temperature of (6) are learnt. floor: least weight of a valid stream in (8).
+    features. calibrated: offset and temperature of (6) are learnt. floor: least weight of a stream in (8).
+    weighting: weights are shares of inverse variances or of the reliabilities. veto: how fast reliability falls where
+    features lie outside of the training clips, (6a); 0 = never. gaps: a stream keeps some reliability near valid steps.
+
+    A configuration with all keys but the last three was saved before there were these, and is read as what it then was.
     """
 
     variant: str = "sage"
@@ -165,7 +170,17 @@ class ModelConfig(Part):
     separate_heads: bool = False
     separate: bool = True
     calibrated: bool = True
-    floor: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
+    floor: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    weighting: Literal["precision", "shares"] = "precision"
+    veto: Weight = 4.0
+    gaps: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_before_the_veto(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and cls.model_fields.keys() - raw.keys() == BEFORE_THE_VETO.keys():
+            return {**BEFORE_THE_VETO, **raw}
+        return raw
 
     def demands(self) -> Iterable[Demand]:
         right = not self.layers or self.dim % self.heads == 0
@@ -208,7 +223,7 @@ class TrainConfig(Part):
     deterministic: bool = False
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     patience: Count = 15
-    modality_dropout: Share = 0.1
+    modality_dropout: Share = 0.3
     span_dropout: Share = 0.1
     noise: Weight = 0.0
     crossfit_folds: Annotated[int, Field(ge=2)] = 3

@@ -16,6 +16,7 @@ from ..config import ModelConfig
 from .attention import causal_transformer
 from .causal_cache import Memory
 from .dropout import Dropout
+from .novelty import Read, Veto
 from .sage import Encoded, Fused
 from .tcn import TCN
 
@@ -110,6 +111,15 @@ class VAModel(nn.Module, ABC):
             norm.fit(value_moments(corpus, m, clips))
             quality_norm.fit(quality_moments(corpus, m, clips))
 
+    def fit_evidence(self, corpus: Corpus, clips: Sequence[int], folds: Sequence[Sequence[int]], sigma: Tensor) -> None:
+        """Sets the statistics of the training clips that a gate compares steps with; after the normalisation.
+
+        Args:
+            clips: the training clips.
+            folds: the same clips, divided into those that are held out together.
+            sigma: their typical out-of-fold error, equation (15).
+        """
+
     @abstractmethod
     def forward(self, windows: Windows, memory: Memory | None = None) -> Output:
         """Windows -> Output; steps outside a clip have no meaning.
@@ -192,13 +202,14 @@ class EncodedModel(VAModel):
             torch.cat([norm(q), strength(x, windows.mask[..., m])], dim=-1)
             for m, (norm, q, x) in enumerate(zip(self.quality_norms, windows.quality, values, strict=True))
         ]
+        inputs = values
         if self.config.quality_input:
-            values = [torch.cat(pair, dim=-1) for pair in zip(values, quality, strict=True)]
+            inputs = [torch.cat(pair, dim=-1) for pair in zip(values, quality, strict=True)]
         h = [
             encoder(x, windows.mask[..., m], windows.inside, memory)
-            for m, (encoder, x) in enumerate(zip(self.encoders, values, strict=True))
+            for m, (encoder, x) in enumerate(zip(self.encoders, inputs, strict=True))
         ]
-        return Encoded(h, quality, windows.mask, self._active(windows), memory)
+        return Encoded(h, values, quality, windows.mask, windows.inside, self._active(windows), memory)
 
     def _active(self, windows: Windows) -> Tensor:
         """Returns (B, L, M), True where a stream is valid and, if it has a voice detector's signal, holds speech."""
@@ -271,6 +282,24 @@ class FusionModel(EncodedModel):
         elif self.transformer is not None:
             z = self.transformer(z, src_key_padding_mask=~windows.inside)
         return Output(self.head(z), self.unimodal_estimates(encoded), fused)
+
+    def fit_evidence(self, corpus: Corpus, clips: Sequence[int], folds: Sequence[Sequence[int]], sigma: Tensor) -> None:
+        """Sets the statistics of the fusion's veto, if it has one; see `VAModel.fit_evidence`."""
+        veto = getattr(self.fusion, "veto", None)
+        if not isinstance(veto, Veto):
+            return
+
+        def reader(m: int, norm: nn.Module) -> Read:
+            def read(place: int) -> tuple[Tensor, Tensor]:
+                steps = corpus.steps(clips[place])
+                return norm(corpus.values[m][steps]), corpus.mask[steps, m]
+
+            return read
+
+        labels = [(corpus.va[steps], corpus.va_mask[steps]) for steps in map(corpus.steps, clips)]
+        place_of = {clip: place for place, clip in enumerate(clips)}
+        places = [[place_of[clip] for clip in fold] for fold in folds]
+        veto.fit([reader(m, norm) for m, norm in enumerate(self.norms)], labels, places, sigma)
 
     @property
     def learns_reliability(self) -> bool:

@@ -12,7 +12,9 @@ from ..config import ModelConfig
 from .attention import CrossAttention, JointCrossAttention, reach_of
 from .base import Build, FusionModel, VAModel, num_evidence
 from .baselines import DCA, GMU, ITERATIONS, LFAN, RAAV, TAGF, Attended, Concat, LateModel, LinearModel, leader_of
+from .novelty import Veto
 from .sage import ReliabilityFusion
+from .tcn import receptive_steps
 
 MAX_GIVEN = 4  # streams whose sets are stages
 
@@ -28,7 +30,10 @@ def _sage(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
         raise InputError("model.stage", expected=expected, got=str(len(streams)), todo=todo)
     if config.stage == "depth":
         _check_heads(config)
-    return ReliabilityFusion([num_evidence(stream) for stream in streams], config)
+    reads = receptive_steps(config.tcn_blocks, config.tcn_kernel) - 1
+    reach = reads if config.causal else reads // 2
+    veto = Veto([stream.dim for stream in streams], config.veto, config.gaps, reach, config.causal)
+    return ReliabilityFusion([num_evidence(stream) for stream in streams], config, veto)
 
 
 def _concat(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from .attention import CrossAttention, reach_of
 from .causal_cache import Memory
+from .novelty import Veto
 
 MIN_TEMPERATURE = 0.05
 
@@ -24,15 +25,18 @@ MIN_TEMPERATURE = 0.05
 class Encoded:
     """Input of a fusion: M streams in B windows of L steps.
 
-    h: M × (B, L, d) features; where a stream is not valid, they reflect only steps nearby. quality: M × (B, L, Q)
-    standardised signals, the last of them the strength of the features. mask: (B, L, M) True where a stream is valid,
-    False outside the clip. active: (B, L, M) True where it is valid and, if it has a voice detector's signal, holds
+    h: M × (B, L, d) features; where a stream is not valid, they reflect only steps nearby. values: M × (B, L, D)
+    standardised features, as they came in. quality: M × (B, L, Q) standardised signals, the last of them the strength
+    of the features. mask: (B, L, M) True where a stream is valid, False outside the clip. inside: (B, L) False outside
+    the clip. active: (B, L, M) True where it is valid and, if it has a voice detector's signal, holds
     speech. memory: source of earlier steps where the windows are chunks of clips, else None.
     """
 
     h: list[Tensor]
+    values: list[Tensor]
     quality: list[Tensor]
     mask: Tensor
+    inside: Tensor
     active: Tensor
     memory: Memory | None = None
 
@@ -41,7 +45,7 @@ class Encoded:
 class Fused:
     """Output of a fusion of M streams.
 
-    features: (B, L, d). weights: (B, L, M) shares that sum to 1 over valid streams; None for a fusion without weights.
+    features: (B, L, d). weights: (B, L, M) shares that sum to 1, or are all 0; None for a fusion without weights.
     reliability: (B, L, M) calibrated reliability in 0 … 1; None without a gate. stage: (B, L, K) posterior of stages.
     """
 
@@ -57,12 +61,20 @@ def context(h: list[Tensor]) -> Tensor:
     return torch.cat([*h, *pairs], dim=-1)
 
 
-def floored_weights(reliability: Tensor, mask: Tensor, floor: float) -> Tensor:
-    """Equation (8): reliabilities (B, L, M) -> shares that sum to 1 over valid streams, each at least `floor`.
+def inverse_variance(reliability: Tensor) -> Tensor:
+    """Returns 1 / (log r)²: as r = exp(-error / sigma), that is the inverse of the squared error, in units of sigma.
 
-    All zero where no stream is valid.
+    Estimates with independent errors are best weighed by it. An error below a twentieth of sigma counts as that.
     """
-    positive = torch.where(mask, reliability + 1e-6, 0)  # shares sum to 1 even where all reliabilities are 0
+    return reliability.float().clamp(min=1e-6).log().clamp(max=-0.05).square().reciprocal()
+
+
+def floored_weights(evidence: Tensor, mask: Tensor, floor: float) -> Tensor:
+    """Equation (8): evidence (B, L, M) -> shares that sum to 1 over the streams of the mask, each at least `floor`.
+
+    All zero where the mask holds no stream.
+    """
+    positive = torch.where(mask, evidence + 1e-6, 0)  # shares sum to 1 even where all evidence is 0
     share = positive / positive.sum(-1, keepdim=True).clamp(min=1e-9)
     num_valid = mask.sum(-1, keepdim=True)
     return torch.where(mask, floor + (1 - floor * num_valid) * share, 0)
@@ -134,16 +146,19 @@ class ReliabilityFusion(nn.Module):
     Args:
         num_quality: Q of each of the M streams.
         config: `stage` selects the stages: a single one ("none"), soft phases that are learnt ("latent"), the set of
-            active streams ("given"), or rounds of attention between streams ("depth").
+            active streams ("given"), or rounds of attention between streams ("depth"). `weighting` selects what (8)
+            takes shares of: inverse variances ("precision") or the reliabilities themselves ("shares").
+        veto: factors of the reliabilities, from evidence that is not learnt.
     """
 
     learns_reliability = True
     can_stream = True
 
-    def __init__(self, num_quality: list[int], config: ModelConfig) -> None:
+    def __init__(self, num_quality: list[int], config: ModelConfig, veto: Veto) -> None:
         super().__init__()
         num_streams, dim = len(num_quality), config.dim
-        self.floor, self.kind = config.floor, config.stage
+        self.floor, self.kind, self.weighting = config.floor, config.stage, config.weighting
+        self.veto = veto
         num_stages = {"none": 1, "given": 2**num_streams}.get(config.stage, config.num_stages)
         self.gate = ReliabilityGate(num_quality, config, num_stages)
         self.interact = (
@@ -157,27 +172,42 @@ class ReliabilityFusion(nn.Module):
     def forward(self, encoded: Encoded) -> Fused:
         """Encoded -> Fused, with reliability, weights and stages."""
         mask = encoded.mask
-        each, stage, reliability = self.estimate(encoded)
+        factor = self._veto(encoded)
+        each, stage, reliability = self.estimate(encoded, factor)
+        usable = factor > 0
         if self.interact is None:
-            weights = floored_weights(reliability, mask, self.floor)  # (8)
+            weights = self._weights(reliability, usable)
             mixed = self._mix(encoded.h, weights)
         else:
-            depths = floored_weights(each.movedim(-1, 0), mask, self.floor)  # (8) at each depth
+            depths = self._weights(each.movedim(-1, 0), usable)  # at each depth
             shares = stage.movedim(-1, 0)[..., None]
             weights, h, parts = (shares * depths).sum(0), encoded.h, []
             for k, (depth, share) in enumerate(zip(depths, shares, strict=True)):
                 h = self.interact(h, mask, encoded.memory) if k else h
                 parts.append(share * self._mix(h, depth))
             mixed = torch.stack(parts).sum(0)
-        mixed = torch.where(mask.any(-1, keepdim=True), mixed, self.null.to(mixed.dtype))
+        mixed = torch.where(usable.any(-1, keepdim=True), mixed, self.null.to(mixed.dtype))
         return Fused(self.norm(mixed), weights, reliability, stage)  # (9)
 
-    def estimate(self, encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
-        """Equations (4) to (7): reliability at each stage (B, L, M, K), stage (B, L, K), and reliability (B, L, M)."""
+    def estimate(self, encoded: Encoded, factor: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Equations (4) to (7): reliability at each stage (B, L, M, K), stage (B, L, K), and reliability (B, L, M).
+
+        Args:
+            factor: the veto of (6a) (B, L, M), where it is known already.
+        """
         each, stage = self.gate(encoded)
+        each = each * (self._veto(encoded) if factor is None else factor)[..., None]  # (6a)
         if self.kind == "given":
             stage = given_stage(encoded.active).to(each.dtype)
         return each, stage, (each * stage[..., None, :]).sum(-1)  # (7)
+
+    def _veto(self, encoded: Encoded) -> Tensor:
+        return self.veto(encoded.values, encoded.mask, encoded.inside, encoded.memory)
+
+    def _weights(self, reliability: Tensor, usable: Tensor) -> Tensor:
+        """Equation (8)."""
+        evidence = inverse_variance(reliability) if self.weighting == "precision" else reliability
+        return floored_weights(evidence, usable, self.floor)
 
     def _mix(self, h: list[Tensor], weights: Tensor) -> Tensor:
         weighted = [x * weights[..., m, None] for m, x in enumerate(h)]

@@ -83,6 +83,11 @@ class TCNBlock(nn.Module):
             self.convs[place] = FixedConv(conv)
 
 
+def receptive_steps(num_blocks: int, kernel: int) -> int:
+    """Returns how many steps one output step of a TCN reads."""
+    return 1 + 2 * (kernel - 1) * (2**num_blocks - 1)
+
+
 class TCN(nn.Module):
     """Equation (2): blocks with dilation 1, 2, 4 and so on.
 
@@ -99,7 +104,7 @@ class TCN(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(TCNBlock(dim, kernel, 2**b, causal, dropout) for b in range(num_blocks))
-        self.receptive_steps = 1 + 2 * (kernel - 1) * (2**num_blocks - 1)
+        self.receptive_steps = receptive_steps(num_blocks, kernel)
 
     def forward(self, x: Tensor, inside: Tensor, memory: Memory | None = None) -> Tensor:
         """x (B, L, d), zero where `inside` (B, L) is False -> (B, L, d), likewise."""

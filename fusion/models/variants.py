@@ -47,7 +47,10 @@ def _own(name: str) -> Build:
     return build
 
 
-_SAGE = "Lee et al., arXiv 2603.11468, as docs/model.md reads it"
+def _sage(demands: Mapping[str, Any] | None = None) -> Variant:
+    source = "Lee et al., arXiv 2603.11468, as docs/model.md reads it"
+    return Variant(_own("sage"), source, demands={"model.quality_input": True, **(demands or {})})
+
 
 VARIANTS: dict[str, Variant] = {
     "linear": Variant(_own("linear"), "the field's plainest baseline"),
@@ -68,14 +71,25 @@ VARIANTS: dict[str, Variant] = {
     "lfan": Variant(_own("lfan"), "Zhang et al., arXiv 2107.01175"),
     "tagf": Variant(_own("tagf"), "Lee et al., arXiv 2507.02080"),
     "raav": Variant(_own("raav"), "team RAS, arXiv 2603.13056"),
-    "sage": Variant(_own("sage"), _SAGE),
-    "sage-no-stage": Variant(_own("sage"), _SAGE, demands={"model.stage": "none"}),
-    "sage-no-calibration": Variant(
-        _own("sage"), _SAGE, demands={"model.calibrated": False, "loss.calibration": 0.0, "loss.ordinal": 0.0}
+    "sage": _sage(),
+    "sage-no-stage": _sage({"model.stage": "none"}),
+    "sage-no-calibration": _sage({"model.calibrated": False, "loss.calibration": 0.0, "loss.ordinal": 0.0}),
+    "sage-no-separation": _sage({"model.separate": False}),
+    "sage-no-tcn": _sage({"model.tcn_blocks": 0}),
+    "sage-no-transformer": _sage({"model.layers": 0}),
+    "sage-no-veto": _sage({"model.veto": 0.0}),
+    "sage-no-gaps": _sage({"model.gaps": False}),
+    "sage-no-quality": _sage({"model.quality_input": False}),
+    "sage-shares": _sage({"model.weighting": "shares"}),
+    "sage-plain": _sage(
+        {
+            "model.quality_input": False,
+            "model.veto": 0.0,
+            "model.gaps": False,
+            "model.weighting": "shares",
+            "model.floor": 0.02,
+        }
     ),
-    "sage-no-separation": Variant(_own("sage"), _SAGE, demands={"model.separate": False}),
-    "sage-no-tcn": Variant(_own("sage"), _SAGE, demands={"model.tcn_blocks": 0}),
-    "sage-no-transformer": Variant(_own("sage"), _SAGE, demands={"model.layers": 0}),
 }
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.errors import InputError
 from ...data.windows.corpus import Corpus
 from ..config import Config, ModelConfig
 from ..evaluation.predict import predict
 from ..models.variants import build_model
-from .labelled import groups_of
+from .labelled import crossfit_folds
 from .trainer import Log, fit
 
 OF_THE_MODEL = ("dim", "tcn_blocks", "tcn_kernel", "causal", "dropout", "input_dropout")
@@ -54,25 +52,6 @@ def _fill_errors(held_out: list[int], corpus: Corpus, m: int, rest: list[int], c
         error = (torch.from_numpy(prediction.va).to(errors) - corpus.va[steps]).abs().sum(-1)
         counted = corpus.va_mask[steps] & corpus.mask[steps, m]
         errors[steps, m] = torch.where(counted, error, torch.nan)
-
-
-def crossfit_folds(corpus: Corpus, training: Sequence[int], config: Config) -> list[list[int]]:
-    """Returns the training clips in folds that share no group.
-
-    Raises:
-        InputError: if all belong to one group.
-    """
-    group_of_clip = groups_of(corpus.clips, config.split)
-    groups = {index: group_of_clip[corpus.clips[index].clip_id] for index in training}
-    names = sorted(set(groups.values()))
-    num_folds = min(config.train.crossfit_folds, len(names))
-    if num_folds < 2:
-        todo = "Add recordings, or set loss.calibration and loss.ordinal to 0."
-        expected = "at least 2 subjects or recordings to estimate reliability"
-        raise InputError("training clips", expected=expected, got=str(len(names)), todo=todo)
-    order = np.random.default_rng(config.seed).permutation(len(names))
-    fold_of = {names[place]: k % num_folds for k, place in enumerate(order)}
-    return [[index for index in training if fold_of[groups[index]] == fold] for fold in range(num_folds)]
 
 
 def crossfit_config(config: Config) -> Config:

@@ -9,6 +9,8 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ...data.clip import Clip
 from ...data.errors import InputError
 from ...data.hashing import json_sha256
@@ -123,6 +125,25 @@ def groups_of(clips: Sequence[Clip], split: SplitConfig) -> dict[str, str]:
     A group is a recording where `split.by` is "clip"; else the subjects and recordings that clips connect.
     """
     return group_clips(clips, by_subject=split.by != "clip")
+
+
+def crossfit_folds(corpus: Corpus, training: Sequence[int], config: Config) -> list[list[int]]:
+    """Returns the training clips in folds that share no group.
+
+    Raises:
+        InputError: if all belong to one group.
+    """
+    group_of_clip = groups_of(corpus.clips, config.split)
+    groups = {index: group_of_clip[corpus.clips[index].clip_id] for index in training}
+    names = sorted(set(groups.values()))
+    num_folds = min(config.train.crossfit_folds, len(names))
+    if num_folds < 2:
+        todo = "Add recordings, or set loss.calibration and loss.ordinal to 0."
+        expected = "at least 2 subjects or recordings to estimate reliability"
+        raise InputError("training clips", expected=expected, got=str(len(names)), todo=todo)
+    order = np.random.default_rng(config.seed).permutation(len(names))
+    fold_of = {names[place]: k % num_folds for k, place in enumerate(order)}
+    return [[index for index in training if fold_of[groups[index]] == fold] for fold in range(num_folds)]
 
 
 def assign_roles(clips: Sequence[Clip], parts: Mapping[str, str], split: SplitConfig, seed: int) -> dict[str, Role]:

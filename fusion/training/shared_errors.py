@@ -24,8 +24,8 @@ from ...data.hashing import json_sha256
 from ...data.windows.corpus import Corpus
 from ..config import Config
 from ..provenance import versions
-from .crossfit import crossfit_config, crossfit_folds, out_of_fold_errors
-from .labelled import labels_sha256
+from .crossfit import crossfit_config, out_of_fold_errors
+from .labelled import crossfit_folds, labels_sha256
 from .trainer import Log
 
 

@@ -29,8 +29,17 @@ from ..models.base import VAModel
 from ..models.variants import build_model, resolve
 from ..provenance import described, provenance
 from ..run_folder import CONFIG, ERRORS, LAST, METRICS, SPLIT, begun, check_new, finish_run, origin_of, start_run
-from .crossfit import crossfit_folds, out_of_fold_errors
-from .labelled import Labelled, assign_roles, labels_sha256, load_labelled, settle_grid, settle_split, summarise_split
+from .crossfit import out_of_fold_errors
+from .labelled import (
+    Labelled,
+    assign_roles,
+    crossfit_folds,
+    labels_sha256,
+    load_labelled,
+    settle_grid,
+    settle_split,
+    summarise_split,
+)
 from .losses import typical_error
 from .metrics_log import open_metrics_log
 from .resume_state import StateFile

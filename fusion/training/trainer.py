@@ -26,6 +26,7 @@ from ..evaluation.predict import predict_va
 from ..models.base import VAModel
 from .augment import corrupt
 from .average import WeightAverage
+from .labelled import crossfit_folds
 from .limits import Limits
 from .losses import total_loss, typical_error
 from .resume_state import StateFile
@@ -100,6 +101,9 @@ class Trainer:
         shape, device = corpus.mask.shape, corpus.device
         self.errors = torch.full(shape, torch.nan, device=device) if errors is None else errors
         self.sigma = typical_error(self.errors)
+        if model.learns_reliability:
+            folds = [] if errors is None else crossfit_folds(corpus, training, config)
+            model.fit_evidence(corpus, training, folds, self.sigma)
         self.course = Course()
         self.rng = np.random.default_rng(config.seed)
         self.generator = torch.Generator(device).manual_seed(config.seed + process_index())

@@ -32,8 +32,7 @@ from sage_va.fusion.evaluation.predict import Prediction, predict
 from sage_va.fusion.evaluation.score import load_part, score_run
 from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.run_folder import Run, load_run, start_run
-from sage_va.fusion.training.crossfit import crossfit_folds
-from sage_va.fusion.training.labelled import assign_roles, groups_of
+from sage_va.fusion.training.labelled import assign_roles, crossfit_folds, groups_of
 from sage_va.fusion.training.train import train, train_one
 from sage_va.tests.synthetic import make_cache, random_corpus, streams_of, tiny
 

@@ -56,7 +56,8 @@ def encoded(batch: int = 2, length: int = 9, num_streams: int = 2, masked: float
     mask = torch.rand(batch, length, num_streams) >= masked
     h = [torch.randn(batch, length, DIM) for _ in range(num_streams)]
     quality = [torch.zeros(batch, length, num_evidence(stream)) for stream in streams_of()]
-    return Encoded(h, quality, mask, mask)
+    values = [torch.randn(batch, length, stream.dim) for stream in streams_of()]
+    return Encoded(h, values, quality, mask, torch.ones(batch, length, dtype=torch.bool), mask)
 
 
 def zero(layer: nn.Module) -> None:
@@ -64,9 +65,9 @@ def zero(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-def test_there_are_fifteen_and_five_ablations() -> None:
-    assert len(VARIANTS) == 20
-    assert len(ABLATIONS) == 5
+def test_there_are_fifteen_and_ten_ablations() -> None:
+    assert len(VARIANTS) == 25
+    assert len(ABLATIONS) == 10
     assert all(variant.source for variant in VARIANTS.values())
 
 
@@ -304,13 +305,17 @@ def test_separate_heads() -> None:
         ("sage-no-separation", "separate", False),
         ("sage-no-tcn", "tcn_blocks", 0),
         ("sage-no-transformer", "layers", 0),
+        ("sage-no-veto", "veto", 0.0),
+        ("sage-no-gaps", "gaps", False),
+        ("sage-no-quality", "quality_input", False),
+        ("sage-shares", "weighting", "shares"),
     ],
 )
 def test_an_ablation_is_sage_less_one_thing(name: str, key: str, value: object) -> None:
     whole = Config().model_dump()
     resolved = resolve(check_config({"model": {"variant": name}}, "test"))
     assert resolve(resolved) == resolved
-    expected = {**whole["model"], "variant": name, key: value}
+    expected = {**whole["model"], "quality_input": True, "variant": name, key: value}
     assert resolved.model_dump()["model"] == expected
     taught = name != "sage-no-calibration"
     assert bool(resolved.loss.calibration) is bool(resolved.loss.ordinal) is taught
