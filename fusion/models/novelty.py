@@ -208,7 +208,7 @@ def _steps_since(mask: Tensor, reach: int) -> Tensor:
     """Returns (B, L, M) the number of steps since the last True; more than `reach` if that is further away."""
     place = torch.arange(mask.shape[1], device=mask.device, dtype=torch.float32)[:, None]
     at = torch.where(mask, place, -NEVER).movedim(1, 2)
-    last = F.max_pool2d(F.pad(at, (reach, 0), value=-NEVER), (1, reach + 1), 1)  # torch exports max_pool1d for one length
+    last = F.max_pool2d(F.pad(at, (reach, 0), value=-NEVER), (1, reach + 1), 1)  # max_pool1d exports one length
     return place - last.movedim(1, 2)
 
 

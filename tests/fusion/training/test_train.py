@@ -20,7 +20,7 @@ from sage_va.fusion.ccc import ccc
 from sage_va.fusion.config import Config, TrainConfig, check_config, configure
 from sage_va.fusion.evaluation.predict import predict
 from sage_va.fusion.evaluation.score import score_run
-from sage_va.fusion.models.variants import build_model
+from sage_va.fusion.models.variants import build_model, resolve
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.augment import corrupt
 from sage_va.fusion.training.crossfit import out_of_fold_errors
@@ -77,7 +77,7 @@ def test_what_a_run_writes(learnt: tuple[Path, list[dict[str, Any]]], cache: tup
     assert (loaded.cache, loaded.labels) == (str(cache[0]), str(cache[1]))
     assert (loaded.licence, loaded.restricted) == ("test", False)
     assert sorted(loaded.roles) == [f"clip{i:02}" for i in range(10)]
-    assert loaded.config == settled(config_of(split={"by": "subject"}), torch.device("cpu")).on_grid(25.0)
+    assert loaded.config == settled(resolve(config_of(split={"by": "subject"})), torch.device("cpu")).on_grid(25.0)
     assert (run / "config.yaml").read_text(encoding="utf-8") == loaded.config.to_yaml()
     assert not list(run.glob(".part-*")) + list(run.glob("last*")) + list(run.glob("errors*"))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
