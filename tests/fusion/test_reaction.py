@@ -31,7 +31,7 @@ NUM_TRAINING, NUM_VALIDATION = 8, 3
 SETTINGS = {
     "data": {"grid_hz": 12.5, "window_s": 4.8, "hop_s": 3.2},
     "model": {"dim": 32, "layers": 1, "tcn_blocks": 2},
-    "train": {"epochs": 16, "batch_size": 16, "learning_rate": 3e-3, "patience": 16, "crossfit_epochs": 8},
+    "train": {"epochs": 30, "batch_size": 16, "learning_rate": 3e-3, "patience": 30, "crossfit_epochs": 8},
 }
 
 
