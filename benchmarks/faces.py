@@ -83,7 +83,7 @@ def start_s(source: Source) -> float:
 
     with av.open(str(source.path)) as container:
         stream = container.streams.video[0]
-        return float((stream.start_time or 0) * stream.time_base)
+        return float((stream.start_time or 0) * (stream.time_base or 0))
 
 
 def end_s(source: Source, cut: int, clip_s: float) -> float:
@@ -121,9 +121,11 @@ def run(sources: list[Source], way: Way, encoders: tuple[Any, Any]) -> tuple[flo
 
 
 def compare(sources: list[Source], names: Sequence[str], rounds: int, folder: Path) -> list[Figure]:
-    arguments = {"visual": VISUAL, "visual_weights": "random", "audio": str(write_whisper(folder))}
+    audio, random = str(write_whisper(folder)), "random"
     built = {
-        runtime: encoders_from(**arguments, audio_weights="random", runtime=runtime, device="cpu")
+        runtime: encoders_from(
+            visual=VISUAL, visual_weights=random, audio=audio, audio_weights=random, runtime=runtime, device="cpu"
+        )
         for runtime in {WAYS[name].runtime for name in names}
     }
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in names}

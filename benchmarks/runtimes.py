@@ -25,6 +25,7 @@ import transformers
 from sage_va.benchmarks.frame import Figure, add_json_option, save
 from sage_va.data.machine import num_cores
 from sage_va.extract.encoders.factory import encoders_from
+from sage_va.extract.heap import keep_freed_memory
 
 VISUAL = (
     "resnet18.a1_in1k",
@@ -81,7 +82,7 @@ def compare(name: str, rounds: int, folder: Path) -> tuple[float, float]:
     measured = list(rates(encoders, items, rounds))
 
     def middle(runtime: str, column: int) -> float:
-        return median(row[column] for row in measured if row[0] == runtime)
+        return median(float(row[column]) for row in measured if row[0] == runtime)
 
     least = cosine(encoders["torch"].encode(items), encoders["openvino"].encode(items))
     gain = middle("torch", 2) / middle("openvino", 2)
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     add_json_option(parser)
     options = parser.parse_args()
+    keep_freed_memory()  # as `extract` does
     torch.set_num_threads(1)
     print(f"torch / OpenVINO, float32, RANDOM WEIGHTS, {num_cores()} cores, batches of {BATCH_SIZE} images, one window")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Corruptions of cached streams, by kind and strength: masked, noisy, misaligned or missing."""
+"""Corruptions of cached streams, by kind and strength: masked, misaligned, missing, or wrong and passed for valid."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from ...data.windows.corpus import Corpus
 SPAN_S = (0.5, 3.0)
 MAX_NOISE = 3.0
 MAX_SHIFT_S = 2.0
+MAX_GAIN = 3.0
+MAX_OFFSET = 3.0
 NOWHERE = -1
 
 Steps = NDArray[np.int64]
 Source = Callable[[Grid, float, np.random.Generator], Steps]
+Change = Callable[[Tensor, Grid, Tensor, float, np.random.Generator], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,15 @@ class Corruption:
     """A corruption of all streams of a modality; `means` describes it to readers.
 
     source: grid of a clip, strength, randomness -> (T,) the step of that clip that each step's content comes from,
-    `NOWHERE` for none; None where steps stay in their place. noise: standard deviations of noise at strength 1.
-    whole_clips: `strength` is the share of clips that are corrupted, each of them fully.
+    `NOWHERE` for none; None where steps stay in their place. change: valid steps of a clip (T, D), its grid, their
+    standard deviations (D,), strength, randomness -> (T, D) other features, which pass for valid. whole_clips:
+    `strength` is the share of clips that are corrupted, each of them fully.
     """
 
     modality: str
     means: str
     source: Source | None = None
-    noise: float = 0.0
+    change: Change | None = None
     whole_clips: bool = False
 
 
@@ -67,17 +71,72 @@ def _absent(grid: Grid, strength: float, rng: np.random.Generator) -> Steps:
     return np.full(grid.num_steps, NOWHERE)
 
 
+def _noisy(values: Tensor, grid: Grid, scale: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    noise = torch.from_numpy(rng.standard_normal(values.shape, np.float32)).to(values)
+    return values + MAX_NOISE * strength * scale * noise
+
+
+def _affected(values: Tensor, grid: Grid, strength: float, rng: np.random.Generator) -> Tensor:
+    """Returns (T,), True in the spans of a clip that `_spans` would mask."""
+    spans = _spans(Grid(grid.hz, grid.first_step, len(values)), strength, rng) == NOWHERE
+    return torch.from_numpy(spans).to(values.device)
+
+
+def _zeros(values: Tensor, grid: Grid, scale: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return values.masked_fill(_affected(values, grid, strength, rng)[:, None], 0)
+
+
+def _frozen(values: Tensor, grid: Grid, scale: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Holds the last features before each span; before the first, those of the first step."""
+    affected = _affected(values, grid, strength, rng)
+    places = torch.arange(len(values), device=values.device)
+    return values[torch.where(affected, 0, places).cummax(0).values]
+
+
+def _displaced(values: Tensor, grid: Grid, scale: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Puts features from elsewhere in the clip, a third to two thirds of it away, into each span."""
+    away = int(rng.integers(len(values) // 3, len(values) * 2 // 3 + 1)) if len(values) > 1 else 0
+    affected = _affected(values, grid, strength, rng)
+    return torch.where(affected[:, None], values.roll(away, 0), values)
+
+
+def _gain(values: Tensor, grid: Grid, scale: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    return values * MAX_GAIN ** (strength * int(rng.choice([-1, 1])))
+
+
+def _offset(values: Tensor, grid: Grid, scale: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    signs = torch.from_numpy(rng.choice(np.array([-1, 1], np.float32), len(scale))).to(scale)
+    return values + MAX_OFFSET * strength * scale * signs
+
+
+def _drift(values: Tensor, grid: Grid, scale: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    path = torch.linspace(0, 1, len(values), device=values.device)[:, None]
+    return values + path * (_offset(values, grid, scale, strength, rng) - values)
+
+
 _HIDDEN = f"share of each clip hidden, in spans of {SPAN_S[0]:g}-{SPAN_S[1]:g} s"
 _NOISE = f"Gaussian noise of up to {MAX_NOISE:g} standard deviations ({-20 * np.log10(MAX_NOISE):.1f} dB SNR)"
 _DROPPED = "share of clips that lack the whole modality"
+_WRONG = {  # kinds whose features pass for valid
+    "noise": (_noisy, _NOISE),
+    "zeros": (_zeros, "share of each clip that is zero, in spans, and passes for valid"),
+    "frozen": (_frozen, "share of each clip that stands still, in spans"),
+    "displaced": (_displaced, "share of each clip that is replaced by other parts of it, in spans"),
+    "gain": (_gain, f"features times or divided by up to {MAX_GAIN:g}"),
+    "offset": (_offset, f"features off by up to {MAX_OFFSET:g} standard deviations"),
+    "drift": (_drift, f"features that drift off by up to {MAX_OFFSET:g} standard deviations"),
+}
 CORRUPTIONS = {
     "visual-occlusion": Corruption("visual", _HIDDEN, source=_spans),
-    "visual-noise": Corruption("visual", _NOISE, noise=MAX_NOISE),
     "visual-dropped": Corruption("visual", _DROPPED, source=_absent, whole_clips=True),
-    "audio-noise": Corruption("audio", _NOISE, noise=MAX_NOISE),
     "audio-silence": Corruption("audio", _HIDDEN, source=_spans),
     "misalignment": Corruption("audio", f"audio early or late by up to {MAX_SHIFT_S:g} s", source=_shifted),
     "audio-dropped": Corruption("audio", _DROPPED, source=_absent, whole_clips=True),
+    **{
+        f"{modality}-{name}": Corruption(modality, means, change=change)
+        for modality in ("visual", "audio")
+        for name, (change, means) in _WRONG.items()
+    },
 }
 
 
@@ -94,8 +153,8 @@ def corrupted(
 
     The corruption of a clip depends on kind, strength, seed and the clip's name alone, not on the model, the device or
     the other clips. A masked step is what the cache holds for one without face or voice: mask False, value 0, quality
-    not measured. Noise leaves mask and quality as they were measured on the clean recording. Labels, and which of them
-    count, never change.
+    not measured. Features that are wrong pass for valid: mask and quality stay those of the clean recording.
+    Labels, and which of them count, never change.
 
     Args:
         corpus: clean.
@@ -118,8 +177,9 @@ def corrupted(
     chosen, streams = CORRUPTIONS[kind], _streams(corpus, CORRUPTIONS[kind].modality)
     if strength == 0 or not streams:
         return corpus
-    if chosen.source is None:
-        return _with_noise(corpus, streams, [chosen.noise * strength * scale for scale in scales], kind, seed)
+    if chosen.change is not None:
+        return _changed(corpus, streams, chosen.change, scales, kind, strength, seed)
+    assert chosen.source is not None
     ids = [clip.clip_id for clip in corpus.clips]
     affected = set(_first_share(clip_ids or ids, strength, kind, seed) if chosen.whole_clips else ids)
     source = np.arange(corpus.num_steps)
@@ -156,14 +216,24 @@ def _from_sources(corpus: Corpus, streams: Sequence[int], source: Tensor) -> Cor
     return replace(corpus, values=values, quality=quality, mask=mask)
 
 
-def _with_noise(corpus: Corpus, streams: Sequence[int], spreads: Sequence[Tensor], kind: str, seed: int) -> Corpus:
-    """Adds noise of these standard deviations, M × (D,), to the valid steps of these streams."""
+def _changed(
+    corpus: Corpus,
+    streams: Sequence[int],
+    change: Change,
+    scales: Sequence[Tensor],
+    kind: str,
+    strength: float,
+    seed: int,
+) -> Corpus:
+    """Changes the valid steps of these streams, clip by clip."""
     values = list(corpus.values)
     for m in streams:
         values[m] = values[m].clone()
         for index, clip in enumerate(corpus.clips):
             steps, rng = corpus.steps(index), _random(seed, kind, clip.clip_id, corpus.streams[m].name)
-            noise = torch.from_numpy(rng.standard_normal(values[m][steps].shape, np.float32)).to(corpus.mask.device)
-            noise = noise * spreads[m].to(noise) * corpus.mask[steps, m, None]
-            values[m][steps] = (values[m][steps].float() + noise).to(values[m].dtype)
+            valid = corpus.mask[steps, m]
+            if valid.any():
+                clean = values[m][steps][valid].float()
+                wrong = change(clean, corpus.grids[index], scales[m].to(clean), strength, rng)
+                values[m][steps] = values[m][steps].masked_scatter(valid[:, None], wrong.to(values[m].dtype))
     return replace(corpus, values=values)

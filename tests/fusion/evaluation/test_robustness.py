@@ -166,6 +166,44 @@ def test_noise_is_three_standard_deviations_at_most_and_lies_on_valid_steps(kind
                 assert corrupted_corpus.quality[m] is corpus.quality[m]
 
 
+def wrong_parts(kind: str, strength: float, num_steps: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of the audio stream of one clip, clean and corrupted, at its valid steps."""
+    corpus = corpus_of((num_steps,))
+    wrong = corrupted(corpus, kind, strength, SCALES)
+    assert torch.equal(wrong.mask, corpus.mask)
+    assert wrong.quality[1] is corpus.quality[1]
+    valid = corpus.mask[:, 1]
+    return corpus.values[1][valid].float(), wrong.values[1][valid].float()
+
+
+@pytest.mark.parametrize("kind", ["audio-zeros", "audio-frozen", "audio-displaced"])
+def test_spans_that_are_wrong_are_that_share(kind: str) -> None:
+    clean, wrong = wrong_parts(kind, 0.5)
+    changed = (clean != wrong).any(-1)
+    assert changed.float().mean() == pytest.approx(0.5, abs=0.01)
+    if kind == "audio-zeros":
+        assert not wrong[changed].any()
+    if kind == "audio-frozen":  # each holds the features of the step before
+        places = torch.nonzero(changed)[:, 0]
+        assert torch.equal(wrong[places[places > 0]], wrong[places[places > 0] - 1])
+    if kind == "audio-displaced":
+        distance = (wrong[changed][:, None] - clean[None]).abs().sum(-1).min(1)
+        assert distance.values.max() == 0
+        away = (distance.indices - torch.nonzero(changed)[:, 0]).remainder(len(clean))
+        assert len(away.unique()) == 1
+
+
+def test_gain_offset_and_drift() -> None:
+    clean, wrong = wrong_parts("audio-gain", 1.0)
+    factor = (wrong / clean).nan_to_num(3.0)
+    assert factor.median() == pytest.approx(3, rel=0.01) or factor.median() == pytest.approx(1 / 3, rel=0.01)
+    clean, wrong = wrong_parts("audio-offset", 0.5)
+    torch.testing.assert_close((wrong - clean).abs().mean(0), 1.5 * SCALES[1], rtol=0.01, atol=0.01)
+    clean, wrong = wrong_parts("audio-drift", 1.0)
+    torch.testing.assert_close((wrong - clean)[0], torch.zeros(6))
+    torch.testing.assert_close((wrong - clean)[-1].abs(), 3 * SCALES[1], rtol=0.01, atol=0.01)
+
+
 def test_misaligned_audio_is_the_same_audio_earlier_or_later() -> None:
     corpus = random_corpus(STREAMS, [200] * 12)
     corrupted_corpus = corrupted(corpus, "misalignment", 0.5, SCALES)
@@ -265,8 +303,8 @@ def test_a_unimodal_run_names_what_it_does_not_take_and_loses_all_with_its_own_m
     assert set(result.to_json()["kinds"]["misalignment"]) == {"modality", "means", "taken"}
     assert result.clean["mean"] > 0.3
     means = {name: kind.ccc["mean"][1] for name, kind in result.kinds.items() if kind.ccc is not None}
-    assert list(means) == ["visual-occlusion", "visual-noise", "visual-dropped"]
-    assert max(means.values()) < result.clean["mean"] - 0.1
+    assert list(means) == [name for name, kind in CORRUPTIONS.items() if kind.modality == "visual"]
+    assert all(mean < result.clean["mean"] - 0.1 for name, mean in means.items() if name != "visual-gain")
     assert abs(means["visual-dropped"]) < 0.1
     text = describe_robustness(RobustnessReport([result]))
     assert "  misalignment       audio not taken: the score does not change" in text.splitlines()
@@ -300,7 +338,7 @@ def test_one_run_as_text_and_as_json(runs: Path, result: Robustness) -> None:
     text = describe_robustness(report)
     assert text.startswith("UNTRAINED ENCODER (random weights): audio/voice-")
     assert f"{runs / 'sage'} (sage), test: " in text
-    assert [line.split()[0] for line in text.splitlines()[3:10]] == list(CORRUPTIONS)
+    assert [line.split()[0] for line in text.splitlines()[3 : 3 + len(CORRUPTIONS)]] == list(CORRUPTIONS)
     assert "nan" not in text.lower()
     assert json.loads(evaluated(runs / "sage", "--robustness", "--json")) == report.to_json()
 
@@ -311,12 +349,13 @@ def test_several_runs_are_one_table_and_three_files(runs: Path, tmp_path: Path) 
     assert sage.startswith(f"  {runs / 'sage'} (sage)  ")
     assert float(sage.split()[2]) == pytest.approx(score_run(runs / "sage").raw.ccc["mean"], abs=1e-3)
     assert "not taken" not in sage
-    assert visual.count("not taken") == 4
+    assert visual.count("not taken") == sum(kind.modality == "audio" for kind in CORRUPTIONS.values())
     assert "do not compare" not in text
     with (tmp_path / "out" / "robustness.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     kept = json.loads((tmp_path / "out" / "robustness.json").read_text(encoding="utf-8"))
-    assert len(rows) == (7 + 3) * 5
+    visual_alone = [name for name, kind in CORRUPTIONS.items() if kind.modality == "visual"]
+    assert len(rows) == (len(CORRUPTIONS) + len(visual_alone)) * 5
     assert float(rows[1]["mean"]) == kept["runs"][0]["kinds"]["visual-occlusion"]["ccc"]["mean"][1]
     assert rows[0]["random_weights"].startswith("visual/face-")
     assert (tmp_path / "out" / "robustness.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
