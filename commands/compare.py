@@ -102,7 +102,7 @@ def describe_comparison(result: Comparison) -> str:
     elif result.table is None:
         lines.append("no table yet: the last part to end makes it, or the same command without --shard")
     else:
-        lines += [describe_table(result.table), f"table.csv, .md, .json and .png: {result.out}"]
+        lines += [describe_table(result.table), f"table.csv, .md, .tex, .json and .png: {result.out}"]
     return "\n".join([*lines, *(f"failed: {failure.cell}: {failure.reason}" for failure in result.failures)])
 
 
@@ -123,9 +123,9 @@ def describe_table(table: ComparisonTable) -> str:
         lines.append(f"  {title(row, table):<{width}}  " + "  ".join(f"{cell:<14}" for cell in cells) + cost(row))
     differences = {title(row, table): row.raw_difference for row in table.rows if row.raw_difference}
     if differences:
-        lines.append(f"difference to {table.base}, with 95 % interval (paired bootstrap over clips)")
-        lines.append(f"  {'':<{width}}  " + "  ".join(f"{name:<23}" for name in NAMES).rstrip())
+        lines.append(f"difference to {table.base}, with 95 % interval (paired bootstrap over clips; *: p < 0.05, Holm)")
+        lines.append(f"  {'':<{width}}  " + "  ".join(f"{name:<24}" for name in NAMES).rstrip())
     for name_of_row, difference in differences.items():
-        cells = [f"{gain(difference[name]):<23}" for name in NAMES]
+        cells = [f"{gain(difference[name]):<24}" for name in NAMES]
         lines.append(f"  {name_of_row:<{width}}  " + "  ".join(cells).rstrip())
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import math
 import statistics
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,19 +25,29 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class SeedScores(Result):
-    """The pooled CCC of each seed, with mean and sample standard deviation; NaN where not defined."""
+    """The pooled CCC of each seed, with mean and sample standard deviation; NaN where not defined.
+
+    interval: 95 % of the mean, by bootstrap over clips.
+    """
 
     mean: float
     std: float
     each: list[float]
+    interval: Interval
 
 
 @dataclass(frozen=True)
 class Difference(Result):
-    """The gain in CCC over the base, averaged over seeds, with its 95 % interval."""
+    """The gain in CCC over the base, averaged over seeds, with its 95 % interval by paired bootstrap over clips.
+
+    p: two-sided p-value of the same bootstrap: twice the share of draws on the rarer side of 0. p_holm: that after the
+    correction of Holm (1979) for all variants of the table that are compared with the base.
+    """
 
     mean: float
     interval: Interval
+    p: float
+    p_holm: float
 
 
 @dataclass(frozen=True)
@@ -95,8 +105,34 @@ def tabulate(scores: Sequence[CellScore], variants: Sequence[str], base: str, nu
         num_clips=int((most > 0).sum()),
         num_labels=int(most.sum()),
         random_weights=_random_weights(scores),
-        rows=[_row(variant, cells[variant], sums[variant], sums[base], variant == base) for variant in variants],
+        rows=_corrected(
+            [_row(variant, cells[variant], sums[variant], sums[base], variant == base) for variant in variants]
+        ),
     )
+
+
+def _corrected(rows: Sequence[VariantRow]) -> list[VariantRow]:
+    """Sets `p_holm` of all differences: over the rows, for each target, raw and smoothed by themselves."""
+    changes: list[dict[str, dict[str, Difference] | None]] = [{} for _ in rows]
+    for field in ("raw_difference", "smoothed_difference"):
+        parts = [getattr(row, field) for row in rows]
+        for name in NAMES:
+            values = holm([part[name].p for part in parts if part])
+            for part, value in zip((part for part in parts if part), values, strict=True):
+                part[name] = replace(part[name], p_holm=value)
+        for change, part in zip(changes, parts, strict=True):
+            change[field] = part
+    return [replace(row, **change) for row, change in zip(rows, changes, strict=True)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values after the correction of Holm (1979), which bounds the chance of any false finding; NaN stay."""
+    known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    corrected, least = [math.nan] * len(p_values), 0.0
+    for rank, (p, place) in enumerate(known):
+        least = max(least, min(1.0, p * (len(known) - rank)))
+        corrected[place] = least
+    return corrected
 
 
 def _random_weights(scores: Sequence[CellScore]) -> list[str]:
@@ -143,12 +179,48 @@ def _row(
 
 def _over_seeds(sums: Sequence[Tensor]) -> dict[str, SeedScores]:
     """(C, 2, 6) moments of each seed -> for each target the pooled CCC of the seeds."""
+    intervals = _intervals(torch.stack(list(sums))) if sums else dict.fromkeys(NAMES, Interval(math.nan, math.nan))
     each = _with_mean(torch.stack([clips.sum(0) for clips in sums])) if sums else torch.empty(0, len(NAMES))
     scores = {}
     for name, values in zip(NAMES, each.T.tolist(), strict=True):
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-        scores[name] = SeedScores(statistics.fmean(values) if values else math.nan, spread, values)
+        mean = statistics.fmean(values) if values else math.nan
+        scores[name] = SeedScores(mean, spread, values, intervals[name])
     return scores
+
+
+def _intervals(sums: Tensor) -> dict[str, Interval]:
+    """(S, C, 2, 6) moments -> for each target the 95 % interval of the mean over seeds."""
+    _, low, high = _bootstrapped(sums, None, DRAWS, 0)
+    return {name: Interval(a, b) for name, a, b in zip(NAMES, low, high, strict=True)}
+
+
+def _bootstrapped(
+    sums: Tensor, base: Tensor | None, draws: int, seed: int
+) -> tuple[NDArray[np.float64], list[float], list[float]]:
+    """Returns (R, 3) scores, or their gains over the base, of drawn clips, and the ends of the 95 % interval."""
+    scored = sums[:, :, 0, 0].sum(0) > 0
+    n = int(scored.sum())
+    if n < 2:
+        undefined = np.full((1, len(NAMES)), math.nan)
+        return undefined, undefined[0].tolist(), undefined[0].tolist()
+    times_drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    drawn = _drawn(sums[:, scored], times_drawn)
+    if base is not None:
+        drawn = drawn - _drawn(base[:, scored], times_drawn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a target that is never defined is NaN
+        low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0).tolist()
+    return drawn, low, high
+
+
+def _p_value(gains: NDArray[np.float64]) -> float:
+    """(R,) gains of drawn clips -> two-sided p-value against no gain; one draw more than there are on either side."""
+    gains = gains[~np.isnan(gains)]
+    if not len(gains):
+        return math.nan
+    rarer = min(int((gains <= 0).sum()), int((gains >= 0).sum()))
+    return min(1.0, 2 * (rarer + 1) / (len(gains) + 1))
 
 
 def _with_mean(sums: Tensor) -> Tensor:
@@ -169,14 +241,12 @@ def difference(sums: Tensor, base: Tensor, draws: int = DRAWS, seed: int = 0) ->
         seed: decides which clips.
     """
     scored = sums[:, :, 0, 0].sum(0) > 0
-    sums, base, n = sums[:, scored], base[:, scored], int(scored.sum())
-    point = (_drawn(sums, np.ones((1, n))) - _drawn(base, np.ones((1, n))))[0]
-    low = high = np.full(len(NAMES), math.nan)
-    if n > 1:
-        times_drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-        low, high = np.nanpercentile(_drawn(sums, times_drawn) - _drawn(base, times_drawn), [2.5, 97.5], axis=0)
-    values = zip(NAMES, point.tolist(), low.tolist(), high.tolist(), strict=True)
-    return {name: Difference(mean, Interval(a, b)) for name, mean, a, b in values}
+    once = np.ones((1, int(scored.sum())))
+    point = (_drawn(sums[:, scored], once) - _drawn(base[:, scored], once))[0].tolist()
+    gains, low, high = _bootstrapped(sums, base, draws, seed)
+    p_values = [_p_value(column) for column in gains.T]
+    values = zip(NAMES, point, low, high, p_values, strict=True)
+    return {name: Difference(mean, Interval(a, b), p, p) for name, mean, a, b, p in values}
 
 
 def _drawn(sums: Tensor, times_drawn: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,16 +15,21 @@ from ..evaluation.report import COLOURS, cautions
 from ..result import plain
 from .table import KINDS, ComparisonTable, Difference, SeedScores, VariantRow
 
+SIGNIFICANT = 0.05
+NO_DIFFERENCE = math.nan, Interval(math.nan, math.nan), math.nan, math.nan
+LEGEND = """Best in bold. Differences: of the raw score, averaged over seeds, with 95 % interval by paired bootstrap over clips;
+* means p < 0.05 by the same bootstrap, after Holm's correction for all variants."""
+
 
 def write_table(table: ComparisonTable, folder: Path, about: Mapping[str, Any] | None = None) -> list[Path]:
-    """Writes `table.json`, `table.csv`, `table.md` and `table.png`; returns their paths.
+    """Writes `table.json`, `table.csv`, `table.md`, `table.tex` and `table.png`; returns their paths.
 
     Args:
         table: the table.
         folder: where to write.
         about: plain values that stand before the table in `table.json`.
     """
-    paths = [folder / f"table.{suffix}" for suffix in ("json", "csv", "md", "png")]
+    paths = [folder / f"table.{suffix}" for suffix in ("json", "csv", "md", "tex", "png")]
     write_text(paths[0], json.dumps({**(about or {}), **table.to_json()}, indent=2, ensure_ascii=False))
     with replacing(paths[1]) as part, part.open("w", newline="", encoding="utf-8") as file:
         lines = [_csv_row(row, table.base) for row in table.rows]
@@ -32,7 +37,8 @@ def write_table(table: ComparisonTable, folder: Path, about: Mapping[str, Any] |
         writer.writeheader()
         writer.writerows(lines)
     write_text(paths[2], as_markdown(table))
-    plot_differences(table, paths[3])
+    write_text(paths[3], as_latex(table))
+    plot_differences(table, paths[4])
     return paths
 
 
@@ -41,11 +47,14 @@ def _csv_row(row: VariantRow, base: str) -> dict[str, Any]:
     for kind, scores in zip(KINDS, (row.raw, row.smoothed), strict=True):
         for name in NAMES:
             cells |= {f"{kind}_{name}_mean": scores[name].mean, f"{kind}_{name}_std": scores[name].std}
+            low, high = scores[name].interval
+            cells |= {f"{kind}_{name}_low": low, f"{kind}_{name}_high": high}
     for kind, differences in zip(KINDS, (row.raw_difference, row.smoothed_difference), strict=True):
         for name in NAMES:
-            one = (differences or {}).get(name, Difference(math.nan, Interval(math.nan, math.nan)))
+            one = (differences or {}).get(name, Difference(*NO_DIFFERENCE))
             column = f"{kind}_{name}_difference"
             cells |= {column: one.mean, f"{column}_low": one.interval.low, f"{column}_high": one.interval.high}
+            cells |= {f"{column}_p": one.p, f"{column}_p_holm": one.p_holm}
     cells |= {"base": base, "num_parameters": row.num_parameters, "seconds_per_cell": row.seconds_per_cell}
     return plain({**cells, "random_weights": " ".join(row.random_weights)})
 
@@ -58,14 +67,50 @@ def as_markdown(table: ComparisonTable) -> str:
     lines = [*(f"{line}\n" for line in heading(table))]
     lines += [f"| {' | '.join(titles)} |", f"|---|{'---:|' * (len(titles) - 1)}"]
     for row in table.rows:
-        cells = [title(row, table), *(spread(row.raw[name]) for name in NAMES), spread(row.smoothed["mean"])]
+        scores = [(row.raw[name], best(table, "raw", name)) for name in NAMES]
+        scores.append((row.smoothed["mean"], best(table, "smoothed", "mean")))
+        cells = [title(row, table), *(f"**{spread(s)}**" if s.mean == top else spread(s) for s, top in scores)]
         cells += [gain(row.raw_difference[name]) if row.raw_difference else "–" for name in NAMES]
         lines.append(f"| {' | '.join([*cells, *cost(row).split()])} |")
-    lines.append(
-        "\nCCC: mean ± standard deviation over seeds. Differences: of the raw score, averaged over seeds, with"
-    )
-    lines.append("95 % interval by paired bootstrap over clips. Smoothed: widths chosen on validation clips.")
-    return "\n".join(lines) + "\n"
+    lines.append("\nCCC: mean ± standard deviation over seeds. Smoothed: widths chosen on validation clips.")
+    return "\n".join([*lines, LEGEND]) + "\n"
+
+
+def best(table: ComparisonTable, kind: str, name: str) -> float:
+    """Returns the highest mean score of the table for a target; NaN if there is none."""
+    means = [getattr(row, kind)[name].mean for row in table.rows]
+    return max((mean for mean in means if not math.isnan(mean)), default=math.nan)
+
+
+def as_latex(table: ComparisonTable) -> str:
+    """Returns the table for a paper (booktabs): mean and interval per target, best in bold, stars by Holm's p."""
+    head = " & ".join(["variant", *(f"CCC {name}" for name in NAMES), f"mean $-$ {_latex(table.base)}"])
+    lines = [*(f"% {line}" for line in heading(table)), r"\begin{tabular}{l" + "c" * (len(NAMES) + 1) + "}"]
+    lines += [r"\toprule", head + r" \\", r"\midrule"]
+    for row in table.rows:
+        cells = [_latex(title(row, table)), *(_latex_score(row.raw[name], best(table, "raw", name)) for name in NAMES)]
+        cells.append(_latex_gain(row.raw_difference["mean"]) if row.raw_difference else "--")
+        lines.append(" & ".join(cells) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines.append("% CCC: mean over seeds, with 95 % interval by bootstrap over clips.")
+    return "\n".join([*lines, *(f"% {line}" for line in LEGEND.splitlines())]) + "\n"
+
+
+def _latex(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "_%&#$" else letter for letter in text)
+
+
+def _latex_score(scores: SeedScores, top: float) -> str:
+    if math.isnan(scores.mean):
+        return "--"
+    mean = f"{scores.mean:.3f}"
+    low, high = scores.interval
+    shown = rf"\textbf{{{mean}}}" if scores.mean == top else mean
+    return shown + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]").replace("-", "$-$")
+
+
+def _latex_gain(difference: Difference) -> str:
+    return gain(difference).replace("-", "$-$").replace("+", "$+$").replace("*", "$^*$")
 
 
 def plot_differences(table: ComparisonTable, path: Path) -> None:
@@ -133,7 +178,8 @@ def gain(difference: Difference) -> str:
     if math.isnan(difference.mean):
         return "–"
     low, high = difference.interval
-    return f"{difference.mean:+.3f}" + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
+    star = "*" if difference.p_holm < SIGNIFICANT else ""
+    return f"{difference.mean:+.3f}" + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]{star}")
 
 
 def cost(row: VariantRow) -> str:

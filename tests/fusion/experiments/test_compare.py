@@ -35,7 +35,7 @@ from sage_va.fusion.experiments import compare as compare_module
 from sage_va.fusion.experiments import runs as cells_module
 from sage_va.fusion.experiments.compare import compare, of_all
 from sage_va.fusion.experiments.runs import Bench, BenchSettings, CellClip, CellScore, plan, read_score
-from sage_va.fusion.experiments.table import Difference, difference, tabulate
+from sage_va.fusion.experiments.table import Difference, difference, holm, tabulate
 from sage_va.fusion.experiments.table_files import write_table
 from sage_va.fusion.experiments.workers import next_item
 from sage_va.fusion.training import shared_errors
@@ -586,7 +586,29 @@ def test_the_paired_bootstrap_agrees_with_a_slow_one(pair: tuple[torch.Tensor, t
 def test_pairing_is_worth_it(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     one, _ = pair
     same = difference(one, one)
-    assert all(same[name] == Difference(0, Interval(0, 0)) for name in NAMES)
+    assert all(same[name] == Difference(0, Interval(0, 0), 1, 1) for name in NAMES)
+
+
+def test_holm_corrects_as_in_his_paper() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    corrected = holm([0.9, math.nan, 0.5])
+    assert corrected[::2] == [1.0, 1.0]
+    assert math.isnan(corrected[1])
+
+
+def test_p_values_of_no_difference_are_uniform() -> None:
+    """One in twenty is below 0.05 where two models are equally good, and nearly all are where one is better."""
+    shares = []
+    for noise in (0.5, 0.4):
+        p_values = []
+        for seed in range(60):
+            rng = np.random.default_rng(seed)
+            truth = rng.uniform(-1, 1, (25, 2, 30))
+            pair = sums_of(rng, 1, 25, truth, noise), sums_of(rng, 1, 25, truth, 0.5)
+            p_values.append(difference(*pair, draws=400)["mean"].p)
+        shares.append(np.mean(np.array(p_values) < 0.05))
+    assert shares[0] < 0.15
+    assert shares[1] > 0.9
 
 
 def test_clips_that_no_seed_scores_are_not_drawn(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -626,7 +648,9 @@ def test_every_form_of_the_table(pair: tuple[torch.Tensor, torch.Tensor], tmp_pa
     scores = [score_of("sage", seed, pair[0][seed], random_weights=untrained) for seed in range(3)]
     scores += [score_of("concat", seed, pair[1][seed], seconds=3.0 + seed) for seed in range(3)]
     table = tabulate(scores, ["sage", "concat"], "concat", None)
-    assert [path.name for path in write_table(table, tmp_path)] == [f"table.{s}" for s in ("json", "csv", "md", "png")]
+    assert [path.name for path in write_table(table, tmp_path)] == [
+        f"table.{s}" for s in ("json", "csv", "md", "tex", "png")
+    ]
     assert json.loads((tmp_path / "table.json").read_text(encoding="utf-8")) == table.to_json()
     with (tmp_path / "table.csv").open(encoding="utf-8") as file:
         sage, concat = csv.DictReader(file)
@@ -646,6 +670,14 @@ def test_every_form_of_the_table(pair: tuple[torch.Tensor, torch.Tensor], tmp_pa
     assert len({line.count("|") for line in lines}) == 1
     assert len(lines) == 4
     assert text.splitlines()[0] == "7 clips, 210 labels (test), no folds, 3 seeds; base concat"
+    low, high = row.raw["mean"].interval
+    assert low < row.raw["mean"].mean < high
+    latex = (tmp_path / "table.tex").read_text(encoding="utf-8")
+    assert rf"\textbf{{{row.raw['mean'].mean:.3f}}} [{low:.3f}, {high:.3f}]" in latex
+    assert [line.count("&") for line in latex.splitlines() if line.endswith(r"\\")] == [4] * 3
+    assert f"**{shown}**" in page
+    assert row.raw_difference["mean"].p <= row.raw_difference["mean"].p_holm < 0.05
+    assert "]*" in page
     picture = (tmp_path / "table.png").read_bytes()
     assert picture[:8] == PICTURE
     assert len(picture) > 8_000
