@@ -17,8 +17,8 @@ from .table import KINDS, ComparisonTable, Difference, SeedScores, VariantRow
 
 SIGNIFICANT = 0.05
 NO_DIFFERENCE = math.nan, Interval(math.nan, math.nan), math.nan, math.nan
-LEGEND = """Best in bold. Differences: of the raw score, averaged over seeds, with 95 % interval by paired bootstrap over clips;
-* means p < 0.05 by the same bootstrap, after Holm's correction for all variants."""
+LEGEND = """Best in bold. Differences: of the raw score, averaged over seeds, with 95 % interval by paired bootstrap
+over clips; * means p < 0.05 by the same bootstrap, after Holm's correction for all variants."""
 
 
 def write_table(table: ComparisonTable, folder: Path, about: Mapping[str, Any] | None = None) -> list[Path]:

@@ -738,8 +738,8 @@ def test_the_command(copied: Path, cache: tuple[Path, Path], tmp_path: Path) -> 
     assert lines[1].endswith("(test), 3 folds pooled, 2 seeds; base concat")
     assert lines[2].startswith("UNTRAINED ENCODER (random weights): audio/voice-")
     assert [line.split()[0] for line in lines[5:8]] == VARIANTS
-    assert lines[8].startswith("difference to concat, with 95 % interval (paired bootstrap over clips)")
-    assert lines[-1] == f"table.csv, .md, .json and .png: {copied}"
+    assert lines[8].startswith("difference to concat, with 95 % interval (paired bootstrap over clips;")
+    assert lines[-1] == f"table.csv, .md, .tex, .json and .png: {copied}"
     comparison = json.loads(run(*command, *seeds, "--variants", "visual,concat", "--base", "visual", "--json").stdout)
     assert (comparison["base"], comparison["num_skipped"]) == ("visual", 12)
     result = run(*command, *seeds, "--variants", "sage,concat", "--set", "train.epochs=9")
