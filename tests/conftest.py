@@ -48,14 +48,20 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A cluster of four cores on this machine, with a token of its own: Ray would put one into the user's home."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed")
+@pytest.fixture(scope="session")
+def ray_token(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A token of Ray's, one for all clusters that a process starts: Ray keeps the first that it reads."""
     token = tmp_path_factory.mktemp("ray") / "token"
     token.write_text(secrets.token_hex(32))
+    return token
+
+
+@pytest.fixture(scope="module")
+def ray(ray_token: Path) -> Iterator[Any]:
+    """A cluster of four cores on this machine, with a token of its own: Ray would put one into the user's home."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(ray_token))
         ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
         yield ray
         ray.shutdown()

@@ -42,7 +42,8 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         exec(snippet, names)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("9 clips")
-    assert "weight of the voice while the face is away: 1.0" in lines
+    (weight,) = [line.split()[-1] for line in lines if line.startswith("weight of the voice while the face is away: ")]
+    assert 0.7 < float(weight) < 1  # near its last frames, the face still counts
     assert len(SNIPPETS) == 6
     assert names["score"].split == "test"
     assert names["own"].num_clips == 9

@@ -289,14 +289,17 @@ class FusionModel(EncodedModel):
         if not isinstance(veto, Veto):
             return
 
+        device = sigma.device
+
         def reader(m: int, norm: nn.Module) -> Read:
             def read(place: int) -> tuple[Tensor, Tensor]:
                 steps = corpus.steps(clips[place])
-                return norm(corpus.values[m][steps]), corpus.mask[steps, m]
+                return norm(corpus.values[m][steps].to(device)), corpus.mask[steps, m].to(device)
 
             return read
 
-        labels = [(corpus.va[steps], corpus.va_mask[steps]) for steps in map(corpus.steps, clips)]
+        steps_of = map(corpus.steps, clips)
+        labels = [(corpus.va[steps].to(device), corpus.va_mask[steps].to(device)) for steps in steps_of]
         place_of = {clip: place for place, clip in enumerate(clips)}
         places = [[place_of[clip] for clip in fold] for fold in folds]
         veto.fit([reader(m, norm) for m, norm in enumerate(self.norms)], labels, places, sigma)

@@ -100,7 +100,7 @@ class Novelty(nn.Module):
             self._fit_covariance(read, range(num_clips))
 
     def _fit_covariance(self, read: Read, clips: Sequence[int]) -> None:
-        sums, count, every = torch.zeros(len(self.axes), len(self.axes)).to(self.axes), 0, None
+        sums, count = torch.zeros(len(self.axes), len(self.axes)).to(self.axes), 0
         total = sum(int(read(clip)[1].sum()) for clip in clips)
         every = max(1, total // MAX_STEPS)
         for clip in clips:
