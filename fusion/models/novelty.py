@@ -87,9 +87,10 @@ class Novelty(nn.Module):
                 seen. Fewer than two: it is that of clips which it had.
         """
         parts = [list(fold) for fold in folds if fold] if len(folds) > 1 else [[]]
+        every = max(1, sum(int(read(clip)[1].sum()) for clip in range(num_clips)) // MAX_STEPS)
         distances, changes = [], []
         for held_out in parts:
-            self._fit_covariance(read, [clip for clip in range(num_clips) if clip not in held_out])
+            self._fit_covariance(read, [clip for clip in range(num_clips) if clip not in held_out], every)
             for clip in held_out or range(num_clips):
                 values, mask = (part[None] for part in read(clip))
                 distances.append(self._smooth(self.distance(values), mask, SMOOTH_STEPS, 0.0)[mask])
@@ -97,12 +98,11 @@ class Novelty(nn.Module):
         self.usual.copy_(_quantile(torch.cat(distances), USUAL, torch.inf))
         self.still.copy_(_quantile(torch.cat(changes), STILL, 0.0))
         if len(parts) > 1:
-            self._fit_covariance(read, range(num_clips))
+            self._fit_covariance(read, range(num_clips), every)
 
-    def _fit_covariance(self, read: Read, clips: Sequence[int]) -> None:
+    def _fit_covariance(self, read: Read, clips: Sequence[int], every: int) -> None:
+        """Estimates the covariance from one of `every` valid steps of these clips."""
         sums, count = torch.zeros(len(self.axes), len(self.axes)).to(self.axes), 0
-        total = sum(int(read(clip)[1].sum()) for clip in clips)
-        every = max(1, total // MAX_STEPS)
         for clip in clips:
             values, mask = read(clip)
             steps = values[mask][::every]
