@@ -2,14 +2,15 @@
 
     python benchmarks/reliability.py [--variants sage,concat,concat-quality,…] [--seeds 5] [--jobs 2] [--out FOLDER]
                                      [--level] [--equal] [--no-quality] [--streams visual/face,audio/voice]
-                                     [--set KEY=VALUE]
+                                     [--set KEY=VALUE] [--base VARIANT] [--shift]
 
 Each seed makes its own data (benchmarks/synthetic.py), split by subject, and weights. All variants get the same clips,
 settings and number of epochs. Scored on the test clips: CCC, the mean of valence and arousal; rank correlation of a
 stream's reliability with its true signal-to-noise ratio over all its valid steps, mean over streams; calibration error
 and the stream's weight where its ratio is below and above 0 dB. Intervals: 95 %, bootstrap over seeds and, within
 each, over clips, the same draws for both sides of a difference. Times are of training steps, the wall clock divided by
-how many ran; they mean something with `--jobs 1` on an idle machine.
+how many ran; they mean something with `--jobs 1` on an idle machine. `--shift` adds a table of the scores under
+corruptions that training never held: means of the areas that `eval --robustness` reports, over both modalities.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from sage_va.fusion.evaluation.reliability import (
     spearman,
 )
 from sage_va.fusion.evaluation.report import plot_diagram
+from sage_va.fusion.evaluation.robustness import Robustness, robustness
 from sage_va.fusion.models.variants import resolve
 from sage_va.fusion.result import number_of, plain
 from sage_va.fusion.run_folder import Run, load_run, origin_of, start_run
@@ -54,6 +56,13 @@ SETTINGS = Path(__file__).with_name("reliability.yaml")
 BASE = "concat"
 DRAWS = 2000
 FIRST_SEED = 10  # those below were used to find what a gate should read
+SHIFTS = {
+    "masked": ("visual-occlusion", "audio-silence"),
+    **{
+        name: (f"visual-{name}", f"audio-{name}")
+        for name in ("dropped", "noise", "zeros", "frozen", "displaced", "gain", "offset", "drift")
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ def interval(draws: np.ndarray) -> list[float]:
     return [float(value) for value in np.percentile(draws, [2.5, 97.5])]
 
 
-def summarise(results: Sequence[dict[str, Any]], variants: Sequence[str]) -> list[dict[str, Any]]:
+def summarise(results: Sequence[dict[str, Any]], variants: Sequence[str], base: str = BASE) -> list[dict[str, Any]]:
     """One row per variant: means over seeds, and intervals."""
     runs = {name: sorted((r for r in results if r["variant"] == name), key=lambda r: r["seed"]) for name in variants}
     draws = {name: drawn_scores([np.array(r["sums"]) for r in group]) for name, group in runs.items()}
@@ -147,8 +156,8 @@ def summarise(results: Sequence[dict[str, Any]], variants: Sequence[str]) -> lis
     for name, members in runs.items():
         row = {"variant": name, "num_seeds": len(members), "ccc": mean[name], "interval": interval(draws[name])}
         row |= {target: _mean(r["ccc"][target] for r in members) for target in ("valence", "arousal")}
-        if BASE in runs and name != BASE:
-            row |= {"difference": mean[name] - mean[BASE], "difference_interval": interval(draws[name] - draws[BASE])}
+        if base in runs and name != base:
+            row |= {"difference": mean[name] - mean[base], "difference_interval": interval(draws[name] - draws[base])}
         streams = [stream for r in members for stream in r.get("trust", {"streams": {}})["streams"].values()]
         for key in ("spearman_snr", "spearman", "ece", "weight_corrupted", "weight_clean"):
             row[key] = _mean(stream[key] for stream in streams if key in stream)
@@ -162,10 +171,10 @@ def _mean(values: Any) -> float:
     return statistics.fmean(numbers) if numbers else float("nan")
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]], base: str = BASE) -> str:
     """The rows as Markdown."""
     lines = [
-        f"| variant | CCC (95 %) | − {BASE} (95 %) | ρ(r, SNR) | ρ(1 − r, error) | ECE | weight if corrupted | if clean"
+        f"| variant | CCC (95 %) | − {base} (95 %) | ρ(r, SNR) | ρ(1 − r, error) | ECE | weight if corrupted | if clean"
         " | parameters | ms per step |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -194,6 +203,8 @@ def main() -> None:
     parser.add_argument("--level", action="store_true", help="the size of features does not reveal noise")
     parser.add_argument("--no-quality", dest="quality", action="store_false")
     parser.add_argument("--set", dest="assignments", action="append", default=[])
+    parser.add_argument("--base", default=BASE, help="the variant that differences are taken from")
+    parser.add_argument("--shift", action="store_true", help="score corrupted streams too")
     options = parser.parse_args()
     out = options.out or Path(tempfile.mkdtemp(prefix="reliability-"))
     variants, streams = options.variants.split(","), tuple(options.streams.split(","))
@@ -214,18 +225,37 @@ def main() -> None:
             score = ", ".join(f"{target} {value:.3f}" for target, value in result["ccc"].items())
             print(f"{result['variant']} seed {result['seed']}: {score}", flush=True)
             results.append(result)
-    report(out, results, variants)
+    report(out, results, variants, options.base)
+    if options.shift:
+        print(f"\n{shift_table(out, variants, range(FIRST_SEED, FIRST_SEED + options.seeds))}")
 
 
-def report(out: Path, results: Sequence[dict[str, Any]], variants: Sequence[str]) -> None:
+def shift_table(out: Path, variants: Sequence[str], seeds: Sequence[int]) -> str:
+    """Trained runs -> Markdown: the clean score, and the area of each kind of corruption, mean over seeds."""
+    titles, lines = ["variant", "clean", *SHIFTS, "mean of all"], list[str]()
+    for variant in variants:
+        curves = [robustness(out / f"{variant}-{seed}") for seed in seeds]
+        areas = [_mean(_area(curve, names) for curve in curves) for names in SHIFTS.values()]
+        cells = [_mean(curve.clean["mean"] for curve in curves), *areas, _mean(areas)]
+        lines.append(f"| {' | '.join([f'`{variant}`', *(f'{cell:.3f}' for cell in cells)])} |")
+    return "\n".join([f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}", *lines])
+
+
+def _area(curves: Robustness, names: Sequence[str]) -> float:
+    """Mean height of the curves of these kinds; a kind of a modality that a run does not take leaves its score."""
+    areas = [curves.kinds[name].area for name in names]
+    return _mean(area["mean"] if area else curves.clean["mean"] for area in areas)
+
+
+def report(out: Path, results: Sequence[dict[str, Any]], variants: Sequence[str], base: str = BASE) -> None:
     """Prints the table and writes `reliability.json`, `reliability.md` and a diagram per gate (of its first seed)."""
-    rows = summarise(results, variants)
+    rows = summarise(results, variants, base)
     (out / "reliability.json").write_text(json.dumps(plain({"rows": rows, "runs": list(results)})), encoding="utf-8")
-    (out / "reliability.md").write_text(table(rows) + "\n", encoding="utf-8")
+    (out / "reliability.md").write_text(table(rows, base) + "\n", encoding="utf-8")
     for result in results:
         if result["seed"] == FIRST_SEED and "sigma" in result.get("trust", {}):
             plot_diagram(out / f"diagram-{result['variant']}.png", _read_report(result["trust"]), result["variant"])
-    print(f"\n{table(rows)}\n\n{out}")
+    print(f"\n{table(rows, base)}\n\n{out}")
 
 
 def _read_report(values: dict[str, Any]) -> ReliabilityReport:
