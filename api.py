@@ -104,7 +104,7 @@ def evaluate(
 
 
 def predict(
-    model: SAGE | str | Path,
+    model: SAGE | str | Path | Sequence[str | Path],
     media: Store | str | Path | Sequence[str | Path],
     *,
     device: str = "cpu",
@@ -115,7 +115,8 @@ def predict(
     A clip that fails gives a warning and no prediction.
 
     Args:
-        model: a SAGE, or the place of one, of a run, or of the folds of a run, whose predictions are averaged.
+        model: a SAGE, or the place of one, of a run, or of the folds of a run; or several places. Predictions of all
+            models are averaged.
         media: a cache or its address; or files, folders, globs and manifests.
         device: where to compute; a SAGE stays where it is.
         extraction: options of the extraction, as for `predict_to_csv`.
@@ -136,12 +137,12 @@ def predict(
 class PredictedFiles:
     """The result of `predict_to_csv`.
 
-    run: place of the model; streams: its inputs; random_weights: those of them with an untrained encoder; num_models:
-    models whose predictions are averaged; out: the folder; clips: those with a CSV; failures: `{"clip_id", "reason"}`
-    of the others.
+    runs: places of the models; streams: their inputs; random_weights: those of them with an untrained encoder;
+    num_models: models whose predictions are averaged; out: the folder; clips: those with a CSV; failures:
+    `{"clip_id", "reason"}` of the others.
     """
 
-    run: str
+    runs: list[str]
     streams: list[str]
     random_weights: list[str]
     num_models: int
@@ -155,7 +156,7 @@ class PredictedFiles:
 
 
 def predict_to_csv(
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     media: Sequence[str],
     out: Path,
     *,
@@ -166,8 +167,8 @@ def predict_to_csv(
     """Predicts every clip of a cache, or of recordings after extracting them with the encoders of the model.
 
     Args:
-        model: a finished run, or a folder that `sage-va export` wrote; or the folder of the folds of a run, whose
-            predictions are averaged.
+        model: a finished run, a folder that `sage-va export` wrote, or the folder of the folds of a run; or several of
+            these. The predictions of all models are averaged.
         media: one cache (`*.zarr`, `*.h5`, an address), or files, folders, globs and manifests.
         out: folder; clip `a/b.mp4` becomes `a/b.mp4.csv` in it, and the result `predictions.json`.
         device: where to compute.
@@ -175,7 +176,8 @@ def predict_to_csv(
         extraction: options of the extraction: visual_weights (a file), audio (a model directory), face_weights (a
             file), batch_size, num_decode_threads.
     """
-    models = load_models(model, device)
+    places = [model] if isinstance(model, str | Path) else list(model)
+    models = load_models(places, device)
     sage = models[0]
     out.mkdir(parents=True, exist_ok=True)
     labels, clips = [stream.label for stream in sage.streams], list[str]()
@@ -186,17 +188,36 @@ def predict_to_csv(
 
     failures = predict_each(models, media, keep, progress, **extraction)
     streams = [stream.name for stream in sage.streams]
-    files = PredictedFiles(str(model), streams, sage.random_weights, len(models), str(out), clips, failures)
+    files = PredictedFiles(
+        [str(place) for place in places], streams, sage.random_weights, len(models), str(out), clips, failures
+    )
     write_text(out / "predictions.json", json.dumps(files.to_json(), indent=2, ensure_ascii=False))
     return files
 
 
-def load_models(place: str | Path, device: str = "cpu") -> list[SAGE]:
-    """Returns the models of the folds below a folder; or the one of a run, a saved folder or a repository of the hub.
+def load_models(places: str | Path | Sequence[str | Path], device: str = "cpu") -> list[SAGE]:
+    """Returns the models of all places: of runs, of all folds below a folder, of saved folders or from the hub.
 
     Raises:
-        InputError: if there is none, or not all folds are there.
+        InputError: if there is none, not all folds are there, or the models take other streams or another grid.
     """
+    listed = [places] if isinstance(places, str | Path) else places
+    models = _models_at(listed[0], device)
+    inputs = _inputs(models[0])
+    for place in listed[1:]:
+        others = _models_at(place, device)
+        if _inputs(others[0]) != inputs:
+            todo = "Predict with them one by one, or train them on the same streams and grid."
+            raise InputError(place, expected=f"a model of {inputs}, as {listed[0]}", got=_inputs(others[0]), todo=todo)
+        models += others
+    return models
+
+
+def _inputs(model: SAGE) -> str:
+    return f"{', '.join(stream.name for stream in model.streams)} at {model.config.data.hz:g} Hz"
+
+
+def _models_at(place: str | Path, device: str) -> list[SAGE]:
     folds = fold_runs(Path(place))
     models = [SAGE.load(path, device) for path in folds or [place]]
     num_folds = models[0].config.split.folds

@@ -96,6 +96,11 @@ def test_predict(trained: Path, cache: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 100
     assert list(rows[0])[:3] == ["time_s", "valence", "arousal"]
+    text = ok("predict", trained, trained, cache, "--out", tmp_path / "twice", "--device", "cpu")
+    assert text == f"6 clips -> {tmp_path / 'twice'}, mean of 2 models\n"
+    assert (tmp_path / "twice/clip0.csv").read_bytes() == (tmp_path / "out/clip0.csv").read_bytes()
+    result = run("predict", trained, trained, "--out", tmp_path / "none")
+    assert (result.exit_code, "Missing argument 'MEDIA...'" in result.stderr) == (2, True)
 
 
 def test_show_config_prints_what_would_be_used_and_stops(place: Path, cache: Path, tmp_path: Path) -> None:

@@ -330,6 +330,28 @@ def test_predictions_are_written_per_clip(learnt: tuple[Path, Any], cache: tuple
             assert row[f"mask_{name}"] == "0" or 0 <= float(row[f"reliability_{name}"]) <= 1
 
 
+def test_the_predictions_of_any_runs_are_averaged(
+    learnt: tuple[Path, Any], cache: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (other,) = train(
+        open_store(cache[0]), cache[1], tmp_path / "late", config_of(model={"variant": "late"}, train=SHORT)
+    )
+    files = predict_to_csv([learnt[0], other], [str(cache[0])], tmp_path / "all")
+    assert (files.runs, files.num_models) == ([str(learnt[0]), str(other)], 2)
+    each = []
+    for number, run in enumerate((learnt[0], other)):
+        predict_to_csv(run, [str(cache[0])], tmp_path / str(number))
+        each.append([float(row["valence"]) for row in rows_of(tmp_path / str(number) / "clip03.csv")])
+    together = [float(row["valence"]) for row in rows_of(tmp_path / "all" / "clip03.csv")]
+    assert together == pytest.approx(np.mean(each, axis=0), abs=2e-5)
+    assert np.abs(np.subtract(*each)).max() > 1e-3
+    (face,) = train(
+        open_store(cache[0]), cache[1], tmp_path / "face", config_of(model={"variant": "visual"}, train=SHORT)
+    )
+    with pytest.raises(InputError, match=r"face: expected a model of visual/.*, audio/.* at 25 Hz, as .*, got visual/"):
+        predict_to_csv([learnt[0], face], [str(cache[0])], tmp_path / "none")
+
+
 def test_the_predictions_of_folds_are_averaged(cache: tuple[Path, Path], tmp_path: Path) -> None:
     config = config_of(split={"folds": 3}, train=SHORT)
     runs = train(open_store(cache[0]), cache[1], tmp_path / "cv", config)
