@@ -172,7 +172,7 @@ class ReliabilityFusion(nn.Module):
     def forward(self, encoded: Encoded) -> Fused:
         """Encoded -> Fused, with reliability, weights and stages."""
         mask = encoded.mask
-        factor = self._veto(encoded)
+        factor = self.factor(encoded)
         each, stage, reliability = self.estimate(encoded, factor)
         usable = factor > 0
         if self.interact is None:
@@ -193,15 +193,16 @@ class ReliabilityFusion(nn.Module):
         """Equations (4) to (7): reliability at each stage (B, L, M, K), stage (B, L, K), and reliability (B, L, M).
 
         Args:
-            factor: the veto of (6a) (B, L, M), where it is known already.
+            factor: that of `factor`, where it is known already.
         """
         each, stage = self.gate(encoded)
-        each = each * (self._veto(encoded) if factor is None else factor)[..., None]  # (6a)
+        each = each * (self.factor(encoded) if factor is None else factor)[..., None]  # (6a)
         if self.kind == "given":
             stage = given_stage(encoded.active).to(each.dtype)
         return each, stage, (each * stage[..., None, :]).sum(-1)  # (7)
 
-    def _veto(self, encoded: Encoded) -> Tensor:
+    def factor(self, encoded: Encoded) -> Tensor:
+        """Returns v g of equation (6a): (B, L, M), which no learnt number changes."""
         return self.veto(encoded.values, encoded.mask, encoded.inside, encoded.memory)
 
     def _weights(self, reliability: Tensor, usable: Tensor) -> Tensor:

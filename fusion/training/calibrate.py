@@ -106,11 +106,12 @@ def refit(run: Run, corpus: Corpus) -> None:
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimiser = torch.optim.Adam(parameters, lr=STEP_SIZE)
+    factors = [fusion.factor(encoded) for encoded, _, _ in batches]
     sigma = torch.tensor(run.sigma)
     for _ in range(NUM_STEPS):
         optimiser.zero_grad()
-        for count, (encoded, error, windows) in zip(counts, batches, strict=True):
-            loss = calibration_loss(fusion.estimate(encoded)[-1], error, sigma, windows)
+        for count, factor, (encoded, error, windows) in zip(counts, factors, batches, strict=True):
+            loss = calibration_loss(fusion.estimate(encoded, factor)[-1], error, sigma, windows)
             (loss * (count / sum(counts))).backward()
         optimiser.step()
     run.model.requires_grad_(False)
