@@ -64,9 +64,7 @@ ran in turns, so that they met the same machine. Models have RANDOM WEIGHTS, on 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="full sizes")
-    parser.add_argument(
-        "--only", nargs="+", choices=list(PROGRAMS), default=list(PROGRAMS), help="some of the programs"
-    )
+    parser.add_argument("--only", nargs="+", choices=list(PROGRAMS), help="some of the programs")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     options = parser.parse_args()
     for name in [] if options.page else options.only or list(PROGRAMS):
