@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +28,14 @@ def join(device: str) -> str:
         todo = 'Install it: pip install "sage-va[distributed]".'
         raise InputError("accelerate launch", expected="the package accelerate", got="none", todo=todo) from None
     state = PartialState(cpu=device == "cpu")
+    atexit.register(_leave)
     return str(state.device)
+
+
+def _leave() -> None:
+    """Ends the exchange between the processes: its threads would abort a process that exits while they run."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def num_processes() -> int:
