@@ -111,18 +111,14 @@ def tabulate(scores: Sequence[CellScore], variants: Sequence[str], base: str, nu
     )
 
 
-def _corrected(rows: Sequence[VariantRow]) -> list[VariantRow]:
+def _corrected(rows: list[VariantRow]) -> list[VariantRow]:
     """Sets `p_holm` of all differences: over the rows, for each target, raw and smoothed by themselves."""
-    changes: list[dict[str, dict[str, Difference] | None]] = [{} for _ in rows]
-    for field in ("raw_difference", "smoothed_difference"):
-        parts = [getattr(row, field) for row in rows]
+    for parts in ([row.raw_difference for row in rows], [row.smoothed_difference for row in rows]):
+        compared = [part for part in parts if part]
         for name in NAMES:
-            values = holm([part[name].p for part in parts if part])
-            for part, value in zip((part for part in parts if part), values, strict=True):
-                part[name] = replace(part[name], p_holm=value)
-        for change, part in zip(changes, parts, strict=True):
-            change[field] = part
-    return [replace(row, **change) for row, change in zip(rows, changes, strict=True)]
+            for part, p_holm in zip(compared, holm([part[name].p for part in compared]), strict=True):
+                part[name] = replace(part[name], p_holm=p_holm)
+    return rows
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
