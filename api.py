@@ -5,7 +5,6 @@ Here alone extraction and fusion meet: `predict` extracts recordings with the en
 
 from __future__ import annotations
 
-import csv
 import json
 import tempfile
 import warnings
@@ -16,13 +15,16 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .data import InputError, Store, open_store
-from .data.atomic import contained, replacing, write_text
+from .data.atomic import contained, write_text
+from .data.clip import Clip, choose_clips
 from .data.store.base import is_cache
-from .data.windows.load import load_corpus
 from .extract.engine.progress import ExtractionProgress
 from .fusion.config import Config, configure, suited_preset
-from .fusion.evaluation.predict import Prediction, averaged
+from .fusion.evaluation.predict import Prediction
+from .fusion.evaluation.prediction_files import FORMATS, write_prediction
+from .fusion.evaluation.sampling import FRAMES, GRID, PLAIN, Sampling
 from .fusion.evaluation.score import Score, score_run
+from .fusion.export.ensemble import load_models, predict_clip, smoothing_widths
 from .fusion.export.pretrained import SAGE
 from .fusion.run_folder import SPLIT, fold_runs
 from .fusion.training.labelled import labelled_hours
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from .extract.options import ExtractOptions
 
 Report = Callable[[ExtractionProgress], None]
-Keep = Callable[[Prediction], None]
+Keep = Callable[[Clip, Prediction], None]
 
 
 def train(
@@ -107,10 +109,13 @@ def predict(
     model: SAGE | str | Path | Sequence[str | Path],
     media: Store | str | Path | Sequence[str | Path],
     *,
+    at: str | float = GRID,
+    smooth: str | float = 0.0,
+    clips: Sequence[str] = (),
     device: str = "cpu",
     **extraction: Any,
 ) -> list[Prediction]:
-    """Predicts every clip of a cache, or of recordings after extracting them with the encoders of the model.
+    """Predicts clips of a cache, or recordings after extracting them with the encoders of the model.
 
     A clip that fails gives a warning and no prediction.
 
@@ -118,8 +123,12 @@ def predict(
         model: a SAGE, or the place of one, of a run, or of the folds of a run; or several places. Predictions of all
             models are averaged.
         media: a cache or its address; or files, folders, globs and manifests.
+        at: the instants of the values: "grid", "frames" of the recording, or so many per second.
+        smooth: width in seconds of a centred moving average of valence and arousal; "auto" = the width that was best
+            on the validation clips.
+        clips: ids or patterns such as `train/*` of the clips to predict; default: all.
         device: where to compute; a SAGE stays where it is.
-        extraction: options of the extraction, as for `predict_to_csv`.
+        extraction: options of the extraction, as for `predict_to_files`.
 
     Raises:
         InputError: if there is nothing to predict, or recordings cannot be extracted with the encoders of the model.
@@ -128,25 +137,31 @@ def predict(
     listed = [media] if isinstance(media, str | Path) else media
     places = listed if isinstance(listed, Store) else [str(place) for place in listed]
     predictions: list[Prediction] = []
-    for failure in predict_each(models, places, predictions.append, **extraction):
+    wanted = {"sampling": Sampling(at, smooth), "clips": clips}
+    for failure in predict_each(models, places, lambda _, one: predictions.append(one), **wanted, **extraction):
         warnings.warn(f"no prediction for {failure['clip_id']}: {failure['reason']}", stacklevel=2)
     return predictions
 
 
 @dataclass(frozen=True)
 class PredictedFiles:
-    """The result of `predict_to_csv`.
+    """The result of `predict_to_files`.
 
     runs: places of the models; streams: their inputs; random_weights: those of them with an untrained encoder;
-    num_models: models whose predictions are averaged; out: the folder; clips: those with a CSV; failures:
-    `{"clip_id", "reason"}` of the others.
+    num_models: models whose predictions are averaged; at: the instants of the values; grid_hz: steps per second of the
+    models; smoothing_s: widths of the moving averages; out: the folder; formats: of the files; clips: those with files;
+    failures: `{"clip_id", "reason"}` of the others.
     """
 
     runs: list[str]
     streams: list[str]
     random_weights: list[str]
     num_models: int
+    at: str | float
+    grid_hz: float
+    smoothing_s: list[float]
     out: str
+    formats: list[str]
     clips: list[str]
     failures: list[dict[str, str]]
 
@@ -155,111 +170,155 @@ class PredictedFiles:
         return asdict(self)
 
 
-def predict_to_csv(
+def predict_to_files(
     model: str | Path | Sequence[str | Path],
     media: Sequence[str],
     out: Path,
     *,
+    formats: Sequence[str] = ("csv",),
+    at: str | float | None = None,
+    smooth: str | float = 0.0,
+    clips: Sequence[str] = (),
     device: str = "cpu",
     progress: Report | None = None,
     **extraction: Any,
 ) -> PredictedFiles:
-    """Predicts every clip of a cache, or of recordings after extracting them with the encoders of the model.
+    """Predicts clips of a cache, or recordings after extracting them with the encoders of the model.
 
     Args:
         model: a finished run, a folder that `sage-va export` wrote, or the folder of the folds of a run; or several of
             these. The predictions of all models are averaged.
         media: one cache (`*.zarr`, `*.h5`, an address), or files, folders, globs and manifests.
         out: folder; clip `a/b.mp4` becomes `a/b.mp4.csv` in it, and the result `predictions.json`.
+        formats: some of `FORMATS`; a "txt" has a row for each frame.
+        at, smooth, clips: as for `predict`; None stands for "grid", and for "frames" where there is a "txt".
         device: where to compute.
         progress: called as clips are done.
         extraction: options of the extraction: visual_weights (a file), audio (a model directory), face_weights (a
             file), batch_size, num_decode_threads.
+
+    Raises:
+        InputError: as `predict`; and for an unknown format, or one that does not go with `at`.
     """
+    sampling = Sampling(_instants(formats, at), smooth)
     places = [model] if isinstance(model, str | Path) else list(model)
     models = load_models(places, device)
     sage = models[0]
-    out.mkdir(parents=True, exist_ok=True)
-    labels, clips = [stream.label for stream in sage.streams], list[str]()
+    labels, written = [stream.label for stream in sage.streams], list[str]()
 
-    def keep(prediction: Prediction) -> None:
-        write_csv(contained(out, f"{prediction.clip_id}.csv"), prediction, labels)
-        clips.append(prediction.clip_id)
+    def keep(clip: Clip, prediction: Prediction) -> None:
+        for suffix in formats:
+            write_prediction(contained(out, f"{prediction.clip_id}.{suffix}"), prediction, clip, labels)
+        written.append(prediction.clip_id)
 
-    failures = predict_each(models, media, keep, progress, **extraction)
-    streams = [stream.name for stream in sage.streams]
+    failures = predict_each(models, media, keep, progress, sampling=sampling, clips=clips, **extraction)
     files = PredictedFiles(
-        [str(place) for place in places], streams, sage.random_weights, len(models), str(out), clips, failures
+        runs=[str(place) for place in places],
+        streams=[stream.name for stream in sage.streams],
+        random_weights=sage.random_weights,
+        num_models=len(models),
+        at=sampling.at,
+        grid_hz=sage.config.data.hz,
+        smoothing_s=smoothing_widths(models, sampling),
+        out=str(out),
+        formats=list(formats),
+        clips=written,
+        failures=failures,
     )
     write_text(out / "predictions.json", json.dumps(files.to_json(), indent=2, ensure_ascii=False))
     return files
 
 
-def load_models(places: str | Path | Sequence[str | Path], device: str = "cpu") -> list[SAGE]:
-    """Returns the models of all places: of runs, of all folds below a folder, of saved folders or from the hub.
-
-    Raises:
-        InputError: if there is none, not all folds are there, or the models take other streams or another grid.
-    """
-    listed = [places] if isinstance(places, str | Path) else places
-    models = _models_at(listed[0], device)
-    inputs = _inputs(models[0])
-    for place in listed[1:]:
-        others = _models_at(place, device)
-        if _inputs(others[0]) != inputs:
-            todo = "Predict with them one by one, or train them on the same streams and grid."
-            raise InputError(place, expected=f"a model of {inputs}, as {listed[0]}", got=_inputs(others[0]), todo=todo)
-        models += others
-    return models
-
-
-def _inputs(model: SAGE) -> str:
-    return f"{', '.join(stream.name for stream in model.streams)} at {model.config.data.hz:g} Hz"
-
-
-def _models_at(place: str | Path, device: str) -> list[SAGE]:
-    folds = fold_runs(Path(place))
-    models = [SAGE.load(path, device) for path in folds or [place]]
-    num_folds = models[0].config.split.folds
-    if folds and len(folds) != num_folds:
-        got, todo = f"{len(folds)} of them", "Train all folds, or name one of them."
-        raise InputError(place, expected=f"all {num_folds} folds", got=got, todo=todo)
-    return models
+def _instants(formats: Sequence[str], at: str | float | None) -> str | float:
+    """Returns the instants of the values of these formats; refuses those that do not go together."""
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        got, todo = repr(unknown[0]) if unknown else "none", "Choose some of them."
+        raise InputError("formats", expected=", ".join(FORMATS), got=got, todo=todo)
+    if "txt" in formats and at not in (None, FRAMES):
+        todo = "Leave --at out, or leave txt out."
+        raise InputError("at", expected="frames, since row k of a txt file is frame k", got=repr(at), todo=todo)
+    return at if at is not None else FRAMES if "txt" in formats else GRID
 
 
 def predict_each(
-    models: Sequence[SAGE], media: Store | Sequence[str], keep: Keep, progress: Report | None = None, **extraction: Any
+    models: Sequence[SAGE],
+    media: Store | Sequence[str],
+    keep: Keep,
+    progress: Report | None = None,
+    *,
+    sampling: Sampling = PLAIN,
+    clips: Sequence[str] = (),
+    **extraction: Any,
 ) -> list[dict[str, str]]:
-    """Passes the prediction of each clip to `keep`; returns `{"clip_id", "reason"}` of clips that have none.
+    """Passes each clip with its prediction to `keep`; returns `{"clip_id", "reason"}` of clips that have none.
 
     Args:
         models: of the same streams, on the device where to compute; their predictions are averaged.
-        media: an open cache, or as for `predict_to_csv`, like progress and extraction.
+        media: an open cache, or as for `predict_to_files`, like progress and extraction.
+        sampling: instants and smoothing.
+        clips: ids or patterns; none = all.
     """
-    if isinstance(media, Store):
-        return _from_store(models, media, media.clip_ids(), keep, progress)
-    caches = [place for place in media if is_cache(place)]
+    each = _Each(models, sampling, keep, progress)
+    caches = [] if isinstance(media, Store) else [place for place in media if is_cache(place)]
     if caches and len(media) > 1:
         todo = "Predict once for each cache."
-        raise InputError("MEDIA", expected="one cache, or recordings", got=", ".join(media[:3]), todo=todo)
-    if caches:
-        store = open_store(media[0])
-        return _from_store(models, store, store.clip_ids(), keep, progress)
+        raise InputError("MEDIA", expected="one cache, or recordings", got=", ".join(list(media)[:3]), todo=todo)
+    if isinstance(media, Store) or caches:
+        store = media if isinstance(media, Store) else open_store(caches[0])
+        chosen = choose_clips(store.clip_ids(), clips, f"See `sage-va cache ls {store.url}`.")
+        return each.of(store, [clip_id for clip_id in store.clip_ids() if clip_id in chosen])
     with tempfile.TemporaryDirectory(prefix="sage-va-") as folder:
         store = open_store(Path(folder) / "cache.zarr", "a")
-        failures = _extract(models[0], media, store, progress, **extraction)
+        failures = _extract(models[0], media, store, clips, progress, **extraction)
         whole = [clip_id for clip_id in store.clip_ids() if clip_id not in failures]
         rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in sorted(failures.items())]
-        return rows + _from_store(models, store, whole, keep, None)
+        each.progress = None
+        return rows + each.of(store, whole)
+
+
+@dataclass
+class _Each:
+    """Predicts clip by clip; see `predict_each`."""
+
+    models: Sequence[SAGE]
+    sampling: Sampling
+    keep: Keep
+    progress: Report | None
+
+    def of(self, store: Store, clip_ids: Sequence[str]) -> list[dict[str, str]]:
+        """Predicts clips of a cache; returns `{"clip_id", "reason"}` of those that fail."""
+        start_s, failures = perf_counter(), list[dict[str, str]]()
+        for number, clip_id in enumerate(clip_ids, 1):
+            try:
+                self.keep(*predict_clip(self.models, store, clip_id, self.sampling))
+            except InputError as error:
+                failures.append({"clip_id": clip_id, "reason": error.about(clip_id)})
+            except OSError as error:
+                failures.append({"clip_id": clip_id, "reason": f"cannot write its predictions: {error.strerror}"})
+            if self.progress:
+                num_failed = len(failures)
+                counts = {"num_clips": len(clip_ids), "num_done": number - num_failed, "num_failed": num_failed}
+                nothing_extracted = {"num_skipped": 0, "num_frames": 0, "audio_s": 0.0, "eta_s": None}
+                elapsed_s = perf_counter() - start_s
+                self.progress(ExtractionProgress(**counts, **nothing_extracted, elapsed_s=elapsed_s))
+        return failures
 
 
 def _extract(
-    sage: SAGE, media: Sequence[str], store: Store, progress: Report | None, **extraction: Any
+    sage: SAGE,
+    media: Sequence[str],
+    store: Store,
+    clips: Sequence[str],
+    progress: Report | None,
+    **extraction: Any,
 ) -> dict[str, str]:
     """Extracts the streams of a model; returns the reason for each clip that failed."""
     from .data.manifest import find_sources
 
-    sources, failures = find_sources(media), {}
+    listed, failures = find_sources(media), {}
+    chosen = choose_clips((source.clip_id for source in listed), clips, "Look at the names of the recordings.")
+    sources = [source for source in listed if source.clip_id in chosen]
     from .extract.engine.pipeline import extract
 
     for encoders, options in _passes(sage, **extraction):
@@ -296,55 +355,3 @@ def _passes(
             check_same(stream.fingerprint, encoder, options)
             passes.append(({stream.modality: encoder}, options))
     return passes
-
-
-def _from_store(
-    models: Sequence[SAGE], store: Store, clip_ids: list[str], keep: Keep, progress: Report | None
-) -> list[dict[str, str]]:
-    start_s, failures = perf_counter(), []
-    for number, clip_id in enumerate(clip_ids, 1):
-        try:
-            keep(_predict_clip(models, store, clip_id))
-        except InputError as error:
-            failures.append({"clip_id": clip_id, "reason": error.about(clip_id)})
-        except OSError as error:
-            failures.append({"clip_id": clip_id, "reason": f"cannot write its predictions: {error.strerror}"})
-        if progress:
-            num_failed = len(failures)
-            counts = {"num_clips": len(clip_ids), "num_done": number - num_failed, "num_failed": num_failed}
-            elapsed_s = perf_counter() - start_s
-            nothing_extracted = {"num_skipped": 0, "num_frames": 0, "audio_s": 0.0, "eta_s": None}
-            progress(ExtractionProgress(**counts, **nothing_extracted, elapsed_s=elapsed_s))
-    return failures
-
-
-def _predict_clip(models: Sequence[SAGE], store: Store, clip_id: str) -> Prediction:
-    """Reads a clip once and averages the predictions of all models."""
-    first = models[0]
-    clip = load_corpus(store, first.streams, [clip_id], grid_hz=first.config.data.hz, keep=False)
-    return averaged([model.predict(clip)[0] for model in models])
-
-
-def write_csv(path: Path, prediction: Prediction, labels: Sequence[str]) -> None:
-    """Writes the columns time_s, valence, arousal, then reliability_<stream> and mask_<stream> for each stream.
-
-    A reliability is left empty where the stream is masked or the variant has no gate; mask is 1 = valid.
-    """
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            [
-                "time_s",
-                "valence",
-                "arousal",
-                *(f"{name}_{label}" for label in labels for name in ("reliability", "mask")),
-            ]
-        )
-        reliability = prediction.reliability
-        for step, time_s in enumerate(prediction.times_s):
-            cells: list[str] = []
-            for m, valid in enumerate(prediction.mask[step]):
-                cell = f"{reliability[step, m]:.4f}" if valid and reliability is not None else ""
-                cells += [cell, str(int(valid))]
-            valence, arousal = prediction.va[step]
-            writer.writerow([f"{time_s:.6f}", f"{valence:.5f}", f"{arousal:.5f}", *cells])

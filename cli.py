@@ -13,6 +13,7 @@ VERBS = {  # verb: its file in `commands`, and the name of its function there
     "eval": ("evaluate", "evaluate"),
     **{name: (name, name) for name in ("compare", "demo", "export", "extract", "faces", "predict")},
     "sync-check": ("sync_check", "sync_check"),
+    "submission": ("submission", "submission_group"),
     **{name: (name, name) for name in ("status", "sweep", "train", "variants")},
 }
 OLD_NAMES = {"align": "sync-check"}  # still understood, not listed

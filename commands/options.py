@@ -9,6 +9,30 @@ from typing import Any, TypeVar
 import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class NumberOr(click.ParamType):
+    """A number, or one of a few words.
+
+    Args:
+        words: that are allowed.
+    """
+
+    name = "number"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | float:
+        """Returns the word or the number."""
+        if value in self.words:
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor {' or '.join(self.words)}", param, ctx)
+
+
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 jobs_option = click.option("--jobs", type=click.IntRange(1), default=4, show_default=True, help="Entries in parallel.")

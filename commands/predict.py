@@ -4,23 +4,49 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import Bar, chosen_device, failures, show
-from .options import extraction_options, json_option
+from .options import NumberOr, extraction_options, json_option
 from .verb import verb
 
 if TYPE_CHECKING:
     from ..api import PredictedFiles
+    from ..fusion.export.submission import SubmissionFile
 
 
 @verb("sage-va predict runs/first videos/ --out predictions/")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("media", nargs=-1, required=True, metavar="[RUN]... MEDIA...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for one CSV per clip.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the files of each clip.")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["csv", "txt", "eaf", "vtt"]),
+    default=["csv"],
+    show_default=True,
+    help="csv, txt (Aff-Wild2, a row per frame), eaf (ELAN) or vtt (WebVTT); may be repeated.",
+)
+@click.option(
+    "--at",
+    type=NumberOr("frames", "grid"),
+    metavar="frames|grid|HZ",
+    help="Instants of the values: each frame's own time, the steps of the model, or HZ per second; interpolated "
+    "linearly. Default: grid; frames with txt.",
+)
+@click.option(
+    "--smooth",
+    type=NumberOr("auto"),
+    default=0.0,
+    metavar="SECONDS|auto",
+    help="Width of a centred moving average; auto: the width that was best on the validation clips. Default: none.",
+)
+@click.option("--clips", multiple=True, metavar="ID|GLOB", help="Only these clips.")
 @click.option("--visual-weights", metavar="FILE", help="Weights of the visual encoder, if they were a local file.")
 @click.option("--audio", metavar="DIRECTORY", help="The audio encoder, if it was a local directory.")
 @click.option("--face-weights", metavar="FILE", help="Weights of the face detector, if they were a local file.")
@@ -37,18 +63,23 @@ def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **optio
     from ..extract.heap import keep_freed_memory
 
     keep_freed_memory()  # before torch is loaded
-    from ..api import predict_to_csv
+    from ..api import predict_to_files
 
-    more = list(itertools.takewhile(_is_model, media))
-    if len(more) == len(media):
+    more, places = divide_models(media)
+    if not places:
         raise click.UsageError(f"Missing argument 'MEDIA...': {media[-1]} is a run.")
-    runs, media = [run, *more], media[len(more) :]
     with Bar("clips") as bar:
-        files = predict_to_csv(
-            runs, media, out, progress=bar, **{**options, "device": chosen_device(options["device"])}
+        files = predict_to_files(
+            [run, *more], places, out, progress=bar, **{**options, "device": chosen_device(options["device"])}
         )
     show(files, as_json, describe_prediction)
     sys.exit(1 if files.failures else 0)
+
+
+def divide_models(places: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the runs and saved models at the beginning of a list of places, and the other places."""
+    models = list(itertools.takewhile(_is_model, places))
+    return models, list(places[len(models) :])
 
 
 def _is_model(place: str) -> bool:
@@ -59,9 +90,21 @@ def _is_model(place: str) -> bool:
 
 
 def describe_prediction(files: PredictedFiles) -> str:
-    """Returns the result of `predict_to_csv` as text."""
+    """Returns the result of `predict_to_files` as text."""
     several = f", mean of {files.num_models} models" if files.num_models > 1 else ""
-    lines = [f"{len(files.clips)} clips -> {files.out}{several}"]
+    lines = [f"{len(files.clips)} clips -> {files.out}{several}", *describe_values(files)]
     if files.random_weights:
         lines.append(f"Untrained encoder (random weights): {', '.join(files.random_weights)}")
     return "\n".join([*lines, *failures(files.failures)])
+
+
+def describe_values(files: PredictedFiles | SubmissionFile) -> list[str]:
+    """Returns the lines about instants and smoothing that differ from the plain estimates of the grid."""
+    lines = []
+    if files.at != "grid":
+        instants = "the time of each frame" if files.at == "frames" else f"{files.at:g} Hz"
+        lines.append(f"values at {instants}, interpolated linearly between the steps of {files.grid_hz:g} Hz")
+    if any(files.smoothing_s):
+        widths = "/".join(f"{width:g}" for width in files.smoothing_s)
+        lines.append(f"smoothed by a centred moving average over {widths} s")
+    return lines

@@ -7,8 +7,9 @@ centre of the samples it covers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Any
 
@@ -105,6 +106,29 @@ class Clip:
         """The inverse of `to_json`."""
         clock = FrameClock.from_json(value["clock"]) if "clock" in value else None
         return cls(value["clip_id"], value.get("subject_id"), value.get("duration_s"), clock, value.get("media"))
+
+
+def choose_clips(clip_ids: Iterable[str], patterns: Sequence[str], todo: str) -> set[str]:
+    """Returns the clips that are named by their ids or by patterns such as `train/*`; all where there are no patterns.
+
+    Args:
+        clip_ids: all clips.
+        patterns: ids and patterns.
+        todo: what to do about a pattern that matches nothing.
+
+    Raises:
+        InputError: for such a pattern.
+    """
+    everyone = set(clip_ids)
+    if not patterns:
+        return everyone
+    chosen = set[str]()
+    for pattern in patterns:
+        matching = {clip_id for clip_id in everyone if clip_id == pattern or fnmatchcase(clip_id, pattern)}
+        if not matching:
+            raise InputError(f"clip {pattern!r}", expected="a clip_id or a pattern of some", got="no match", todo=todo)
+        chosen |= matching
+    return chosen
 
 
 _EXPONENTS: dict[str, tuple[Any, Any]] = {

@@ -156,10 +156,13 @@ def test_predictions_stay_in_their_folder(
     plain = api.predict_each
 
     def renamed(models: Any, media: Any, keep: Any, *rest: Any, **options: Any) -> Any:
-        return plain(models, media, lambda prediction: keep(replace(prediction, clip_id="../x")), *rest, **options)
+        def keep_renamed(clip: Any, prediction: Any) -> None:
+            keep(clip, replace(prediction, clip_id="../x"))
+
+        return plain(models, media, keep_renamed, *rest, **options)
 
     monkeypatch.setattr(api, "predict_each", renamed)
-    files = api.predict_to_csv(run, [str(cache)], tmp_path / "deep/out")
+    files = api.predict_to_files(run, [str(cache)], tmp_path / "deep/out")
     assert files.clips == []
     assert all("this name leads out of" in row["reason"] for row in files.failures)
     assert [path.name for path in (tmp_path / "deep").rglob("*.csv")] == []

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ..clip import choose_clips
 from ..errors import DamagedError, InputError
 from ..hashing import json_sha256, unsealed
 from ..store.base import Store, open_store
@@ -262,15 +262,8 @@ def _choose(source: Store, clips: Sequence[str], streams: Sequence[str]) -> list
     """The entries that are meant, stream by stream."""
     names = {source.resolve(name) for name in streams}
     chosen = [pair for pair in _pairs(source) if not names or pair[1] in names]
-    for pattern in clips:
-        if not any(_matches(clip_id, pattern) for clip_id, _ in chosen):
-            todo = f"See `sage-va cache ls {source.url}`."
-            raise InputError(f"clip {pattern!r}", expected="a clip_id or a pattern of some", got="no match", todo=todo)
-    return [pair for pair in chosen if not clips or any(_matches(pair[0], pattern) for pattern in clips)]
-
-
-def _matches(clip_id: str, pattern: str) -> bool:
-    return clip_id == pattern or fnmatchcase(clip_id, pattern)
+    wanted = choose_clips((clip_id for clip_id, _ in chosen), clips, f"See `sage-va cache ls {source.url}`.")
+    return [pair for pair in chosen if pair[0] in wanted]
 
 
 def _open_packs(place: Remote) -> Store | None:

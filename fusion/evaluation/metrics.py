@@ -94,6 +94,11 @@ def smooth(va: Floats, width_steps: int) -> Floats:
     return (total[end] - total[first]) / (end - first)[:, None]
 
 
+def smoothed(va: Floats, hz: float, width_s: float) -> Floats:
+    """Centred moving average of (T, 2) over a width in seconds: 2 round(width_s hz / 2) + 1 steps."""
+    return smooth(va, 2 * round(width_s * hz / 2) + 1)
+
+
 def at_instants(values: Floats, grid: Grid, times_s: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """Values (T, d) of a grid, interpolated linearly at instants (S,); and which instants the grid covers."""
     place = times_s * grid.hz - grid.first_step
@@ -128,8 +133,7 @@ def clip_moments(
         face: (T,) True where a visual stream is valid; None without one.
         width_s: width of the moving average over the prediction; 0 for none.
     """
-    smoothed = smooth(prediction.va, 2 * round(width_s * grid.hz / 2) + 1)
-    sums, va, counted = _moments_at_labels(smoothed, grid, truth)
+    sums, va, counted = _moments_at_labels(smoothed(prediction.va, grid.hz, width_s), grid, truth)
     if face is None:
         return ClipMoments(prediction.clip_id, sums, None)
     step = np.floor(truth.times_s * grid.hz + 0.5).astype(np.int64) - grid.first_step

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from huggingface_hub import ModelCard, ModelHubMixin
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from sage_va.api import predict_to_csv
+from sage_va.api import predict_to_files
 from sage_va.cli import main
 from sage_va.data import InputError, open_store
 from sage_va.data.windows.load import load_corpus
@@ -286,7 +286,7 @@ def test_it_comes_from_the_hub(saved: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_predict_takes_the_folder_in_place_of_a_run(
     trained: tuple[Path, Path, Path], saved: Path, tmp_path: Path
 ) -> None:
-    of_run = predict_to_csv(trained[0], [str(trained[1])], tmp_path / "run")
+    of_run = predict_to_files(trained[0], [str(trained[1])], tmp_path / "run")
     done = CliRunner().invoke(main, ["predict", str(saved), str(trained[1]), "--out", str(tmp_path / "model")])
     assert done.exit_code == 0, done.output
     assert len(of_run.clips) == 8

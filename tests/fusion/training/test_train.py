@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from sage_va.api import predict_to_csv
+from sage_va.api import predict_to_files
 from sage_va.data import DamagedError, InputError, open_store
 from sage_va.data.windows import batches
 from sage_va.data.windows.corpus import Windows
@@ -315,7 +315,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_predictions_are_written_per_clip(learnt: tuple[Path, Any], cache: tuple[Path, Path], tmp_path: Path) -> None:
-    files = predict_to_csv(learnt[0], [str(cache[0])], tmp_path / "out")
+    files = predict_to_files(learnt[0], [str(cache[0])], tmp_path / "out")
     assert (files.out, files.failures, files.random_weights) == (str(tmp_path / "out"), [], [])
     assert files.clips == [f"clip{i:02}" for i in range(10)]
     rows = rows_of(tmp_path / "out" / "clip03.csv")
@@ -336,11 +336,11 @@ def test_the_predictions_of_any_runs_are_averaged(
     (other,) = train(
         open_store(cache[0]), cache[1], tmp_path / "late", config_of(model={"variant": "late"}, train=SHORT)
     )
-    files = predict_to_csv([learnt[0], other], [str(cache[0])], tmp_path / "all")
+    files = predict_to_files([learnt[0], other], [str(cache[0])], tmp_path / "all")
     assert (files.runs, files.num_models) == ([str(learnt[0]), str(other)], 2)
     each = []
     for number, run in enumerate((learnt[0], other)):
-        predict_to_csv(run, [str(cache[0])], tmp_path / str(number))
+        predict_to_files(run, [str(cache[0])], tmp_path / str(number))
         each.append([float(row["valence"]) for row in rows_of(tmp_path / str(number) / "clip03.csv")])
     together = [float(row["valence"]) for row in rows_of(tmp_path / "all" / "clip03.csv")]
     assert together == pytest.approx(np.mean(each, axis=0), abs=2e-5)
@@ -349,20 +349,20 @@ def test_the_predictions_of_any_runs_are_averaged(
         open_store(cache[0]), cache[1], tmp_path / "face", config_of(model={"variant": "visual"}, train=SHORT)
     )
     with pytest.raises(InputError, match=r"face: expected a model of visual/.*, audio/.* at 25 Hz, as .*, got visual/"):
-        predict_to_csv([learnt[0], face], [str(cache[0])], tmp_path / "none")
+        predict_to_files([learnt[0], face], [str(cache[0])], tmp_path / "none")
 
 
 def test_the_predictions_of_folds_are_averaged(cache: tuple[Path, Path], tmp_path: Path) -> None:
     config = config_of(split={"folds": 3}, train=SHORT)
     runs = train(open_store(cache[0]), cache[1], tmp_path / "cv", config)
-    files = predict_to_csv(tmp_path / "cv", [str(cache[0])], tmp_path / "all")
+    files = predict_to_files(tmp_path / "cv", [str(cache[0])], tmp_path / "all")
     assert (files.num_models, files.failures) == (3, [])
     shutil.copytree(tmp_path / "cv" / "fold-0", tmp_path / "part" / "fold-0")
     with pytest.raises(InputError, match="expected all 3 folds, got 1 of them"):
-        predict_to_csv(tmp_path / "part", [str(cache[0])], tmp_path / "none")
+        predict_to_files(tmp_path / "part", [str(cache[0])], tmp_path / "none")
     each = []
     for number, run in enumerate(runs):
-        predict_to_csv(run, [str(cache[0])], tmp_path / str(number))
+        predict_to_files(run, [str(cache[0])], tmp_path / str(number))
         each.append([float(row["valence"]) for row in rows_of(tmp_path / str(number) / "clip03.csv")])
     together = [float(row["valence"]) for row in rows_of(tmp_path / "all" / "clip03.csv")]
     np.testing.assert_allclose(together, np.mean(each, axis=0), atol=2e-5)
@@ -371,7 +371,7 @@ def test_the_predictions_of_folds_are_averaged(cache: tuple[Path, Path], tmp_pat
 def test_predictions_without_a_gate_leave_reliability_empty(cache: tuple[Path, Path], tmp_path: Path) -> None:
     config = config_of(model={"variant": "concat"}, train=SHORT)
     train(open_store(cache[0]), cache[1], tmp_path / "run", config)
-    predict_to_csv(tmp_path / "run", [str(cache[0])], tmp_path / "out")
+    predict_to_files(tmp_path / "run", [str(cache[0])], tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "clip00.csv")
     assert {row["reliability_visual"] + row["reliability_audio"] for row in rows} == {""}
     assert {row["mask_visual"] for row in rows} == {"0", "1"}
@@ -379,7 +379,7 @@ def test_predictions_without_a_gate_leave_reliability_empty(cache: tuple[Path, P
 
 def test_features_of_another_encoder_are_refused(learnt: tuple[Path, Any], tmp_path: Path) -> None:
     cache, _ = make_cache(tmp_path, num_clips=3, seconds=2, weights="random")
-    files = predict_to_csv(learnt[0], [str(cache)], tmp_path / "out")
+    files = predict_to_files(learnt[0], [str(cache)], tmp_path / "out")
     assert files.clips == []
     assert [failure["clip_id"] for failure in files.failures] == ["clip00", "clip01", "clip02"]
     assert "visual/face-" in files.failures[0]["reason"]
