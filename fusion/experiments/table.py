@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,14 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..ccc import ccc_of_moments
 from ..evaluation.metrics import NAMES, Interval
+from ..evaluation.paired import DRAWS, draw_clips, drawn_scores, intervals_of, undefined, with_mean
 from ..evaluation.predict import TARGETS
 from ..result import Result
 from .runs import CellScore
 
 KINDS = ("raw", "smoothed")
-DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def _row(
 def _over_seeds(sums: Sequence[Tensor]) -> dict[str, SeedScores]:
     """(C, 2, 6) moments of each seed -> for each target the pooled CCC of the seeds."""
     intervals = _intervals(torch.stack(list(sums))) if sums else dict.fromkeys(NAMES, Interval(math.nan, math.nan))
-    each = _with_mean(torch.stack([clips.sum(0) for clips in sums])) if sums else torch.empty(0, len(NAMES))
+    each = with_mean(torch.stack([clips.sum(0) for clips in sums])) if sums else torch.empty(0, len(NAMES))
     scores = {}
     for name, values in zip(NAMES, each.T.tolist(), strict=True):
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
@@ -187,27 +185,22 @@ def _over_seeds(sums: Sequence[Tensor]) -> dict[str, SeedScores]:
 
 def _intervals(sums: Tensor) -> dict[str, Interval]:
     """(S, C, 2, 6) moments -> for each target the 95 % interval of the mean over seeds."""
-    _, low, high = _bootstrapped(sums, None, DRAWS, 0)
-    return {name: Interval(a, b) for name, a, b in zip(NAMES, low, high, strict=True)}
+    return _bootstrapped(sums, None, DRAWS, 0)[1]
 
 
 def _bootstrapped(
     sums: Tensor, base: Tensor | None, draws: int, seed: int
-) -> tuple[NDArray[np.float64], list[float], list[float]]:
-    """Returns (R, 3) scores, or their gains over the base, of drawn clips, and the ends of the 95 % interval."""
+) -> tuple[NDArray[np.float64], dict[str, Interval]]:
+    """Returns (R, 3) scores, or their gains over the base, of drawn clips, and the 95 % intervals."""
     scored = sums[:, :, 0, 0].sum(0) > 0
     n = int(scored.sum())
     if n < 2:
-        undefined = np.full((1, len(NAMES)), math.nan)
-        return undefined, undefined[0].tolist(), undefined[0].tolist()
-    times_drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-    drawn = _drawn(sums[:, scored], times_drawn)
+        return np.full((1, len(NAMES)), math.nan), undefined()
+    times_drawn = draw_clips(n, draws, seed)
+    drawn = drawn_scores(sums[:, scored], times_drawn)
     if base is not None:
-        drawn = drawn - _drawn(base[:, scored], times_drawn)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a target that is never defined is NaN
-        low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0).tolist()
-    return drawn, low, high
+        drawn = drawn - drawn_scores(base[:, scored], times_drawn)
+    return drawn, intervals_of(drawn)
 
 
 def _p_value(gains: NDArray[np.float64]) -> float:
@@ -217,12 +210,6 @@ def _p_value(gains: NDArray[np.float64]) -> float:
         return math.nan
     rarer = min(int((gains <= 0).sum()), int((gains >= 0).sum()))
     return min(1.0, 2 * (rarer + 1) / (len(gains) + 1))
-
-
-def _with_mean(sums: Tensor) -> Tensor:
-    """(..., 2, 6) moments -> (..., 3) CCC of valence, of arousal, and their mean."""
-    scores = ccc_of_moments(sums)
-    return torch.cat([scores, scores.mean(-1, keepdim=True)], dim=-1)
 
 
 def difference(sums: Tensor, base: Tensor, draws: int = DRAWS, seed: int = 0) -> dict[str, Difference]:
@@ -238,16 +225,8 @@ def difference(sums: Tensor, base: Tensor, draws: int = DRAWS, seed: int = 0) ->
     """
     scored = sums[:, :, 0, 0].sum(0) > 0
     once = np.ones((1, int(scored.sum())))
-    point = (_drawn(sums[:, scored], once) - _drawn(base[:, scored], once))[0].tolist()
-    gains, low, high = _bootstrapped(sums, base, draws, seed)
+    point = (drawn_scores(sums[:, scored], once) - drawn_scores(base[:, scored], once))[0].tolist()
+    gains, intervals = _bootstrapped(sums, base, draws, seed)
     p_values = [_p_value(column) for column in gains.T]
-    values = zip(NAMES, point, low, high, p_values, strict=True)
-    return {name: Difference(mean, Interval(a, b), p, p) for name, mean, a, b, p in values}
-
-
-def _drawn(sums: Tensor, times_drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(S, C, 2, 6) moments, (R, C) counts of each clip's draws -> (R, 3) CCC, averaged over seeds that score any."""
-    pooled = torch.einsum("rc,scdm->rsdm", torch.from_numpy(times_drawn), sums)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a draw that no seed scores is NaN
-        return np.nanmean(_with_mean(pooled).numpy(), axis=1)
+    values = zip(NAMES, point, p_values, strict=True)
+    return {name: Difference(mean, intervals[name], p, p) for name, mean, p in values}
