@@ -41,9 +41,11 @@ class SyntheticData:
 
     streams: `modality/alias` of each; a further stream of a modality has its stages rotated. lag_s: by how much
     audio runs late. noise_s: how long the slow half of the noise stays the same. masked: share of a stream's frames
-    that drop out. equal: the same noise everywhere, so that there is nothing to choose. quality: whether the cache
-    holds the quality signals `clarity`, which hints at the ratio of signal to noise, and `idle`, which does not. level:
-    each step is scaled to the same expected power, so that the size of features does not reveal noise.
+    that drop out. equal: the same noise everywhere, so that there is nothing to choose; equal_db: its ratio. bad_db:
+    the ratio of all stages below 0 dB, in place of their own. quality: whether the cache holds the quality signals
+    `clarity`, which hints at the ratio of signal to noise, and `idle`, which does not. level: each step is scaled to
+    the same expected power, so that the size of features does not reveal noise. Of two settings with the same seed that
+    differ only in ratios, the clips, their signal and the course of their noise are the same.
     """
 
     streams: tuple[str, ...] = ("visual/face", "audio/voice")
@@ -55,6 +57,8 @@ class SyntheticData:
     noise_s: float = 1.0
     masked: float = 0.05
     equal: bool = False
+    equal_db: float = EQUAL_DB
+    bad_db: float | None = None
     quality: bool = True
     level: bool = False
     seed: int = 0
@@ -125,7 +129,10 @@ def _snr_db(synthetic: SyntheticData, m: int) -> Floats:
     """(K,) the ratio of stream m in each stage."""
     modality = synthetic.streams[m].split("/")[0]
     nth = sum(name.startswith(f"{modality}/") for name in synthetic.streams[:m])
-    return np.full(len(STAGES), EQUAL_DB) if synthetic.equal else np.roll(SNR_DB[modality], nth)
+    if synthetic.equal:
+        return np.full(len(STAGES), synthetic.equal_db)
+    own = np.roll(SNR_DB[modality], nth)
+    return own if synthetic.bad_db is None else np.where(own < 0, synthetic.bad_db, own)
 
 
 class _Map:
