@@ -1,4 +1,4 @@
-"""Who keeps its score under shift? The experiment of docs/experiment.md, cell by cell, so that it can be resumed.
+"""The experiment of docs/experiment.md: who keeps its score under shift? Cell by cell, so that it can be resumed.
 
     python benchmarks/shift.py [--seeds 20-39] [--sizes 28,12,6] [--variants sage,concat-quality,…] [--jobs 1]
                                [--time-limit MINUTES] [--out benchmarks/results/shift.jsonl] [--page]

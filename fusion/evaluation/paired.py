@@ -61,4 +61,4 @@ def drawn_areas(curves: Sequence[Tensor], strengths: Sequence[float], times_draw
         times_drawn: (R, C) counts.
     """
     heights = np.stack([drawn_scores(sums, times_drawn) for sums in curves])
-    return np.trapezoid(heights, strengths, axis=0) / (strengths[-1] - strengths[0])
+    return np.asarray(np.trapezoid(heights, strengths, axis=0)) / (strengths[-1] - strengths[0])
