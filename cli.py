@@ -11,7 +11,7 @@ VERBS = {  # verb: its file in `commands`, and the name of its function there
     "cache": ("cache", "cache_group"),
     "calibrate": ("evaluate", "calibrate"),
     "eval": ("evaluate", "evaluate"),
-    **{name: (name, name) for name in ("compare", "demo", "export", "extract", "faces", "predict")},
+    **{name: (name, name) for name in ("compare", "demo", "export", "extract", "faces", "predict", "prepare")},
     "sync-check": ("sync_check", "sync_check"),
     "submission": ("submission", "submission_group"),
     **{name: (name, name) for name in ("status", "sweep", "train", "variants")},

@@ -148,7 +148,7 @@ def extract(
     """Caches frame-level embeddings of recordings.
 
     MEDIA: files, folders, globs, or a CSV/JSONL manifest with the columns clip_id and path and, optionally, subject_id,
-    start_s, end_s, crops, fps and person.
+    start_s, end_s, crops, fps, person, gender, age and language.
 
     Run the command again to resume: clips that are done are skipped. A clip that fails is listed with its reason, and
     the others continue; the exit code is then 1.

@@ -22,7 +22,7 @@ from .clip import Clip
 from .errors import InputError
 
 NOT_ANNOTATED = -5
-OFFICIAL_PARTS = {"Train_Set": "train", "Validation_Set": "val"}  # folders of Aff-Wild2
+OFFICIAL_PARTS = {"Train_Set": "train", "Validation_Set": "val", "Test_Set": "test"}  # folders, as Aff-Wild2 names them
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class LabelFile:
 
     @property
     def official_part(self) -> str | None:
-        """`train` or `val` for a file in Aff-Wild2's Train_Set or Validation_Set, else None."""
+        """`train`, `val` or `test` for a file in Train_Set, Validation_Set or Test_Set, else None."""
         return next((OFFICIAL_PARTS[name] for name in self.path.absolute().parts if name in OFFICIAL_PARTS), None)
 
     @functools.cached_property
@@ -113,7 +113,7 @@ class JoinedLabels:
 
     @property
     def official_parts(self) -> dict[str, str]:
-        """clip_id -> `train` or `val`, for clips whose labels lie in Aff-Wild2's folders."""
+        """clip_id -> `train`, `val` or `test`, for clips whose labels lie in folders named as Aff-Wild2's."""
         return {clip_id: file.official_part for clip_id, file in self.files.items() if file.official_part}
 
     def truths(self, clips: Iterable[Clip]) -> dict[str, Truth]:
@@ -138,7 +138,7 @@ class LabelFolder:
         self.path = path
         paths = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".csv") and not p.name.startswith("."))
         if not paths:
-            todo = "Give the folder of Aff-Wild2 .txt files or of .csv files with time_s, valence, arousal."
+            todo = "Give .csv files with time_s, valence, arousal or Aff-Wild2's .txt; `sage-va prepare` makes them."
             raise InputError(path, expected="a folder of label files", got="none", todo=todo)
         self.files = [LabelFile(path) for path in paths]
 

@@ -27,7 +27,7 @@ AUDIO_SUFFIXES = frozenset(
     (".aac", ".aif", ".aiff", ".amr", ".au", ".flac", ".m4a", ".mka", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma")
 )
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl"})
-COLUMNS = ("clip_id", "path", "crops", "subject_id", "start_s", "end_s", "fps", "person")
+COLUMNS = ("clip_id", "path", "crops", "subject_id", "start_s", "end_s", "fps", "person", "gender", "age", "language")
 PERSONS = ("largest", "left", "right")
 _CROP_NAME = re.compile(r"\d{5,}\.(jpe?g|png)", re.IGNORECASE)
 
@@ -46,6 +46,7 @@ class Source:
         fps: images per second of a crop folder that has no recording to take times from.
         person: the person to crop: "largest", "left", "right", or a number from 0 in order of first appearance; None =
             not given.
+        gender, age, language: of the person, in the words of the manifest; they change no features and are not cached.
         media_path: recorded in the cache; relative to the folder or manifest that names the recording.
     """
 
@@ -58,6 +59,9 @@ class Source:
     fps: float | None = None
     media_path: str = ""
     person: str | None = None
+    gender: str | None = None
+    age: str | None = None
+    language: str | None = None
 
     @property
     def place(self) -> Path:
@@ -96,6 +100,11 @@ def find_sources(media: Sequence[str]) -> list[Source]:
     return [by_id[clip_id] for clip_id in sorted(by_id)]
 
 
+def is_crop_name(name: str) -> bool:
+    """True for the name of a numbered image of a crop folder."""
+    return _CROP_NAME.fullmatch(name) is not None
+
+
 def crop_numbers(folder: Path) -> dict[int, Path]:
     """The numbered images of a crop folder by their number, in order.
 
@@ -104,7 +113,7 @@ def crop_numbers(folder: Path) -> dict[int, Path]:
     """
     images: dict[int, Path] = {}
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if _CROP_NAME.fullmatch(entry.name))
+        names = sorted(entry.name for entry in entries if is_crop_name(entry.name))
     for name in names:
         number = int(name.partition(".")[0])
         if number in images:
@@ -151,7 +160,7 @@ def _scan(folder: Path, root: Path) -> Iterator[Source]:
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES | AUDIO_SUFFIXES:
                 yield _of_file(Path(parent, name), root)
-        if any(_CROP_NAME.fullmatch(name) for name in files):
+        if any(map(is_crop_name, files)):
             name = Path(parent).relative_to(root).as_posix()
             name = Path(real).name if name == "." else name
             yield Source(name, crops=Path(parent), media_path=name)
@@ -228,9 +237,9 @@ def _check_columns(names: Sequence[str], place: str, *, header: bool) -> None:
 
 
 def _of_row(row: Mapping[str, Any], root: Path, place: str) -> Source:
-    texts = {name: _text(row.get(name), name, place) for name in ("clip_id", "path", "crops", "subject_id", "person")}
     numbers = {name: _number(row.get(name), name, place) for name in ("start_s", "end_s", "fps")}
-    clip_id, path, crops = texts["clip_id"], texts["path"], texts["crops"]
+    texts = {name: _text(row.get(name), name, place) for name in COLUMNS if name not in numbers}
+    clip_id, path, crops = texts.pop("clip_id"), texts.pop("path"), texts.pop("crops")
     if clip_id is None:
         raise _row_error(place, "a clip_id", "an empty one")
     try:
@@ -247,10 +256,11 @@ def _of_row(row: Mapping[str, Any], root: Path, place: str) -> Source:
         clip_id=clip_id,
         path=root / path if path else None,
         crops=root / crops if crops else None,
-        subject_id=texts["subject_id"],
         media_path=path or crops or "",
-        person=person,
-        **numbers,
+        start_s=numbers["start_s"],
+        end_s=numbers["end_s"],
+        fps=numbers["fps"],
+        **texts,
     )
 
 

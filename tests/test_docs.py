@@ -15,6 +15,7 @@ How a page is read (`tests/pages.py`):
 - Stand-ins make a run short and need no network: `--visual` and `--audio` get small untrained encoders, `--faces` is
   left out, `train`, `compare` and `sweep` get a small configuration and few seeds, folds and trials, and
   `s3://bucket/name` becomes `name.packs`.
+- A page that starts with `Aff-Wild2` or `MuSe` gets the miniature of that corpus, with tiny media, and its split.
 - Inline code that begins with `sage-va`, or with a verb and an option, is parsed; a `…` may stand for what is left out.
   Inline options (`--json`) must belong to some command. Inline file names must exist, or be shown by a block of the
   page.
@@ -38,6 +39,7 @@ import yaml
 from click.testing import CliRunner
 
 from sage_va.cli import main
+from sage_va.tests.corpora import fill_with_media, write_affwild2, write_muse
 from sage_va.tests.pages import (
     HISTORY,
     NOTE,
@@ -204,6 +206,7 @@ CONFIG = {
     "model": {"dim": 16, "heads": 2, "tcn_blocks": 1, "layers": 1},
     "train": {"epochs": 2, "batch_size": 8, "crossfit_epochs": 1, "crossfit_folds": 2},
 }
+MINIATURES = {"Aff-Wild2": write_affwild2, "MuSe": write_muse}
 AT_MOST = {"--seeds": 1, "--folds": 3, "--trials": 2}
 
 
@@ -246,7 +249,7 @@ def with_stand_ins(arguments: list[str]) -> list[str]:
             words[words.index(option) + 1] = encoder
     if "--visual" in words and words[0] == "extract":
         words += ["--visual-weights", "random"]
-    if "--faces" in words:  # the drawn faces fill the picture
+    if "--faces" in words and words[words.index("--faces") + 1] == "detect":  # the drawn faces fill the picture
         del words[words.index("--faces") : words.index("--faces") + 2]
     if words[0] in {"train", "compare", "sweep"} and "--config" not in words:
         words += ["--config", "small.yaml"]
@@ -278,6 +281,11 @@ def test_page_runs(page: Path, scenario: Path, tmp_path: Path, monkeypatch: pyte
     shutil.copytree(scenario, folder)
     for name in {"cache.zarr", "runs/first"} - starts_with(page):
         shutil.rmtree(folder / name)
+    for name in starts_with(page) & MINIATURES.keys():
+        fill_with_media(MINIATURES[name](folder / name))
+        (folder / "small.yaml").write_text(
+            yaml.safe_dump({**CONFIG, "split": {}}), encoding="utf-8"
+        )  # the official one
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     for block in runnable(page):

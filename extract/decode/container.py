@@ -42,3 +42,14 @@ def video_stream(container: InputContainer) -> av.VideoStream | None:
     """Returns the first video stream that is not a cover picture; None if there is none."""
     cover = Disposition.attached_pic
     return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+
+
+def promised_frames(path: Path) -> int | None:
+    """Returns the number of frames that the header of a recording promises; None where it promises none.
+
+    Raises:
+        InputError: if it cannot be opened.
+    """
+    with open_media(path, str(path)) as container:
+        video = video_stream(container)
+        return video.frames or None if video else None

@@ -28,9 +28,9 @@ from ..models.variants import find_variant, variant_streams
 class Labelled:
     """The labelled clips of a cache.
 
-    corpus: those clips, on the grid. parts: clip_id -> "train" or "val", where label files lie in Aff-Wild2's
-    folders. unlabelled: clips of the cache without labels. unused: label files without a clip. features: name of each
-    stream -> hash of its features and their times, of all clips.
+    corpus: those clips, on the grid. parts: clip_id -> "train", "val" or "test", where label files lie in folders named
+    as Aff-Wild2's. unlabelled: clips of the cache without labels. unused: label files without a clip. features: name of
+    each stream -> hash of its features and their times, of all clips.
     """
 
     corpus: Corpus
@@ -152,7 +152,7 @@ def assign_roles(clips: Sequence[Clip], parts: Mapping[str, str], split: SplitCo
     No recording is divided, with one exception: the official split stays as it was published.
 
     Args:
-        parts: clip_id -> "train" or "val" where labels lie in Aff-Wild2's folders.
+        parts: clip_id -> "train", "val" or "test" where labels lie in folders named as Aff-Wild2's.
 
     Raises:
         InputError: if a clip has no part or row that the split needs, a file divides a recording, or there are too
@@ -169,7 +169,7 @@ def assign_roles(clips: Sequence[Clip], parts: Mapping[str, str], split: SplitCo
 
 def _listed_roles(clips: Sequence[Clip], parts: Mapping[str, str], by: str, file: str | None) -> dict[str, Role]:
     """The roles that a file or the folders of the labels give."""
-    official: dict[str, Role] = {clip_id: "train" if part == "train" else "val" for clip_id, part in parts.items()}
+    official: dict[str, Role] = {clip_id: role for clip_id, part in parts.items() for role in ROLES if role == part}
     listed: Mapping[str, Role] = official if file is None else read_split(Path(file))
     lacking = [clip.clip_id for clip in clips if clip.clip_id not in listed]
     if lacking:

@@ -91,7 +91,7 @@ def test_a_blank_end_is_fine_and_odd_values_are_counted(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     write(tmp_path / ".DS_Store.txt", "")
-    with pytest.raises(InputError, match=r"expected a folder of label files, got none\. Give the folder"):
+    with pytest.raises(InputError, match=r"expected a folder of label files, got none\. Give \.csv files with time_s"):
         LabelFolder(tmp_path)
 
 

@@ -1,0 +1,132 @@
+"""`sage-va prepare`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import show
+from .options import json_option
+from .verb import verb
+
+if TYPE_CHECKING:
+    from ..data.corpora.prepare import FrameCount, Preparation, PreparedClip
+
+ENCODERS = "--visual vit_small_patch14_dinov2.lvd142m --audio facebook/wav2vec2-base"
+SHOWN_CLIPS = 3
+
+
+@verb("sage-va prepare affwild2 Aff-Wild2/ --out prepared/")
+@click.argument("corpus", metavar="CORPUS")
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write, which must be new.")
+@click.option(
+    "--gold",
+    type=click.Choice(["mean", "ewe", "aligned"]),
+    default="mean",
+    show_default=True,
+    help="How several annotators become one gold standard: their mean, weighted by agreement (EWE), or shifted in time "
+    "onto each other and then weighted. Without effect where a release has one.",
+)
+@click.option("--dry-run", is_flag=True, help="Only report.")
+@json_option
+def prepare(corpus: str, root: Path, out: Path, gold: str, dry_run: bool, as_json: bool) -> None:
+    """Turns a published corpus into a manifest, labels and the official split.
+
+    CORPUS: affwild2, muse, recola, sewa, iemocap, a corpus that a package adds, or folder, for own recordings with
+    annotations (ELAN, CSV, ARFF, audformat). ROOT: the folder in which its archives were unpacked; folders may be
+    nested and named in any way.
+
+    Reports what is missing or odd, clip by clip, and prints the commands that follow. The exit code is 1 if a clip
+    lacks something; all others are prepared.
+    """
+    from ..data.corpora.base import find_corpus
+    from ..data.corpora.prepare import prepare as prepare_corpus
+
+    report = prepare_corpus(find_corpus(corpus)(gold), root, out, write=not dry_run, frames_of=_frame_count())
+    show(report, as_json, lambda report: describe_preparation(report, corpus))
+    sys.exit(1 if report.num_problems else 0)
+
+
+def _frame_count() -> FrameCount | None:
+    """Returns what reads the number of frames from a header, or None where PyAV is not installed."""
+    try:
+        from ..extract.decode.container import promised_frames
+    except ModuleNotFoundError:
+        return None
+    return promised_frames
+
+
+def describe_preparation(report: Preparation, corpus: str) -> str:
+    """Returns the text of a report: counts, notes, problems, then the commands that follow."""
+    parts = {part: report.count(part) for part in ("train", "val", "test")}
+    split = ", ".join(f"{count} {part}" for part, count in parts.items() if count) or "no official split"
+    lines = [f"{report.title}: {len(report.clips)} clips ({split}), {report.num_sources} with media"]
+    lines += [*_shares(report.clips), f"subjects: {report.subjects}"]
+    for target, one in report.agreement.items():
+        how = f"CCC {one.ccc:.3f} (mean over pairs and clips), Cronbach's alpha {one.alpha:.3f}; gold: {report.gold}"
+        lines.append(f"agreement of {one.num_annotators} annotators, {target}: {how}")
+    lines += [f"- {note}" for note in [*report.notes, *_grouped(report.clips)]]
+    lines += [f"! {problem}" for problem in report.problems]
+    lines += [f"! {clip.clip_id}: {problem}" for clip in report.clips for problem in clip.problems]
+    if report.out:
+        lines += ["", "next:", *(f"  {command}" for command in next_commands(report, corpus))]
+    return "\n".join(lines)
+
+
+def _shares(clips: Sequence[PreparedClip]) -> list[str]:
+    """Returns lines about all clips together: label rows, rows that are not annotated, frames without a crop."""
+    rows = _sum(clips, lambda clip: clip.num_label_rows)
+    lines = []
+    if rows:
+        share = 100 * _sum(clips, lambda clip: clip.num_not_annotated) / rows
+        lines.append(f"{rows} label rows, {share:.1f} % of them not annotated")
+    cropped = [clip for clip in clips if clip.num_crops is not None and clip.num_without_crop is not None]
+    if cropped:
+        num_crops, lacking = (
+            _sum(cropped, count) for count in (lambda clip: clip.num_crops, lambda clip: clip.num_without_crop)
+        )
+        worst = max(cropped, key=lambda clip: clip.num_without_crop or 0)
+        lines.append(
+            f"{num_crops} crops; {lacking} frames have none, most of them {worst.clip_id}: {worst.num_without_crop}"
+        )
+    return lines
+
+
+def _sum(clips: Sequence[PreparedClip], count: Callable[[PreparedClip], int | None]) -> int:
+    return sum(count(clip) or 0 for clip in clips)
+
+
+def _grouped(clips: Sequence[PreparedClip]) -> list[str]:
+    """Returns a line for each kind of note, with a few of its clips."""
+    kinds: dict[str, list[str]] = {}
+    for clip in clips:
+        for kind, detail in clip.notes.items():
+            kinds.setdefault(kind, []).append(f"{clip.clip_id}: {detail}")
+    shown = {
+        kind: f"{'; '.join(texts[:SHOWN_CLIPS])}{'; …' * (len(texts) > SHOWN_CLIPS)}" for kind, texts in kinds.items()
+    }
+    return [f"{kind}, {len(kinds[kind])} clips ({text})" for kind, text in shown.items()]
+
+
+def next_commands(report: Preparation, corpus: str) -> list[str]:
+    """Returns the commands that follow, ready to be pasted."""
+    out, run = Path(report.out or ""), f"runs/{corpus}"
+    cache, labels = (shlex.quote(str(out / name)) for name in ("cache.zarr", "labels"))
+    faces = "crops" if report.has_crops else "detect"
+    terms = f"--licence {shlex.quote(report.licence)}{' --restricted' * report.restricted}"
+    manifest = shlex.quote(str(out / "manifest.csv"))
+    commands = [f"sage-va extract {manifest} --out {cache} {ENCODERS} --faces {faces} {terms}"] * bool(
+        report.num_sources
+    )
+    return [
+        *commands,
+        f"sage-va sync-check {cache} --labels {labels}",
+        f"sage-va train {cache} --labels {labels} --out {run}",
+        f"sage-va eval {run}",
+    ]

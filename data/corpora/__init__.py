@@ -1,0 +1,1 @@
+"""Published corpora: from the folders in which their authors release them to a manifest, labels and the split."""

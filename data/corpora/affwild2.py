@@ -1,0 +1,181 @@
+"""Aff-Wild2 as the organisers of ABAW release it: recordings in batches, cropped and aligned faces, annotations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..labels import Labels
+from ..manifest import Source
+from .base import ListedClip, ListedCorpus, PublishedCorpus, attempt
+from .disk import Disk, one_recording, recordings
+from .readers import beyond_note, read_frames
+
+PARTS = {"train_set": "train", "training_set": "train", "validation_set": "val"}
+SAMPLE_HEADER = "image_location,valence,arousal"
+HEADER = "valence,arousal"
+_SIDE = re.compile(r"(?<=.)_(left|right)$")
+_VA = re.compile(r"valence.arousal|(?:^|[^a-z])va(?:[^a-z]|$)", re.IGNORECASE)
+_OTHER_SIDE = {"left": "right", "right": "left"}
+
+
+class AffWild2(PublishedCorpus):
+    """Aff-Wild2 (Kollias and Zafeiriou, arXiv 1811.07770), its valence-arousal challenge.
+
+    Names are those of the annotations and of the test list. `NAME_left` and `NAME_right` are two persons of the
+    recording NAME; in odd pairs one of the two is plain `NAME`. `NAME-1` and `NAME_1` are recordings of their own.
+    """
+
+    title = "Aff-Wild2 (Kollias and Zafeiriou, arXiv 1811.07770)"
+    licence = "Aff-Wild2 EULA: non-commercial research, not to be passed on"
+    subjects = "not published; the persons of one recording are kept together"
+
+    def read(self, disk: Disk) -> ListedCorpus:
+        label_files = _label_files(disk)
+        test, notes = _test_names(disk)
+        files = _Files.of(disk)
+        names = dict.fromkeys(sorted({*label_files, *test}))
+        clips = [_clip(name, names, label_files.get(name, []), name in test, files) for name in names]
+        parts = {clip.part for clip in clips}
+        lacking = [f"no annotations of {name}" for name in ("train", "val") if name not in parts]
+        return ListedCorpus(clips, lacking, [*notes, *_unused(files, list(names))])
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The recordings of each name, and the crop folders of each name."""
+
+    recordings: Mapping[str, list[Path]]
+    crops: Mapping[str, list[Path]]
+    numbers: Mapping[Path, Sequence[int]]
+
+    @classmethod
+    def of(cls, disk: Disk) -> _Files:
+        folders: dict[str, list[Path]] = {}
+        for folder in disk.crops:
+            folders.setdefault(folder.name, []).append(folder)
+        return cls(recordings(disk), folders, disk.crops)
+
+    def recording_of(self, name: str) -> Path:
+        """The recording of that very name, else of the name without its side."""
+        whole = _SIDE.sub("", name)
+        return one_recording(self.recordings, name if name in self.recordings else whole)
+
+    def crops_of(self, name: str) -> Path | None:
+        """The crop folder of a name; None where the corpus has none at all.
+
+        Releases that have unaligned crops too have the aligned ones below a folder named so.
+        """
+        folders = self.crops.get(name, [])
+        aligned = [folder for folder in folders if any("aligned" in part.lower() for part in folder.parts[:-1])]
+        chosen = aligned if len(folders) > 1 and aligned else folders
+        if len(chosen) > 1:
+            raise InputError(name, f"two crop folders: {chosen[0]} and {chosen[1]}", todo="Keep one.")
+        if self.crops and not chosen:
+            raise InputError(name, "no crops", todo="Unpack them below the folder.")
+        return chosen[0] if chosen else None
+
+
+def _label_files(disk: Disk) -> dict[str, list[Path]]:
+    """Returns name -> its annotations; folders of other challenges, which have the same names, begin otherwise."""
+    files: dict[str, list[Path]] = {}
+    roots: dict[Path, None] = {}
+    begins: dict[Path, bool] = {}
+    for path in disk.texts:
+        folder = path.parent
+        if folder.name.lower() in PARTS and path.suffix.lower() == ".txt":
+            if folder not in begins:
+                begins[folder] = _first_line(path).replace(" ", "") == HEADER
+            if begins[folder]:
+                files.setdefault(path.stem, []).append(path)
+                roots[folder.parent] = None
+    if len(roots) > 1:
+        one, other = list(roots)[:2]
+        todo = "Give a folder that holds one of them, or move the other one away."
+        raise InputError(disk.root, f"two releases of the annotations: {one} and {other}", todo=todo)
+    if not files:
+        expected = f"folders Train_Set and Validation_Set of .txt files that begin with {HEADER}"
+        todo = "Unpack the annotations of the VA challenge below this folder."
+        raise InputError(disk.root, expected=expected, got="none", todo=todo)
+    return files
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return file.readline().strip()
+
+
+def _test_names(disk: Disk) -> tuple[list[str], list[str]]:
+    """Returns the names of the test set, and a note where there are none.
+
+    They are listed one per line in a file whose name says VA and test, or are those of the sample of a submission.
+    """
+    texts = [path for path in disk.texts if path.suffix.lower() == ".txt" and path.parent.name.lower() not in PARTS]
+    samples = [path for path in texts if _first_line(path).replace(" ", "") == SAMPLE_HEADER]
+    lists = [path for path in texts if path not in samples and "test" in path.stem.lower() and _VA.search(path.stem)]
+    if not lists and not samples:
+        return [], ["no list of the test set: no .txt file names VA and test"]
+    names: dict[str, None] = {}
+    for path in lists or samples:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()[path in samples :]
+        names |= dict.fromkeys(line.strip().rpartition("/")[0] if path in samples else line.strip() for line in lines)
+    return [name for name in names if name], []
+
+
+def _clip(name: str, names: Collection[str], label_files: Sequence[Path], is_test: bool, files: _Files) -> ListedClip:
+    problems: list[str] = []
+    recording = attempt(problems, name, lambda: files.recording_of(name))
+    crops = attempt(problems, name, lambda: files.crops_of(name))
+    labels, part = _labels(label_files, is_test, problems)
+    numbers = files.numbers[crops] if crops else None
+    notes = beyond_note(labels) if labels else {}
+    if numbers is not None:
+        notes |= _crop_notes(numbers, labels, problems)
+    person = None if recording is None else _person(name, recording.stem, names)
+    source = Source(name, path=recording, crops=crops, person=person)
+    return ListedClip(source, labels, part, numbers, problems=tuple(problems), notes=notes)
+
+
+def _labels(paths: Sequence[Path], is_test: bool, problems: list[str]) -> tuple[Labels | None, str | None]:
+    """Returns labels and part of a clip; appends what is wrong."""
+    if not paths:
+        return None, "test"
+    if len(paths) > 1 or is_test:
+        others = [path.parent.name for path in paths] + ["the test list"] * is_test
+        problems.append(f"in two parts of the official split: {' and '.join(others)}; its labels are left out")
+        return None, None
+    return attempt(problems, "", lambda: read_frames(paths[0])), PARTS[paths[0].parent.name.lower()]
+
+
+def _crop_notes(numbers: Sequence[int], labels: Labels | None, problems: list[str]) -> dict[str, str]:
+    if numbers[0] == 0:
+        problems.append("crops are numbered from 0; crop n must show frame n - 1")
+    beyond = 0 if labels is None else int((np.asarray(numbers) > len(labels.va)).sum())
+    return {"crops beyond the last label row": f"{beyond}, up to number {numbers[-1]}"} if beyond else {}
+
+
+def _person(name: str, recording: str, names: Collection[str]) -> str | None:
+    """Returns the side of the person in the recording; of an odd pair, the one without a side is the other person."""
+    if name != recording:
+        side = _SIDE.search(name)
+        return side[1] if side else None
+    sides = [side for side in _OTHER_SIDE if f"{name}_{side}" in names]
+    return _OTHER_SIDE[sides[0]] if len(sides) == 1 else None
+
+
+def _unused(files: _Files, names: Sequence[str]) -> list[str]:
+    """Returns notes about what no annotation and no test list names."""
+    used = set(names) | {_SIDE.sub("", name) for name in names}
+    kinds = {"recordings": files.recordings, "crop folders": files.crops}
+    unused = {kind: sorted(set(by_name) - used) for kind, by_name in kinds.items()}
+    return [
+        f"{len(rest)} {kind} that no annotation and no test list names, left out: "
+        f"{', '.join(rest[:3])}{' …' * (len(rest) > 3)}"
+        for kind, rest in unused.items()
+        if rest
+    ]

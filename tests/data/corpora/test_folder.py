@@ -1,0 +1,159 @@
+"""Own recordings: ELAN, audformat, ARFF, CSV and frame rows become one shape; every fault is named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sage_va.data import InputError
+from sage_va.data.corpora.folder import Folder
+from sage_va.data.corpora.prepare import PreparedClip, prepare
+from sage_va.data.labels import Labels, read_label_file
+from sage_va.tests.corpora import eaf, write
+
+EAF = eaf(
+    {"valence": [(0, 1000, "0.5"), (1000, 2000, "-0,5")], "Arousal": [(500, 2000, "0.2")], "Notes": [(0, 9, "x")]}
+)
+
+
+def labels_of(folder: Path, name: str, suffix: str = ".csv") -> Labels:
+    prepare(Folder(), folder, folder / "out")
+    return read_label_file(folder / f"out/labels/{name}{suffix}")
+
+
+def one(folder: Path) -> PreparedClip:
+    (clip,) = prepare(Folder(), folder, folder / "out", write=False).clips
+    return clip
+
+
+def test_elan(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4")
+    write(tmp_path / "a.eaf", EAF)
+    labels = labels_of(tmp_path, "a")
+    assert np.allclose(labels.times_s, 0.05 + np.arange(20) / 10)
+    assert labels.mask.tolist() == [False] * 5 + [True] * 15
+    assert np.allclose(labels.va[5:10], [0.5, 0.2])
+    assert np.allclose(labels.va[10:], [-0.5, 0.2])
+
+
+def test_elan_of_two_annotators(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4")
+    tiers = {"valence@A": [(0, 1000, "0.6")], "valence@B": [(0, 500, "0.2")], "arousal": [(0, 1000, "0")]}
+    write(tmp_path / "a.eaf", eaf(tiers))
+    assert labels_of(tmp_path, "a").va[:, 0].tolist() == pytest.approx([0.4] * 5 + [0.6] * 5)
+
+
+ELAN_FAULTS = [
+    ("<x", "a.eaf: no ELAN file: unclosed token"),
+    (eaf({"joy": [(0, 1, "1")]}), "a.eaf: expected tiers valence and arousal, got joy. Name them so, or valence@ANNO"),
+    (eaf({"valence": [(0, 9, "high")]}), "a.eaf tier valence: expected a number, got 'high'. Correct the annotation"),
+    (
+        eaf({"valence": [(0, 9, "1")]}).replace('TIME_VALUE="9"', ""),
+        "tier valence: annotation '1' has no time. Align it",
+    ),
+    (eaf({"valence": [(9, 9, "1")]}), "a.eaf: a rating from 0.009 s to 0.009 s. Correct its times"),
+    (eaf({"valence": [(0, 2000, "1"), (1000, 3000, "0")]}), "a.eaf: two ratings overlap: one ends at 2 s, the next"),
+    (eaf({"valence": [(0, 9, "1")]}), "a.eaf: no arousal. Both targets are needed"),
+    (eaf({"valence": [], "arousal": []}), "a.eaf: no instant with valence and arousal in [-1, 1]"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), ELAN_FAULTS)
+def test_faults_of_elan_files(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path / "a.mp4")
+    write(tmp_path / "a.eaf", text)
+    assert message in one(tmp_path).problems[0]
+
+
+def test_audformat(tmp_path: Path) -> None:
+    for name in ("audio/a.wav", "audio/b.wav"):
+        write(tmp_path / name)
+    rows = ["audio/a.wav,0 days 00:00:01,0 days 00:00:01.5,0.1,0.2", "audio/a.wav,00:00:02,00:00:02.04,0.3,0.4"]
+    write(
+        tmp_path / "db.train.csv", "\n".join(["file,start,end,valence,arousal", *rows, "audio/b.wav,0,1.5,-0.5,0", ""])
+    )
+    labels = labels_of(tmp_path, "audio/a")
+    assert np.allclose(labels.times_s, [1.05, 1.15, 1.25, 1.35, 1.45, 2.02])
+    assert np.allclose(labels.va[-1], [0.3, 0.4])
+    assert len(read_label_file(tmp_path / "out/labels/audio/b.csv").va) == 15
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.wav,0,,0.1,0.2", r"t\.csv:2: expected a time, got ''\. Give start and end of each segment"),
+        ("a.wav,0,NaT,0.1,0.2", r"t\.csv:2: expected a time, got 'NaT'"),
+        ("a.wav,0,1,x,0.2", r"t\.csv:2: expected a number in column valence, got 'x'"),
+        ("a.wav,0,1,0,0\na.wav,0.5,2,0,0", r"t\.csv, a\.wav: two ratings overlap"),
+    ],
+)
+def test_faults_of_audformat_tables(tmp_path: Path, row: str, message: str) -> None:
+    write(tmp_path / "a.wav")
+    write(tmp_path / "t.csv", f"file,start,end,valence,arousal\n{row}\n")
+    with pytest.raises(InputError, match=message):
+        one(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "time_s,valence,arousal\n0.1,0.2,0.3\n0.2,,0.4\n"),
+        ("a.csv", "time_ms;arousal;valence;other\n100;0.3;0.2;x\n200;0.4;;x\n"),
+        (
+            "a.arff",
+            "@attribute time real\n@attribute valence real\n@attribute arousal real\n@data\n0.1,0.2,0.3\n0.2,?,0.4\n",
+        ),
+    ],
+)
+def test_tables_of_both_targets(tmp_path: Path, name: str, text: str) -> None:
+    write(tmp_path / "a.mp4")
+    write(tmp_path / "labels" / name, text)
+    labels = labels_of(tmp_path, "a")
+    assert labels.times_s.tolist() == [0.1, 0.2]
+    assert labels.mask.tolist() == [True, False]
+    assert np.allclose(labels.va[0], [0.2, 0.3])
+
+
+def test_a_folder_for_each_target_and_a_column_for_each_annotator(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4")
+    write(tmp_path / "valence/a.csv", "time_s,A,B\n0,0.1,0.3\n1,0.2,0.2\n2,0.4,0.6\n")
+    write(tmp_path / "arousal/a.csv", "time_s,A\n0,0\n1,0\n2,0\n")
+    report = prepare(Folder("mean"), tmp_path, tmp_path / "out")
+    assert list(report.agreement) == ["valence"]
+    assert np.allclose(read_label_file(tmp_path / "out/labels/a.csv").va[:, 0], [0.2, 0.2, 0.5])
+
+
+def test_rows_of_frames_stay_rows_of_frames(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4")
+    write(tmp_path / "a.txt", "valence,arousal\n0.1,0.2\n-5,-5\n")
+    write(tmp_path / "notes.txt", "no annotation\n")
+    assert labels_of(tmp_path, "a", ".txt").times_s is None
+
+
+def test_clips_and_recordings_that_do_not_meet(tmp_path: Path) -> None:
+    write(tmp_path / "silent.mp4")
+    write(tmp_path / "x/a.mp4")
+    write(tmp_path / "a.csv", "time_s,valence,arousal\n0,0,0\n")
+    write(tmp_path / "b.csv", "time_s,valence,arousal\n0,0,0\n")
+    write(tmp_path / "c.csv", "time_s,valence\n0,0\n")
+    report = prepare(Folder(), tmp_path, tmp_path / "out")
+    problems = {clip.clip_id: clip.problems for clip in report.clips}
+    assert problems["x/a"] == []
+    assert problems["b"] == ["no recording"]
+    assert "c.csv:1: expected a column arousal, got time_s, valence. Add it" in problems["c"][1]
+    assert report.notes == ["1 recordings without annotation, left out: silent"]
+
+
+def test_two_annotations_of_one_name(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4")
+    write(tmp_path / "a.eaf", EAF)
+    write(tmp_path / "a.csv", "time_s,valence,arousal\n0,0,0\n")
+    assert one(tmp_path).problems == ["2 annotations of this name, none of them taken"]
+
+
+def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4")
+    with pytest.raises(
+        InputError, match=r"expected annotations \(\.eaf, \.csv, \.arff, \.txt\), got none\. Give the folder"
+    ):
+        one(tmp_path)
