@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from ..atomic import json_file
@@ -26,6 +27,7 @@ RECORDS, PACK_ALIASES = f"{SIDE}/records.jsonl", f"{SIDE}/aliases.json"
 TAIL_BYTES = 256 << 10  # fetched first: in most packs all of the directory and the records
 SEAL_BYTES = 64  # a pack's ZIP comment: SHA-256 (hex) of all the bytes before it
 
+_ENTRY_FILES = set(ENTRY_FILES)
 Member = tuple[str, int, int, int]  # name below the entry's place, first byte of its header, end, bytes of content
 
 
@@ -53,11 +55,12 @@ class Pack:
             if info.compress_type != zipfile.ZIP_STORED:  # a small file could grow beyond the memory
                 raise ValueError(f"{info.filename} is compressed")
         ends = [*(info.header_offset for info in infos[1:]), end]
-        rows = [(info, stop) for info, stop in zip(infos, ends, strict=True) if info.filename.count("/") > 2]
-        for place, members in groupby(rows, lambda row: tuple(row[0].filename.split("/", 3)[:3])):
+        paths = ((info.filename.split("/", 3), info, stop) for info, stop in zip(infos, ends, strict=True))
+        inside = (row for row in paths if len(row[0]) == 4)  # all others are attributes of groups
+        for place, members in groupby(inside, lambda row: row[0][:3]):
             stream, key = check_stream("/".join(place[:2])), check_key(place[2])
-            files = [(i.filename.split("/", 3)[3], i.header_offset, stop, i.file_size) for i, stop in members]
-            if {name for name, *_ in files} != set(ENTRY_FILES) or (stream, key) in self.entries:
+            files = [(intern(path[3]), info.header_offset, stop, info.file_size) for path, info, stop in members]
+            if {name for name, *_ in files} != _ENTRY_FILES or (stream, key) in self.entries:
                 raise ValueError(f"{stream}/{key} is not one whole entry")
             self.entries[stream, key] = files
 

@@ -6,11 +6,12 @@ and sealed `cache.json` (root attributes), `aliases.json` and `index.json` (the 
 
 from __future__ import annotations
 
+import gc
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,7 +55,7 @@ class PackStore(Store):
         except (FileNotFoundError, NotADirectoryError) as error:
             todo = "Check the address, or make it with `sage-va cache copy`."
             raise InputError(self.url, expected="a feature cache", got="none there", todo=todo) from error
-        with ThreadPoolExecutor(OPENED_AT_ONCE, "sage-va-open") as pool:
+        with _garbage_collector_paused(), ThreadPoolExecutor(OPENED_AT_ONCE, "sage-va-open") as pool:
             self.packs = [pack for pack in pool.map(self._open_pack, sorted(sizes.items())) if pack]
         self._where: dict[str, dict[str, Pack]] = {}
         for pack in self.packs:
@@ -171,6 +172,18 @@ class PackStore(Store):
 
     def _log(self, *events: Mapping[str, Any]) -> NoReturn:
         raise AssertionError("packs are never changed")
+
+
+@contextmanager
+def _garbage_collector_paused() -> Iterator[None]:
+    """Pauses the search for cycles, which takes half of the time where a directory's million objects hold none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def write_single(
