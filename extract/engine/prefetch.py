@@ -86,11 +86,12 @@ class Prefetcher:
         cores = options.num_cores or num_cores()
         wanted = num_decoders(options)
         self._num_threads = max(1, min(wanted, len(sources))) if isinstance(sources, Sequence) else wanted
-        each = max(min(2, cores), cores // self._num_threads)  # two at least, so that the last clip is not left to one
+        on_gpu = visual is not None and visual.device.type == "cuda"
+        # Beside a GPU the last clip would wait for a single thread; on a CPU a second one takes time from the encoder.
+        each = max(min(2, cores) if on_gpu else 1, cores // self._num_threads)
         self._decoder = ClipDecoder(visual, audio, options, needs, each, buffers)
         self._dtype = options.dtype
         self._backlog = ListBacklog(sources) if isinstance(sources, Sequence) else sources
-        on_gpu = visual is not None and visual.device.type == "cuda"
         self._queue: BytesQueue[_Item] = BytesQueue(QUEUE_BYTES_ON_GPU if on_gpu else QUEUE_BYTES)
         self._lock = threading.Lock()
         self._busy_s = 0.0
