@@ -4,7 +4,8 @@
 
 Committing: clips of one step, one by one and in groups as `cache import`, `cache copy` and a fast extraction form them;
 milliseconds that pass and waits for the disk (fsync and syncfs) per clip. Verifying: `cache verify` of long clips
-beside a sequential read of a flat file of as many bytes, in turns, neither in the page cache.
+beside a sequential read of a flat file of as many bytes, and beside the bare SHA-256 of the same files, in turns, none
+in the page cache. A disk that reads faster than the cores hash is out of reach of the first of these two.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -23,6 +25,7 @@ import numpy as np
 
 from sage_va.benchmarks.frame import Figure, add_json_option, save
 from sage_va.data import Clip, Store, Track, atomic, open_store, stream_name
+from sage_va.data.hashing import file_sha256
 from sage_va.data.store.base import in_groups
 from sage_va.data.store.entry import Entry
 
@@ -128,18 +131,26 @@ def verifying(layout: str, path: Path, gigabytes: float) -> list[Figure]:
         for _ in range(num_bytes // PART_BYTES):
             file.write(os.urandom(PART_BYTES))
         os.fsync(file.fileno())
-    ratios, rates = [], []
+    by_read, by_hash, rates = [], [], []
     for _ in range(ROUNDS):
         read_s, verify_s = cold([flat], lambda: read(flat)), cold(files, lambda: verify(store))
-        ratios.append(read_s / verify_s * num_bytes / flat.stat().st_size)
+        hash_s = cold(files, lambda: hash_all(files))
+        by_read.append(read_s / verify_s * num_bytes / flat.stat().st_size)
+        by_hash.append(hash_s / verify_s)
         rates.append(num_bytes / 1e6 / verify_s)
-    ratio, rate = statistics.median(ratios), statistics.median(rates)
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    print(f"{layout:12} verify {rate:8.0f} MB/s, by a sequential read {ratio:.2f} ({spread})")
+    rate, of_disk, of_hash = (statistics.median(values) for values in (rates, by_read, by_hash))
+    print(f"{layout:12} verify {rate:8.0f} MB/s, by a sequential read {of_disk:.2f}, by SHA-256 alone {of_hash:.2f}")
     return [
         Figure(f"verify: {layout}", rate, "MB/s"),
-        Figure(f"verify by sequential disk speed: {layout}", ratio, "x", at_least=0.8),
+        Figure(f"verify by sequential disk speed: {layout}", of_disk, "x", at_least=0.8),
+        Figure(f"verify by SHA-256 of the same files, as many at once: {layout}", of_hash, "x", at_least=0.8),
     ]
+
+
+def hash_all(files: list[Path]) -> None:
+    """Computes the SHA-256 of each file once: the least that a comparison of checksums can do."""
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(file_sha256, files))
 
 
 def cold(files: list[Path], work: Callable[[], object]) -> float:
