@@ -16,7 +16,7 @@ from .verb import verb
 if TYPE_CHECKING:  # these import torch
     from ..fusion.evaluation.metrics import Interval
     from ..fusion.evaluation.reliability import ReliabilityReport
-    from ..fusion.evaluation.robustness import Robustness, RobustnessReport
+    from ..fusion.evaluation.robustness import AreaGain, Robustness, RobustnessReport
     from ..fusion.evaluation.score import Score
     from ..fusion.training.calibrate import CalibrationReport
 
@@ -38,12 +38,12 @@ if TYPE_CHECKING:  # these import torch
     "--robustness",
     "robust",
     is_flag=True,
-    help="Score with masked, noisy and delayed streams; takes several runs.",
+    help="Score with masked, noisy, delayed and wrong streams; takes several runs.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="With --robustness: folder for JSON, CSV and plot.",
+    help="With --robustness: folder for JSON, CSV and plots.",
 )
 @device_option
 @json_option
@@ -53,8 +53,8 @@ def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str
     One CCC per target over all labelled instants of a split, raw and smoothed. For a cross-validation run, the held-out
     clips of all folds are pooled.
     """
-    from ..fusion.evaluation.report import write_robustness
     from ..fusion.evaluation.robustness import RobustnessReport, robustness
+    from ..fusion.evaluation.robustness_files import write_robustness
     from ..fusion.evaluation.score import score_run
 
     first, *others = runs
@@ -65,7 +65,7 @@ def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str
         show(score_run(first, **places), as_json, describe_score)
         return
     with Bar("corruptions") as bar:
-        result = RobustnessReport([robustness(run, **places, tick=bar.tick) for run in runs])
+        result = RobustnessReport.of([robustness(run, **places, tick=bar.tick) for run in runs])
     if out:
         write_robustness(out, result)
     show(result, as_json, describe_robustness)
@@ -139,18 +139,20 @@ def _interval(interval: Interval) -> str:
 
 def describe_robustness(report: RobustnessReport) -> str:
     """Returns robustness as text: the curves of one run, or a table of the areas of several."""
-    from ..fusion.evaluation.report import cautions, untrained
+    from ..fusion.evaluation.report import cautions
+    from ..fusion.evaluation.robustness_files import untrained
 
     runs = report.runs
     lines = cautions(untrained(runs))
     if len({(*run.clip_ids, run.num_labels) for run in runs}) > 1:
-        lines.append("These runs are scored on different clips or labels: their areas do not compare.")
-    return "\n".join([*lines, *(_curves(runs[0]) if len(runs) == 1 else _areas(runs))])
+        paired = " The differences are paired by seed and clip." if report.differences else ""
+        lines.append(f"These runs are scored on different clips or labels: their areas do not compare.{paired}")
+    return "\n".join([*lines, *(_curves(runs[0]) if len(runs) == 1 else [*_areas(runs), *_area_gains(report)])])
 
 
 def _curves(run: Robustness) -> list[str]:
     from ..fusion.evaluation.predict import TARGETS
-    from ..fusion.evaluation.report import title_of
+    from ..fusion.evaluation.robustness_files import title_of
 
     folds = f", {run.num_folds} folds pooled" if run.num_folds else ""
     strengths = "".join(f"{strength:7g}" for strength in run.strengths)
@@ -175,7 +177,7 @@ def _first_and_last(values: Sequence[float | None] | None) -> str:
 
 
 def _areas(runs: Sequence[Robustness]) -> list[str]:
-    from ..fusion.evaluation.report import title_of
+    from ..fusion.evaluation.robustness_files import title_of
 
     width = max(len(title_of(run)) for run in runs)
     lines = ["Area under the mean CCC by strength of corruption, raw",
@@ -187,6 +189,20 @@ def _areas(runs: Sequence[Robustness]) -> list[str]:
         ]
         lines.append(f"  {title_of(run):<{width}}  {_number(run.clean['mean'], 6, 3)}  {'  '.join(cells)}")
     return lines
+
+
+def _area_gains(report: RobustnessReport) -> list[str]:
+    """Returns a line per kind and variant: the gain in area over the base, with its interval."""
+    lines = []
+    for difference in report.differences:
+        seeds = f"{len(difference.seeds)} seed{'s' * (len(difference.seeds) != 1)}"
+        title = f"{difference.variant} − {difference.base}, {seeds}: area (95 % interval, paired bootstrap over clips)"
+        lines += [title, *(f"  {kind:<19}{_gain(gains['mean'])}" for kind, gains in difference.kinds.items())]
+    return lines
+
+
+def _gain(gain: AreaGain) -> str:
+    return f"{gain.mean:+.3f} [{gain.interval.low:+.3f}, {gain.interval.high:+.3f}]".replace("+nan", "–")
 
 
 def describe_calibration(report: CalibrationReport) -> str:

@@ -52,11 +52,11 @@ def undefined() -> dict[str, Interval]:
     return dict.fromkeys(NAMES, Interval(math.nan, math.nan))
 
 
-def drawn_areas(curves: Sequence[Tensor], strengths: Sequence[float], times_drawn: Floats) -> Floats:
+def drawn_areas(curves: Tensor, strengths: Sequence[float], times_drawn: Floats) -> Floats:
     """Returns (R, 3): the area of each draw, the mean height of the score between straight lines.
 
     Args:
-        curves: for each strength (S, C, 2, 6) moments.
+        curves: (strengths, S, C, 2, 6) moments.
         strengths: rising.
         times_drawn: (R, C) counts.
     """

@@ -1,23 +1,18 @@
-"""Files and pictures of results: robustness curves, reliability diagrams, a clip over time; cautions for readers."""
+"""Pictures of results: reliability diagrams, a clip over time; cautions for readers."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...data.atomic import replacing, write_text
+from ...data.atomic import replacing
 from ...data.labels import Truth
 from ...data.terms import untrained_mark
-from ..result import plain
-from .metrics import NAMES
 from .predict import TARGETS, Prediction
 from .reliability import ReliabilityReport
-from .robustness import Robustness, RobustnessReport
 
 SEEN = "scored on the clips that chose the epoch and the smoothing: too good for unseen ones"
 COLOURS = (  # Okabe and Ito, safe for colour-blind readers
@@ -30,72 +25,6 @@ def cautions(random_weights: Sequence[str], split: str = "") -> list[str]:
     """Returns the lines that go with a result: encoders that were never trained, clips that decided something."""
     lines = [untrained_mark(random_weights)] if random_weights else []
     return [*lines, SEEN] if "val" in split else lines
-
-
-def untrained(runs: Sequence[Robustness]) -> list[str]:
-    """Returns the streams of these runs whose encoders have random weights."""
-    return sorted({name for run in runs for name in run.random_weights})
-
-
-def title_of(run: Robustness) -> str:
-    """Returns a run's folder and variant as text."""
-    return f"{run.run} ({run.variant})"
-
-
-def write_robustness(out: Path, report: RobustnessReport) -> None:
-    """Writes `robustness.json`, `robustness.csv` (a row per point) and `robustness.png` into a folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "robustness.json", json.dumps(report.to_json(), indent=2, ensure_ascii=False))
-    with replacing(out / "robustness.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(_points(report.runs))
-    plot_robustness(out / "robustness.png", report.runs)
-
-
-def _points(runs: Sequence[Robustness]) -> Iterator[Sequence[Any]]:
-    """Rows of the table: a cell is empty where a number is not defined."""
-    yield ("run", "variant", "random_weights", "kind", "modality", "strength", *NAMES, "weight", "reliability")
-    for run in runs:
-        about = (run.run, run.variant, " ".join(run.random_weights))
-        for name, kind in run.kinds.items():
-            columns = [*(plain((kind.ccc or {})[target]) for target in NAMES)] if kind.taken else []
-            columns += [values or [None] * len(run.strengths) for values in (kind.weight, kind.reliability)]
-            for strength, *cells in zip(run.strengths, *columns, strict=True) if kind.taken else ():
-                yield (*about, name, kind.modality, strength, *cells)
-
-
-def plot_robustness(path: Path, runs: Sequence[Robustness]) -> None:
-    """Draws the mean CCC by strength: a panel per kind of corruption, a line per run that takes the modality.
-
-    Args:
-        path: .png, .svg or .pdf.
-        runs: results of `robustness`.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    kinds = list(runs[0].kinds)
-    num_columns = len(kinds) // 2 + 1  # the last panel of two rows is the legend's
-    figure, axes = plt.subplots(2, num_columns, figsize=(3 * num_columns, 6), sharey=True, layout="constrained")
-    lines = {}
-    for axis, name in zip(axes.flat, kinds, strict=False):
-        for k, run in enumerate(runs):
-            if (ccc := run.kinds[name].ccc) is not None:
-                style = {"color": COLOURS[k % len(COLOURS)], "ls": STYLES[k // len(COLOURS) % len(STYLES)]}
-                (lines[title_of(run)],) = axis.plot(run.strengths, ccc["mean"], marker="o", ms=3, **style)
-        axis.set_title(name, fontsize="medium")
-        axis.grid(alpha=0.3)
-    for axis in axes.flat[len(kinds) :]:
-        axis.set_axis_off()
-    axes.flat[-1].legend(lines.values(), lines.keys(), loc="center", fontsize="x-small", frameon=False)
-    figure.supxlabel("strength of corruption")
-    figure.supylabel("CCC, mean of valence and arousal")
-    if warnings := cautions(untrained(runs)):
-        figure.suptitle("\n".join(warnings), fontsize="medium")
-    with replacing(path) as part:
-        figure.savefig(part, dpi=110)
-    plt.close(figure)
 
 
 def plot_diagram(path: Path, report: ReliabilityReport, title: str = "") -> None:

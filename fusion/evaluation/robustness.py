@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ...data.errors import InputError
 from ...data.windows.corpus import Corpus
 from ..result import Result
 from ..run_folder import Run
 from .corruption import CORRUPTIONS, corrupted
-from .metrics import NAMES, ClipMoments, corpus_moments, num_labels, pooled_ccc
-from .predict import Prediction, predict
+from .metrics import NAMES, ClipMoments, Interval, corpus_moments, num_labels, pooled_ccc
+from .paired import draw_clips, drawn_areas, intervals_of, undefined
+from .predict import Floats, Prediction, predict
 from .score import ScoredModel, load_scored
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -48,7 +51,11 @@ class RobustnessCurve(Result):
 
 @dataclass(frozen=True)
 class Robustness(ScoredModel, Result):
-    """The curves of a run, by kind of corruption; `clean` is its score without any."""
+    """The curves of a run, by kind of corruption; `clean` is its score without any.
+
+    run_seed: the seed that it was trained with. moments: for each kind (strengths, C, 2, 6) of its clips, in the order
+    of `clip_ids`; not in the JSON.
+    """
 
     clip_ids: list[str]
     num_labels: int
@@ -56,22 +63,62 @@ class Robustness(ScoredModel, Result):
     seed: int
     clean: dict[str, float]
     kinds: dict[str, RobustnessCurve]
+    run_seed: int
+    moments: dict[str, Tensor] = field(repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as plain values, without the moments."""
+        return {name: value for name, value in super().to_json().items() if name != "moments"}
+
+
+@dataclass(frozen=True)
+class AreaGain(Result):
+    """A difference of areas, with its 95 % interval by paired bootstrap over clips."""
+
+    mean: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class AreaDifference(Result):
+    """The gain in area of a variant over another, for each kind and target, averaged over the seeds that both have."""
+
+    variant: str
+    base: str
+    seeds: list[int]
+    kinds: dict[str, dict[str, AreaGain]]
 
 
 @dataclass(frozen=True)
 class RobustnessReport(Result):
-    """The robustness of one run or several."""
+    """The robustness of one run or several; differences: of each variant to the base, where there are several."""
 
     runs: list[Robustness]
+    differences: list[AreaDifference]
+
+    @classmethod
+    def of(cls, runs: Sequence[Robustness]) -> RobustnessReport:
+        """Compares the variants of some runs with `concat`, or the first where that is none of them.
+
+        Runs of one seed and the same clips are compared with each other.
+        """
+        variants = list(dict.fromkeys(run.variant for run in runs))
+        base = "concat" if "concat" in variants else variants[0]
+        each = (_difference(runs, variant, base) for variant in variants if variant != base)
+        return cls(list(runs), [difference for difference in each if difference.seeds])
 
 
 @dataclass(frozen=True)
 class _Point:
-    """The score at one strength, and the mean weight and reliability of the corrupted modality."""
+    """The score at one strength, and the mean weight and reliability of the corrupted modality.
+
+    moments: (C, 2, 6) of the clips, sorted by name.
+    """
 
     ccc: dict[str, float]
     weight: float | None
     reliability: float | None
+    moments: Tensor
 
 
 def robustness(
@@ -106,14 +153,17 @@ def robustness(
     clips = _moments(clean)
     scored.check(clips)
     curves: dict[str, RobustnessCurve] = {}
+    moments: dict[str, Tensor] = {}
     for name, kind in CORRUPTIONS.items():
         curves[name] = RobustnessCurve(kind.modality, kind.means, taken=False)
+        moments[name] = _sorted(clips).expand(len(strengths), -1, -1, -1)
         if any(stream.modality == kind.modality for stream in scored.runs[0].streams):
             points = [_point(clean, kind.modality)]
             for strength in strengths[1:]:
                 points.append(_point(_predicted(runs, name, strength, seed), kind.modality))
                 tick()
             curves[name] = _curve(kind.modality, kind.means, strengths, points)
+            moments[name] = torch.stack([point.moments for point in points])
     return Robustness(
         **vars(scored.model),
         clip_ids=sorted(clip.clip_id for clip in clips),
@@ -122,6 +172,8 @@ def robustness(
         seed=seed,
         clean=pooled_ccc([clip.all for clip in clips]),
         kinds=curves,
+        run_seed=scored.runs[0].config.seed,
+        moments=moments,
     )
 
 
@@ -141,11 +193,16 @@ def _moments(pooled: Predictions) -> list[ClipMoments]:
     return [clip for corpus, predictions in pooled for clip in corpus_moments(predictions, corpus)]
 
 
+def _sorted(clips: Sequence[ClipMoments]) -> Tensor:
+    return torch.stack([clip.all for clip in sorted(clips, key=lambda clip: clip.clip_id)])
+
+
 def _point(pooled: Predictions, modality: str) -> _Point:
     streams = [m for m, stream in enumerate(pooled[0][0].streams) if stream.modality == modality]
     predictions = [prediction for _, of_run in pooled for prediction in of_run]
-    ccc = pooled_ccc([clip.all for clip in _moments(pooled)])
-    return _Point(ccc, _mean_weight(predictions, streams), _mean_reliability(predictions, streams))
+    clips = _moments(pooled)
+    weight, reliability = _mean_weight(predictions, streams), _mean_reliability(predictions, streams)
+    return _Point(pooled_ccc([clip.all for clip in clips]), weight, reliability, _sorted(clips))
 
 
 def _mean_weight(predictions: Sequence[Prediction], streams: Sequence[int]) -> float | None:
@@ -174,3 +231,35 @@ def _curve(modality: str, means: str, strengths: Sequence[float], points: Sequen
         weight if weight[0] is not None else None,
         reliability if reliability[0] is not None else None,
     )
+
+
+def _difference(runs: Sequence[Robustness], variant: str, base: str) -> AreaDifference:
+    """Compares the runs of a variant with those of the base that have the same seed and clips."""
+    sides = [{(run.run_seed, *run.clip_ids): run for run in runs if run.variant == name} for name in (variant, base)]
+    both = [(sides[0][key], sides[1][key]) for key in sides[0] if key in sides[1]]
+    seeds = [run.run_seed for run, _ in both]
+    kinds = {kind: _gains(both, kind) for kind in both[0][0].kinds} if both else {}
+    return AreaDifference(variant, base, seeds, kinds)
+
+
+def _gains(pairs: Sequence[tuple[Robustness, Robustness]], kind: str) -> dict[str, AreaGain]:
+    """The gain in the area of one kind, for each target: clips are drawn by name, the same for all seeds."""
+    names = sorted({clip_id for run, _ in pairs for clip_id in run.clip_ids})
+    ours, theirs = ([_placed(pair[side], kind, names) for pair in pairs] for side in (0, 1))
+    strengths = pairs[0][0].strengths
+
+    def gained(times_drawn: Floats) -> Floats:
+        one, other = (drawn_areas(torch.stack(side, 1), strengths, times_drawn) for side in (ours, theirs))
+        return one - other
+
+    point = gained(np.ones((1, len(names))))[0].tolist()
+    intervals = intervals_of(gained(draw_clips(len(names)))) if len(names) > 1 else undefined()
+    return {name: AreaGain(mean, intervals[name]) for name, mean in zip(NAMES, point, strict=True)}
+
+
+def _placed(run: Robustness, kind: str, names: Sequence[str]) -> Tensor:
+    """(strengths, C, 2, 6) moments of the named clips; 0 for those that the run does not score."""
+    moments = run.moments[kind].cpu().double()
+    placed = torch.zeros(len(moments), len(names), *moments.shape[2:], dtype=torch.float64)
+    placed[:, [names.index(clip_id) for clip_id in run.clip_ids]] = moments
+    return placed

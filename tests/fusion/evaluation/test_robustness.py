@@ -15,7 +15,9 @@ from sage_va.cli import main
 from sage_va.commands.evaluate import describe_robustness
 from sage_va.data import Grid, InputError, open_store
 from sage_va.data.windows.corpus import Corpus
+from sage_va.fusion.ccc import ccc_of_moments, moments
 from sage_va.fusion.config import check_config
+from sage_va.fusion.evaluation import robustness_files
 from sage_va.fusion.evaluation.corruption import CORRUPTIONS, corrupted
 from sage_va.fusion.evaluation.metrics import score
 from sage_va.fusion.evaluation.predict import predict
@@ -306,7 +308,7 @@ def test_a_unimodal_run_names_what_it_does_not_take_and_loses_all_with_its_own_m
     assert list(means) == [name for name, kind in CORRUPTIONS.items() if kind.modality == "visual"]
     assert all(mean < result.clean["mean"] - 0.1 for name, mean in means.items() if name != "visual-gain")
     assert abs(means["visual-dropped"]) < 0.1
-    text = describe_robustness(RobustnessReport([result]))
+    text = describe_robustness(RobustnessReport.of([result]))
     assert "  misalignment       audio not taken: the score does not change" in text.splitlines()
 
 
@@ -334,7 +336,7 @@ def evaluated(*arguments: Any) -> str:
 
 
 def test_one_run_as_text_and_as_json(runs: Path, result: Robustness) -> None:
-    report = RobustnessReport([result])
+    report = RobustnessReport.of([result])
     text = describe_robustness(report)
     assert text.startswith("UNTRAINED ENCODER (random weights): audio/voice-")
     assert f"{runs / 'sage'} (sage), test: " in text
@@ -343,9 +345,14 @@ def test_one_run_as_text_and_as_json(runs: Path, result: Robustness) -> None:
     assert json.loads(evaluated(runs / "sage", "--robustness", "--json")) == report.to_json()
 
 
-def test_several_runs_are_one_table_and_three_files(runs: Path, tmp_path: Path) -> None:
+def test_several_runs_are_one_table_three_files_and_a_figure_per_kind(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Path] = []
+    monkeypatch.setattr(robustness_files, "plot_kind", lambda path, report, kind: figures.append(path))
     text = evaluated(runs / "sage", runs / "visual", "--robustness", "--out", tmp_path / "out")
-    sage, visual = text.splitlines()[-2:]
+    assert figures == [tmp_path / "out" / f"{kind}.png" for kind in CORRUPTIONS]
+    sage, visual = [line for line in text.splitlines() if line.startswith(f"  {runs}")]
     assert sage.startswith(f"  {runs / 'sage'} (sage)  ")
     assert float(sage.split()[2]) == pytest.approx(score_run(runs / "sage").raw.ccc["mean"], abs=1e-3)
     assert "not taken" not in sage
@@ -361,9 +368,42 @@ def test_several_runs_are_one_table_and_three_files(runs: Path, tmp_path: Path) 
     assert (tmp_path / "out" / "robustness.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+def doubled(run: Robustness, variant: str, seed: int, noise: float) -> Robustness:
+    """A run of another variant and seed, on six clips; its estimates are the labels and some noise at all strengths."""
+    truth = torch.rand(6, 2, 300, generator=torch.Generator().manual_seed(seed)) - 0.5
+    estimate = truth + noise * torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed))
+    sums = moments(estimate, truth, torch.ones_like(truth, dtype=torch.bool)).double()
+    each = {kind: sums.expand(len(run.strengths), -1, -1, -1) for kind in run.kinds}
+    clip_ids = [f"clip{seed + index}" for index in range(6)]
+    return replace(run, variant=variant, run_seed=seed, clip_ids=clip_ids, moments=each)
+
+
+def test_gains_in_area_are_paired_by_seed_and_clip(result: Robustness, tmp_path: Path) -> None:
+    better, worse = ([doubled(result, name, seed, noise) for seed in (0, 3)] for name, noise in NOISES)
+    report = RobustnessReport.of([*better, *worse, doubled(result, "late", 9, 0.1)])
+    (gain,) = report.differences  # `late` has no seed in common with `concat`
+    assert (gain.variant, gain.base, gain.seeds) == ("sage", "concat", [0, 3])
+    area = gain.kinds["audio-zeros"]["mean"]
+    assert area.mean == pytest.approx(score_of(better) - score_of(worse), abs=1e-9)
+    assert 0 < area.interval.low < area.mean < area.interval.high
+    (same,) = RobustnessReport.of([*worse, *(replace(run, variant="sage") for run in worse)]).differences
+    assert same.kinds["audio-zeros"]["mean"].interval == (0, 0)
+    assert "sage − concat, 2 seeds: area" in describe_robustness(report)
+    assert "moments" not in report.to_json()["runs"][0]
+    robustness_files.plot_kind(tmp_path / "kind.png", report, "audio-zeros")
+    assert (tmp_path / "kind.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+NOISES = (("sage", 0.1), ("concat", 0.3))
+
+
+def score_of(runs: list[Robustness]) -> float:
+    return float(np.mean([ccc_of_moments(run.moments["audio-zeros"][0].sum(0)).mean() for run in runs]))
+
+
 def test_areas_of_runs_on_other_clips_do_not_compare(result: Robustness) -> None:
     other = replace(result, clip_ids=[*result.clip_ids, "another"])
-    assert "their areas do not compare" in describe_robustness(RobustnessReport([result, other]))
+    assert "their areas do not compare" in describe_robustness(RobustnessReport.of([result, other]))
 
 
 @pytest.mark.parametrize("arguments", [("sage", "visual"), ("sage", "--out", "x")])

@@ -1,0 +1,146 @@
+"""Files and pictures of robustness: a table of all points, an overview, and one figure per kind of corruption."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data.atomic import replacing, write_text
+from ..result import plain
+from .metrics import NAMES
+from .report import COLOURS, STYLES, cautions
+from .robustness import AreaGain, Robustness, RobustnessReport
+
+NUM_COLUMNS = 5  # of the overview
+
+
+def untrained(runs: Sequence[Robustness]) -> list[str]:
+    """Returns the streams of these runs whose encoders have random weights."""
+    return sorted({name for run in runs for name in run.random_weights})
+
+
+def title_of(run: Robustness) -> str:
+    """Returns a run's folder and variant as text."""
+    return f"{run.run} ({run.variant})"
+
+
+def write_robustness(out: Path, report: RobustnessReport) -> None:
+    """Writes `robustness.json`, `robustness.csv` (a row per point) and `robustness.png` into a folder.
+
+    Where runs of several variants compare, a figure per kind of corruption stands beside them, `KIND.png`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "robustness.json", json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    with replacing(out / "robustness.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(_points(report.runs))
+    plot_robustness(out / "robustness.png", report.runs)
+    for kind in report.runs[0].kinds if report.differences else ():
+        plot_kind(out / f"{kind}.png", report, kind)
+
+
+def _points(runs: Sequence[Robustness]) -> Iterator[Sequence[Any]]:
+    """Rows of the table: a cell is empty where a number is not defined."""
+    yield ("run", "variant", "random_weights", "kind", "modality", "strength", *NAMES, "weight", "reliability")
+    for run in runs:
+        about = (run.run, run.variant, " ".join(run.random_weights))
+        for name, kind in run.kinds.items():
+            columns = [*(plain((kind.ccc or {})[target]) for target in NAMES)] if kind.taken else []
+            columns += [values or [None] * len(run.strengths) for values in (kind.weight, kind.reliability)]
+            for strength, *cells in zip(run.strengths, *columns, strict=True) if kind.taken else ():
+                yield (*about, name, kind.modality, strength, *cells)
+
+
+def plot_robustness(path: Path, runs: Sequence[Robustness]) -> None:
+    """Draws the mean CCC by strength: a panel per kind of corruption, a line per run that takes the modality.
+
+    Args:
+        path: .png, .svg or .pdf.
+        runs: results of `robustness`.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    kinds = list(runs[0].kinds)
+    num_rows = len(kinds) // NUM_COLUMNS + 1  # the last panel is the legend's
+    size = 3 * NUM_COLUMNS, 3 * num_rows
+    figure, axes = plt.subplots(num_rows, NUM_COLUMNS, figsize=size, sharey=True, layout="constrained")
+    lines = {}
+    for axis, name in zip(axes.flat, kinds, strict=False):
+        for k, run in enumerate(runs):
+            if (ccc := run.kinds[name].ccc) is not None:
+                style = {"color": COLOURS[k % len(COLOURS)], "ls": STYLES[k // len(COLOURS) % len(STYLES)]}
+                (lines[title_of(run)],) = axis.plot(run.strengths, ccc["mean"], marker="o", ms=3, **style)
+        axis.set_title(name, fontsize="medium")
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(kinds) :]:
+        axis.set_axis_off()
+    axes.flat[-1].legend(lines.values(), lines.keys(), loc="center", fontsize="x-small", frameon=False)
+    figure.supxlabel("strength of corruption")
+    figure.supylabel("CCC, mean of valence and arousal")
+    if warnings := cautions(untrained(runs)):
+        figure.suptitle("\n".join(warnings), fontsize="medium")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
+    plt.close(figure)
+
+
+def plot_kind(path: Path, report: RobustnessReport, kind: str) -> None:
+    """Draws one kind of corruption: all runs by strength, and what each variant gains over the base in area.
+
+    Left a thin line per run and a thick one per variant, the mean of its runs. Right the paired difference of the area,
+    with its 95 % interval.
+
+    Args:
+        path: .png, .svg or .pdf.
+        report: of runs that compare.
+        kind: one of `CORRUPTIONS`.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    variants = list(dict.fromkeys(run.variant for run in report.runs))
+    figure, (curves, gains) = plt.subplots(1, 2, figsize=(9, 3.5), width_ratios=(3, 2), layout="constrained")
+    for k, variant in enumerate(variants):
+        style = {"color": COLOURS[k % len(COLOURS)], "ls": STYLES[k // len(COLOURS) % len(STYLES)]}
+        heights = [_heights(run, kind) for run in report.runs if run.variant == variant]
+        for height in heights if len(heights) > 1 else ():
+            curves.plot(report.runs[0].strengths, height, lw=0.6, alpha=0.5, **style)
+        curves.plot(report.runs[0].strengths, np.mean(heights, axis=0), marker="o", ms=3, lw=2, label=variant, **style)
+    for k, difference in enumerate(report.differences):
+        colour = COLOURS[variants.index(difference.variant) % len(COLOURS)]
+        _draw_gain(gains, len(report.differences) - 1 - k, difference.kinds[kind]["mean"], colour)
+    base = report.differences[0].base
+    gains.axvline(0, color="grey", lw=0.8)
+    gains.set_yticks(range(len(report.differences)), [each.variant for each in reversed(report.differences)])
+    gains.set(title=f"area − area of {base}, 95 %", xlabel="CCC", ylim=(-0.5, len(report.differences) - 0.5))
+    curves.set(xlabel="strength", ylabel="CCC, mean of valence and arousal", title=report.runs[0].kinds[kind].means)
+    curves.title.set_fontsize("small")
+    curves.legend(fontsize="x-small", frameon=False)
+    for axis in (curves, gains):
+        axis.grid(alpha=0.3)
+    figure.suptitle("\n".join([kind, *cautions(untrained(report.runs))]), fontsize="medium")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
+    plt.close(figure)
+
+
+def _heights(run: Robustness, kind: str) -> list[float]:
+    """The mean CCC by strength; the clean score throughout, where the run does not take the modality."""
+    ccc = run.kinds[kind].ccc
+    return [run.clean["mean"]] * len(run.strengths) if ccc is None else ccc["mean"]
+
+
+def _draw_gain(axis: Any, height: float, gain: AreaGain, colour: str) -> None:
+    if not math.isnan(gain.mean):
+        axis.plot(gain.mean, height, "o", color=colour)
+        axis.plot(gain.interval, [height, height], color=colour, lw=2)
