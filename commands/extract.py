@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 @click.option(
     "--audio",
     metavar="NAME",
-    help="A wav2vec2, HuBERT, WavLM or Whisper model (hub id or directory), or an encoder that a package adds.",
+    help="A wav2vec2, HuBERT, WavLM or Whisper model (hub id or directory); logmel or prosody (no weights); or "
+    "an encoder that a package adds.",
 )
 @click.option(
     "--visual-weights",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .transformers_encoder import TransformersEncoder
 
 RUNTIMES = ("torch", "openvino")
-_KINDS = ("timm", "transformers", "plug-in")
+WITHOUT_WEIGHTS = ("logmel", "prosody")  # audio features by librosa
+_KINDS = ("timm", "transformers", "librosa", "plug-in")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def encoders_from(
         visual: a plug-in, or a timm model; None = no visual stream.
         visual_weights: "hub", "random", or a file.
         image_size: height and width of the images in pixels; None = as the visual model was trained.
-        audio: a plug-in, or a transformers model (hub id or directory); None = no audio stream.
+        audio: a plug-in, `logmel`, `prosody`, or a transformers model (hub id or directory); None = no audio stream.
         audio_weights: "hub" or "random".
         layer: output of the audio encoder, see `TransformersEncoder`.
         vad: measure the probability of a voice at each step.
@@ -116,7 +117,7 @@ def _transformers_class(runtime: str) -> type[TransformersEncoder]:
 def _check_torch(name: str, runtime: str) -> None:
     if runtime != "torch":
         todo = "Leave the option out, or choose a model of timm or transformers."
-        raise InputError("runtime", expected=f"torch for the plug-in {name}", got=repr(runtime), todo=todo)
+        raise InputError("runtime", expected=f"torch for {name}", got=repr(runtime), todo=todo)
 
 
 def _audio(name: str, settings: Mapping[str, str], runtime: str, *, vad: bool) -> AudioEncoder:
@@ -126,11 +127,28 @@ def _audio(name: str, settings: Mapping[str, str], runtime: str, *, vad: bool) -
     if plugin:
         _check_torch(name, runtime)
         return cast("AudioEncoder", plugin)
-    todo = did_you_mean(name, plugin_names(), "", num=3)
+    if name in WITHOUT_WEIGHTS:
+        _check_torch(name, runtime)
+        return _librosa_encoder(name, settings, vad=vad)
+    todo = did_you_mean(name, [*plugin_names(), *WITHOUT_WEIGHTS], "", num=3)
     if todo and "/" not in name and not Path(name).is_dir():
-        expected = "a hub id, a model directory, or the name of a plug-in"
+        expected = f"a hub id, a model directory, {' or '.join(WITHOUT_WEIGHTS)}, or the name of a plug-in"
         raise InputError("audio", expected=expected, got=repr(name), todo=todo)
     return _transformers_class(runtime)(name, vad=vad, **settings)
+
+
+def _librosa_encoder(name: str, settings: Mapping[str, str], *, vad: bool) -> AudioEncoder:
+    from .librosa_encoders import LogMel, Prosody
+    from .vad import voice_fingerprint
+
+    for option, default in (("weights", "hub"), ("layer", "last")):
+        if settings[option] != default:
+            problem = f"it takes no {option}, and {settings[option]!r} was given"
+            raise InputError(f"encoder {name}", problem, todo="Leave it out.")
+    encoder = LogMel() if name == LogMel.name else Prosody()
+    if vad:
+        encoder.plan = replace(encoder.plan, voice=voice_fingerprint(encoder.plan.sampling_rate))
+    return encoder
 
 
 def encoder_from_fingerprint(
@@ -175,6 +193,8 @@ def _rebuilt(fingerprint: Mapping[str, Any], weights: str | None, device: str) -
     vad = "voice" in fingerprint["preprocessing"]
     if recorded["kind"] == "timm":
         return _timm_class(runtime)(recorded["name"], weights=weights or default_weights, **settings)
+    if recorded["kind"] == "librosa":
+        return _librosa_encoder(recorded["name"], {"weights": "hub", "layer": "last"}, vad=vad)
     settings["layer"] = recorded["layer"]
     if recorded["kind"] == "transformers":
         name = weights or recorded["name"]
