@@ -15,9 +15,10 @@ from .options import json_option
 from .verb import verb
 
 if TYPE_CHECKING:
-    from ..data.corpora.prepare import FrameCount, Preparation, PreparedClip
+    from ..data.corpora.prepare import Header
+    from ..data.corpora.report import Preparation, PreparedClip
 
-ENCODERS = "--visual vit_small_patch14_dinov2.lvd142m --audio facebook/wav2vec2-base"
+VISUAL, AUDIO = "--visual vit_small_patch14_dinov2.lvd142m", "--audio facebook/wav2vec2-base"
 SHOWN_CLIPS = 3
 
 
@@ -48,18 +49,18 @@ def prepare(corpus: str, root: Path, out: Path, gold: str, dry_run: bool, as_jso
     from ..data.corpora.base import find_corpus
     from ..data.corpora.prepare import prepare as prepare_corpus
 
-    report = prepare_corpus(find_corpus(corpus)(gold), root, out, write=not dry_run, frames_of=_frame_count())
+    report = prepare_corpus(find_corpus(corpus)(gold), root, out, write=not dry_run, header_of=_header_of())
     show(report, as_json, lambda report: describe_preparation(report, corpus))
     sys.exit(1 if report.num_problems else 0)
 
 
-def _frame_count() -> FrameCount | None:
-    """Returns what reads the number of frames from a header, or None where PyAV is not installed."""
+def _header_of() -> Callable[[Path], Header] | None:
+    """Returns what reads the header of a recording, or None where PyAV is not installed."""
     try:
-        from ..extract.decode.container import promised_frames
+        from ..extract.decode.container import read_header
     except ModuleNotFoundError:
         return None
-    return promised_frames
+    return read_header
 
 
 def describe_preparation(report: Preparation, corpus: str) -> str:
@@ -67,6 +68,8 @@ def describe_preparation(report: Preparation, corpus: str) -> str:
     parts = {part: report.count(part) for part in ("train", "val", "test")}
     split = ", ".join(f"{count} {part}" for part, count in parts.items() if count) or "no official split"
     lines = [f"{report.title}: {len(report.clips)} clips ({split}), {report.num_sources} with media"]
+    if report.num_audio:
+        lines.append(f"{report.num_audio} videos without sound; their audio files are extracted by audio.csv")
     lines += [*_shares(report.clips), f"subjects: {report.subjects}"]
     for target, one in report.agreement.items():
         how = f"CCC {one.ccc:.3f} (mean over pairs and clips), Cronbach's alpha {one.alpha:.3f}; gold: {report.gold}"
@@ -116,16 +119,17 @@ def _grouped(clips: Sequence[PreparedClip]) -> list[str]:
 
 def next_commands(report: Preparation, corpus: str) -> list[str]:
     """Returns the commands that follow, ready to be pasted."""
-    out, run = Path(report.out or ""), f"runs/{corpus}"
-    cache, labels = (shlex.quote(str(out / name)) for name in ("cache.zarr", "labels"))
-    faces = "crops" if report.has_crops else "detect"
-    terms = f"--licence {shlex.quote(report.licence)}{' --restricted' * report.restricted}"
-    manifest = shlex.quote(str(out / "manifest.csv"))
-    commands = [f"sage-va extract {manifest} --out {cache} {ENCODERS} --faces {faces} {terms}"] * bool(
-        report.num_sources
+    run = f"runs/{corpus}"
+    manifest, audio, cache, labels = (
+        shlex.quote(str(Path(report.out or "", name))) for name in ("manifest.csv", "audio.csv", "cache.zarr", "labels")
     )
+    faces = f"--faces {'crops' if report.has_crops else 'detect'}"
+    terms = f"--licence {shlex.quote(report.licence)}{' --restricted' * report.restricted}"
+    encoders = VISUAL if report.num_audio else f"{VISUAL} {AUDIO}"
+    extract = [f"sage-va extract {manifest} --out {cache} {encoders} {faces} {terms}"] * bool(report.num_sources)
     return [
-        *commands,
+        *extract,
+        *[f"sage-va extract {audio} --out {cache} {AUDIO}"] * bool(report.num_audio),
         f"sage-va sync-check {cache} --labels {labels}",
         f"sage-va train {cache} --labels {labels} --out {run}",
         f"sage-va eval {run}",

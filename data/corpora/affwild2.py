@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..labels import Labels
@@ -52,7 +53,7 @@ class _Files:
 
     recordings: Mapping[str, list[Path]]
     crops: Mapping[str, list[Path]]
-    numbers: Mapping[Path, Sequence[int]]
+    numbers: Mapping[Path, NDArray[np.int64]]
 
     @classmethod
     def of(cls, disk: Disk) -> _Files:
@@ -152,10 +153,10 @@ def _labels(paths: Sequence[Path], is_test: bool, problems: list[str]) -> tuple[
     return attempt(problems, "", lambda: read_frames(paths[0])), PARTS[paths[0].parent.name.lower()]
 
 
-def _crop_notes(numbers: Sequence[int], labels: Labels | None, problems: list[str]) -> dict[str, str]:
+def _crop_notes(numbers: NDArray[np.int64], labels: Labels | None, problems: list[str]) -> dict[str, str]:
     if numbers[0] == 0:
         problems.append("crops are numbered from 0; crop n must show frame n - 1")
-    beyond = 0 if labels is None else int((np.asarray(numbers) > len(labels.va)).sum())
+    beyond = 0 if labels is None else int((numbers > len(labels.va)).sum())
     return {"crops beyond the last label row": f"{beyond}, up to number {numbers[-1]}"} if beyond else {}
 
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import InputError, did_you_mean
 from ..labels import Labels
 from ..manifest import Source
@@ -38,7 +41,7 @@ class ListedClip:
     source: Source
     labels: Labels | None = None
     part: str | None = None
-    crops: Sequence[int] | None = None
+    crops: NDArray[np.int64] | None = None
     agreement: Mapping[str, AnnotatorAgreement] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)

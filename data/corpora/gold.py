@@ -105,7 +105,7 @@ def aligned(traces: Traces) -> Traces:
     gap_s, num = usual_gap_s(traces.times_s), traces.num_annotators
     if not gap_s:
         return traces
-    lags = np.arange(-round(MAX_LAG_S / gap_s), round(MAX_LAG_S / gap_s) + 1) * gap_s
+    lags = gap_s * np.arange(-round(MAX_LAG_S / gap_s), round(MAX_LAG_S / gap_s) + 1, dtype=np.float64)
     total, moved = np.zeros(num), traces
     for _ in range(ROUNDS):
         steps = np.array([_lag(moved, k, lags) for k in range(num)]) * (num - 1) / num  # the others do not hold it

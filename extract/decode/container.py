@@ -44,12 +44,12 @@ def video_stream(container: InputContainer) -> av.VideoStream | None:
     return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
 
 
-def promised_frames(path: Path) -> int | None:
-    """Returns the number of frames that the header of a recording promises; None where it promises none.
+def read_header(path: Path) -> tuple[int | None, bool]:
+    """Returns the number of frames that a recording's header promises, None for none, and whether it has sound.
 
     Raises:
         InputError: if it cannot be opened.
     """
     with open_media(path, str(path)) as container:
         video = video_stream(container)
-        return video.frames or None if video else None
+        return (video.frames or None) if video else None, bool(container.streams.audio)

@@ -25,7 +25,7 @@ def run(*arguments: Any) -> Result:
 @pytest.fixture(autouse=True)
 def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
     """The miniatures hold empty recordings."""
-    monkeypatch.setattr("sage_va.commands.prepare._frame_count", lambda: lambda path: 10)
+    monkeypatch.setattr("sage_va.commands.prepare._header_of", lambda: lambda path: (10, True))
 
 
 def test_the_report_of_aff_wild2(tmp_path: Path) -> None:
@@ -57,6 +57,19 @@ def test_the_commands_that_follow_can_be_pasted(tmp_path: Path) -> None:
     assert extract[extract.index("--faces") + 1] == "crops"
     assert extract[extract.index("--licence") + 1].startswith("Aff-Wild2 EULA")
     assert "--restricted" in extract
+
+
+def test_sound_beside_silent_videos_is_extracted_by_a_command_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sage_va.commands.prepare._header_of", lambda: lambda path: (100, False))
+    write_recola(tmp_path / "corpus")
+    text = run("prepare", "recola", tmp_path / "corpus", "--out", tmp_path / "out").stdout
+    assert "3 videos without sound; their audio files are extracted by audio.csv" in text
+    first, second = [shlex.split(line) for line in text.splitlines() if line.startswith("  sage-va extract")]
+    assert ("--audio" in first, "--visual" in second) == (False, False)
+    assert second[2] == str(tmp_path / "out/audio.csv")
+    parse(second[1:])
 
 
 def test_json_and_a_dry_run(tmp_path: Path) -> None:
@@ -99,7 +112,7 @@ def test_agreement_that_is_not_defined_is_null(tmp_path: Path) -> None:
 
 
 def test_without_pyav_frames_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sage_va.commands.prepare._frame_count", lambda: None)
+    monkeypatch.setattr("sage_va.commands.prepare._header_of", lambda: None)
     write_affwild2(tmp_path / "corpus")
     result = run("prepare", "affwild2", tmp_path / "corpus", "--out", tmp_path / "out", "--json")
     assert result.exit_code == 0

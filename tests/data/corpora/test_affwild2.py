@@ -16,13 +16,13 @@ from sage_va.data.windows.splits import group_clips, read_split
 from sage_va.tests.corpora import AFFWILD2, write, write_affwild2
 
 
-def frames_of(path: Path) -> int:
-    """Every recording has ten frames."""
-    return 10
+def header_of(path: Path) -> tuple[int, bool]:
+    """Every recording has ten frames, and sound."""
+    return 10, True
 
 
 def report_of(root: Path, **options: bool) -> dict[str, PreparedClip]:
-    report = prepare(AffWild2(), root, root / "out", write=False, frames_of=frames_of, **options)
+    report = prepare(AffWild2(), root, root / "out", write=False, header_of=header_of, **options)
     return {clip.clip_id: clip for clip in report.clips}
 
 
@@ -34,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("above", ["", "archives/unpacked"])
 def test_names_meet_recordings_crops_and_sides(tmp_path: Path, above: str) -> None:
     root = write_affwild2(tmp_path / "corpus", above=above)
-    report = prepare(AffWild2(), root, tmp_path / "out", frames_of=frames_of)
+    report = prepare(AffWild2(), root, tmp_path / "out", header_of=header_of)
     assert report.num_problems == 0
     sources = {source.clip_id: source for source in find_sources([str(tmp_path / "out/manifest.csv")])}
     assert sources.keys() == AFFWILD2.keys()
@@ -54,7 +54,7 @@ def test_names_meet_recordings_crops_and_sides(tmp_path: Path, above: str) -> No
 
 
 def test_the_official_split_and_the_test_list(root: Path, tmp_path: Path) -> None:
-    report = prepare(AffWild2(), root, tmp_path / "out", frames_of=frames_of)
+    report = prepare(AffWild2(), root, tmp_path / "out", header_of=header_of)
     parts = {"Train_Set": "train", "Validation_Set": "val", "test": "test"}
     wanted = {name: parts[part] for name, (part, *_) in AFFWILD2.items()}
     assert read_split(tmp_path / "out/split.csv") == wanted
@@ -70,7 +70,7 @@ def test_the_official_split_and_the_test_list(root: Path, tmp_path: Path) -> Non
 
 
 def test_labels_stay_what_they_are(root: Path, tmp_path: Path) -> None:
-    prepare(AffWild2(), root, tmp_path / "out", frames_of=frames_of)
+    prepare(AffWild2(), root, tmp_path / "out", header_of=header_of)
     written = tmp_path / "out/labels/Validation_Set/video2_left.txt"
     assert written.read_bytes() == (root / "VA_Estimation_Challenge/Validation_Set/video2_left.txt").read_bytes()
 
@@ -162,22 +162,22 @@ def test_a_fault_of_a_clip_is_its_problem_alone(root: Path, name: str, break_it,
     assert clips[name].listed == listed
     shared = {name, "video5_right"} if name == "video5_left" else {name, "video2_left"}
     assert not [clip.problems for clip in clips.values() if clip.clip_id not in shared and clip.problems]
-    report = prepare(AffWild2(), root, root / "out", frames_of=frames_of)  # all others are prepared
+    report = prepare(AffWild2(), root, root / "out", header_of=header_of)  # all others are prepared
     assert report.num_sources == sum(clip.listed for clip in clips.values()) >= len(AFFWILD2) - 2
 
 
 def test_a_recording_that_cannot_be_opened(root: Path) -> None:
-    def broken(path: Path) -> int:
+    def broken(path: Path) -> tuple[int, bool]:
         raise InputError(path, "no film", todo="Get it again.")
 
-    report = prepare(AffWild2(), root, root / "out", write=False, frames_of=broken)
+    report = prepare(AffWild2(), root, root / "out", write=False, header_of=broken)
     assert report.clips[0].problems == ["the recording cannot be opened: no film. Get it again"]
     assert report.num_problems == len(AFFWILD2)
 
 
 def test_recordings_without_any_crops_are_listed(root: Path) -> None:
     remove(root, "cropped_aligned")
-    report = prepare(AffWild2(), root, root / "out", frames_of=frames_of)
+    report = prepare(AffWild2(), root, root / "out", header_of=header_of)
     assert (report.has_crops, report.num_sources, report.num_problems) == (False, len(AFFWILD2), 0)
     assert "crops" not in (root / "out/manifest.csv").read_text().splitlines()[0]
 
@@ -223,8 +223,8 @@ def test_other_folders_are_refused(root: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_no_part_of_the_corpus(root: Path) -> None:
-    prepare(AffWild2(), root, root / "prepared", frames_of=frames_of)
-    assert not prepare(AffWild2(), root, root / "again", frames_of=frames_of).num_problems
+    prepare(AffWild2(), root, root / "prepared", header_of=header_of)
+    assert not prepare(AffWild2(), root, root / "again", header_of=header_of).num_problems
 
 
 def test_a_folder_with_files_is_never_written_to(root: Path, tmp_path: Path) -> None:
@@ -235,19 +235,19 @@ def test_a_folder_with_files_is_never_written_to(root: Path, tmp_path: Path) -> 
 
 
 def test_a_folder_appears_whole_or_not_at_all(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sage_va.data.corpora import prepare as module
+    from sage_va.data.corpora import output as module
 
     def full_disk(*_: object) -> Iterator[None]:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "json_file", full_disk)
     with pytest.raises(OSError, match="No space"):
-        prepare(AffWild2(), root, tmp_path / "new/out", frames_of=frames_of)
+        prepare(AffWild2(), root, tmp_path / "new/out", header_of=header_of)
     assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_paths_are_relative_to_the_manifest(root: Path, tmp_path: Path) -> None:
-    prepare(AffWild2(), root, tmp_path / "a/out", frames_of=frames_of)
+    prepare(AffWild2(), root, tmp_path / "a/out", header_of=header_of)
     with (tmp_path / "a/out/manifest.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["path"] == "../../corpus/batch1/1-30-1280x720.mp4"

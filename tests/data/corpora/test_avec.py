@@ -26,6 +26,23 @@ def test_recola_in_arff(tmp_path: Path) -> None:
     assert all(source.path.suffix == ".mp4" for source in sources)
 
 
+def test_the_sound_of_silent_videos_is_a_manifest_of_its_own(tmp_path: Path) -> None:
+    root = write_recola(tmp_path / "corpus")
+    write(root / "more/dev_1.wav")
+    (root / "recordings_audio/test_1.wav").unlink()
+    report = prepare(Recola(), root, tmp_path / "out", header_of=lambda path: (100, False))
+    (source,) = find_sources([str(tmp_path / "out/audio.csv")])
+    assert (source.clip_id, source.path.name, source.subject_id) == ("train_1", "train_1.wav", "train_1")
+    assert report.num_audio == 1
+    notes = {clip.clip_id: clip.notes for clip in report.clips if clip.notes}
+    assert notes == {
+        "dev_1": {"no sound": "2 audio files of this name, none taken"},
+        "test_1": {"no sound": "its video has none"},
+    }
+    prepare(Recola(), root, tmp_path / "with sound", header_of=lambda path: (100, True))
+    assert not (tmp_path / "with sound/audio.csv").exists()
+
+
 def test_recola_of_six_annotators(tmp_path: Path) -> None:
     root = write_recola(tmp_path / "corpus", individual=True)
     report = prepare(Recola("ewe"), root, tmp_path / "out")
