@@ -250,7 +250,7 @@ class StoreContract:
         assert same(store.read("a", stream_name("visual", "toy", other)), make_track(2))
 
     def test_a_name_that_does_not_fit_its_fingerprint_is_refused(self, store: Store) -> None:
-        with pytest.raises(InputError, match=r"expected <visual\|audio>/<alias>-<first 8 hex of its fingerprint>"):
+        with pytest.raises(InputError, match=r"expected <modality>/<alias>-<first 8 hex of its fingerprint>"):
             store.commit(Clip("a"), "visual/toy-00000000", make_track(0), fingerprint=VISUAL, source_sha256=SHA)
 
     def test_a_clip_is_what_its_streams_say(self, store: Store) -> None:

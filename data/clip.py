@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 
-MODALITIES = ("visual", "audio")
+MODALITIES = ("visual", "audio")  # those that an extraction makes; others are imported: text, physio, …
 VALUE_DTYPES = ("float16", "bfloat16", "float32")
 
 

@@ -166,7 +166,7 @@ def check_name(stream: str, fingerprint: Mapping[str, Any]) -> None:
     if not check_stream(stream).endswith(f"-{json_sha256(fingerprint)[:8]}"):
         raise InputError(
             f"stream {stream!r}",
-            expected="<visual|audio>/<alias>-<first 8 hex of its fingerprint>",
+            expected="<modality>/<alias>-<first 8 hex of its fingerprint>",
             got=f"fingerprint {json_sha256(fingerprint)[:8]}",
             todo="Name streams with sage_va.data.stream_name.",
         )

@@ -7,18 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from ..clip import MODALITIES
 from ..errors import InputError
 from ..hashing import bytes_sha256, json_sha256
 
 SCHEMA_VERSION = 1
 MAX_KEY_BYTES = 160
 MAX_ALIAS_BYTES = 230
-_STREAM = re.compile(
-    rf"(?:{'|'.join(sorted(MODALITIES))})/[A-Za-z0-9][A-Za-z0-9.-]{{0,{MAX_ALIAS_BYTES - 1}}}-[0-9a-f]{{8}}"
-)
+NOT_MODALITIES = {"aliases", "journal", "packs", "tags"}  # other things at the root of a cache
+_MODALITY = re.compile(r"[a-z][a-z0-9]{0,31}")
+_STREAM = re.compile(rf"(?P<modality>[^/]+)/[A-Za-z0-9][A-Za-z0-9.-]{{0,{MAX_ALIAS_BYTES - 1}}}-[0-9a-f]{{8}}")
 _KEY = re.compile(rf"[A-Za-z0-9=-][A-Za-z0-9=._~-]{{0,{MAX_KEY_BYTES - 1}}}")
 _CUT_KEY = re.compile(rf"[A-Za-z0-9=-][A-Za-z0-9=._-]{{{MAX_KEY_BYTES - 18}}}~[0-9a-f]{{16}}")
+
+
+def is_modality(name: str) -> bool:
+    """Returns True for a name that a modality may have: up to 32 small letters and digits, a letter first."""
+    return _MODALITY.fullmatch(name) is not None and name not in NOT_MODALITIES
 
 
 def stream_name(modality: str, alias: str, fingerprint: Mapping[str, Any]) -> str:
@@ -40,10 +44,11 @@ def check_stream(stream: str) -> str:
     """Returns a full stream name that is safe to use as a place.
 
     Raises:
-        InputError: if it is anything but `<visual|audio>/<alias>-<8 hex>`, as `stream_name` makes it.
+        InputError: if it is anything but `<modality>/<alias>-<8 hex>`, as `stream_name` makes it.
     """
-    if not isinstance(stream, str) or not _STREAM.fullmatch(stream):
-        expected = "<visual|audio>/<alias>-<first 8 hex of its fingerprint>"
+    match = _STREAM.fullmatch(stream) if isinstance(stream, str) else None
+    if not match or not is_modality(match["modality"]):
+        expected = "<modality>/<alias>-<first 8 hex of its fingerprint>"
         todo = "Name streams with sage_va.data.stream_name."
         raise InputError(f"stream {stream!r}", expected=expected, got="another name", todo=todo)
     return stream
@@ -53,13 +58,13 @@ def check_alias(alias: str) -> str:
     """Returns an alias that is safe to use as a place.
 
     Raises:
-        InputError: if it is anything but `<visual|audio>/NAME`, where the name does not begin with a point, and has
-            no slashes, backslashes or control characters.
+        InputError: if it is anything but `<modality>/NAME`, where the name does not begin with a point, and has no
+            slashes, backslashes or control characters.
     """
     modality, _, name = alias.partition("/") if isinstance(alias, str) else ("", "", "")
     plain = not name.startswith(".") and not re.search(r"[\x00-\x1f\x7f/\\\ud800-\udfff]", name)
-    if modality not in MODALITIES or not plain or not 0 < len(name.encode(errors="replace")) <= MAX_ALIAS_BYTES:
-        todo = f"Begin it with {' or '.join(f'{modality}/' for modality in sorted(MODALITIES))}."
+    if not is_modality(modality) or not plain or not 0 < len(name.encode(errors="replace")) <= MAX_ALIAS_BYTES:
+        todo = "Begin it with the modality in small letters: visual/, audio/, text/ …"
         raise InputError(f"alias {alias!r}", expected="MODALITY/NAME of the stream", got=repr(alias), todo=todo)
     return alias
 

@@ -30,7 +30,7 @@ from ..hashing import sealed, unsealed
 from ..journal import append_lines, damaged_lines, read_lines, remove_damaged_lines
 from .base import Mode, Store, is_outage
 from .entry import Entry
-from .fingerprint import clip_key
+from .fingerprint import clip_key, is_modality
 from .root import check_root, check_terms, new_root
 from .staging import SIDE, Staging
 
@@ -98,11 +98,11 @@ class FolderStore(Store):
     # Root, aliases and journal
 
     def _create(self, licence: str | None, restricted: bool) -> None:
-        ours = {SIDE, self.ROOT, *MODALITIES, *self.EXTRA}
+        ours = {SIDE, self.ROOT, *MODALITIES, *self.EXTRA, *(self._modalities() if (self.path / SIDE).is_dir() else ())}
         if self.path.exists() and (not self.path.is_dir() or {entry.name for entry in self.path.iterdir()} - ours):
             got = "a folder of other files" if self.path.is_dir() else "a file"
             raise InputError(self.path, expected="a cache or an empty place", got=got, todo="Choose another path.")
-        has_streams = any(map(folders, (self.path / modality for modality in MODALITIES)))
+        has_streams = any(folders(self.path / modality) for modality in self._modalities())
         if has_streams and not (self.path / self.ROOT).exists():
             todo = "Run `sage-va cache repair`; the clips in it are not concerned."
             raise DamagedError(self.path, expected=f"the {self.ROOT} of the cache", got="none", todo=todo)
@@ -156,7 +156,10 @@ class FolderStore(Store):
     # Entries
 
     def _streams(self) -> list[str]:
-        return [f"{modality}/{name}" for modality in sorted(MODALITIES) for name in folders(self.path / modality)]
+        return [f"{modality}/{name}" for modality in self._modalities() for name in folders(self.path / modality)]
+
+    def _modalities(self) -> list[str]:
+        return sorted(name for name in folders(self.path) if is_modality(name))
 
     @final
     def _place(self, stream: str, key: str) -> Path:

@@ -13,12 +13,11 @@ from typing import Any, NoReturn
 import h5py
 
 from ..atomic import json_file, replacing
-from ..clip import MODALITIES
 from ..errors import DamagedError, InputError, first_line
 from ..hashing import unsealed
 from .base import Mode, Store, is_outage
 from .entry import Entry
-from .fingerprint import clip_key
+from .fingerprint import clip_key, is_modality
 from .folder_store import Files, FolderStore, restore_root
 from .hdf5_layout import (
     LIBVER,
@@ -182,7 +181,7 @@ class Hdf5File(Store):
 
     def _streams(self) -> list[str]:
         with self._reading() as file:
-            kinds = [kind for kind in sorted(MODALITIES) if kind in file]
+            kinds = [kind for kind in sorted(file) if is_modality(kind)]
             streams = [f"{kind}/{name}" for kind in kinds for name in sorted(inside(file, kind))]
             return [stream for stream in streams if inside(file, stream)]
 

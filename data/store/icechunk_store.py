@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import locked
-from ..clip import MODALITIES
 from ..errors import DamagedError, InputError
 from ..hashing import sealed, unsealed
 from .base import Mode, Store
 from .entry import Entry
-from .fingerprint import clip_id_of, clip_key, stream_alias
+from .fingerprint import clip_id_of, clip_key, is_modality, stream_alias
 from .icechunk_repo import asked, calm, create, is_outage, line_of, split, storage_of, version_of
 from .icechunk_tree import ALIASES, Tree
 from .root import check_terms, new_root
@@ -124,7 +123,8 @@ class IcechunkStore(Store):
 
     def _streams(self) -> list[str]:
         with asked(self.url):
-            return [f"{modality}/{name}" for modality in sorted(MODALITIES) for name in self._tree.names(modality)]
+            modalities = filter(is_modality, sorted(self._tree.names("")))
+            return [f"{modality}/{name}" for modality in modalities for name in self._tree.names(modality)]
 
     def _keys(self, stream: str) -> list[str]:
         with asked(self.url):
@@ -180,7 +180,9 @@ class IcechunkStore(Store):
 
     def _layout_problems(self) -> Iterator[str]:
         with asked(self.url):
-            for name in sorted(set(self._tree.names("")) - {*MODALITIES, "aliases", "journal"}):
+            for name in sorted(set(self._tree.names("")) - {"aliases", "journal"}):
+                if is_modality(name):
+                    continue
                 yield f"{name} is not of this cache"
             if self._tree.aliases() is None:
                 yield "aliases are not what was written"

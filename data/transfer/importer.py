@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..clip import MODALITIES, VALUE_DTYPES, Clip, FrameClock, Track
+from ..clip import VALUE_DTYPES, Clip, FrameClock, Track
 from ..errors import DamagedError, InputError, printable
 from ..hashing import json_sha256
 from ..labels import LabelFile, LabelFolder, label_names
 from ..store.base import EntryGroup, FailedClip, Store
 from ..store.entry import Entry
-from ..store.fingerprint import SCHEMA_VERSION, stream_name
+from ..store.fingerprint import SCHEMA_VERSION, is_modality, stream_name
 from ..store.root import check_terms
 from .array_files import OpenFiles
 from .length_checks import check_labels, check_length, last_end_s
@@ -109,9 +109,9 @@ def check_import(
 
 def _checked(stream: str) -> tuple[str, str]:
     modality, _, alias = stream.partition("/")
-    if modality not in MODALITIES or not alias:
-        todo = "For example --stream visual/openface."
-        raise InputError(f"stream {stream!r}", expected="visual/NAME or audio/NAME", got=repr(stream), todo=todo)
+    if not is_modality(modality) or not alias:
+        todo = "For example --stream visual/openface or text/bert."
+        raise InputError(f"stream {stream!r}", expected="MODALITY/NAME in small letters", got=repr(stream), todo=todo)
     return modality, alias
 
 

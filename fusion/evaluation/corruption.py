@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...data.clip import MODALITIES
 from ...data.errors import InputError, did_you_mean
 from ...data.timebase import Grid
 from ...data.windows.corpus import Corpus
@@ -126,18 +127,24 @@ _WRONG = {  # kinds whose features pass for valid
     "offset": (_offset, f"features off by up to {MAX_OFFSET:g} standard deviations"),
     "drift": (_drift, f"features that drift off by up to {MAX_OFFSET:g} standard deviations"),
 }
-CORRUPTIONS = {
-    "visual-occlusion": Corruption("visual", _HIDDEN, source=_spans),
-    "visual-dropped": Corruption("visual", _DROPPED, source=_absent, whole_clips=True),
-    "audio-silence": Corruption("audio", _HIDDEN, source=_spans),
-    "misalignment": Corruption("audio", f"audio early or late by up to {MAX_SHIFT_S:g} s", source=_shifted),
-    "audio-dropped": Corruption("audio", _DROPPED, source=_absent, whole_clips=True),
-    **{
-        f"{modality}-{name}": Corruption(modality, means, change=change)
-        for modality in ("visual", "audio")
-        for name, (change, means) in _WRONG.items()
-    },
-}
+_HIDING = {"visual": "occlusion", "audio": "silence"}  # the field's words for a stream that is hidden
+
+
+def corruptions_of(modalities: Iterable[str]) -> dict[str, Corruption]:
+    """Returns the corruptions of these modalities by their names: `visual-occlusion`, `text-hidden` and so on."""
+    kinds = dict[str, Corruption]()
+    for modality in modalities:
+        kinds[f"{modality}-{_HIDING.get(modality, 'hidden')}"] = Corruption(modality, _HIDDEN, source=_spans)
+        if modality == "audio":
+            means = f"audio early or late by up to {MAX_SHIFT_S:g} s"
+            kinds["misalignment"] = Corruption(modality, means, source=_shifted)
+        kinds[f"{modality}-dropped"] = Corruption(modality, _DROPPED, source=_absent, whole_clips=True)
+        for name, (change, means) in _WRONG.items():
+            kinds[f"{modality}-{name}"] = Corruption(modality, means, change=change)
+    return kinds
+
+
+CORRUPTIONS = corruptions_of(MODALITIES)
 
 
 def corrupted(
@@ -158,7 +165,7 @@ def corrupted(
 
     Args:
         corpus: clean.
-        kind: one of `CORRUPTIONS`.
+        kind: one of `CORRUPTIONS`, or of `corruptions_of` the corpus' modalities.
         strength: 0 (nothing happens) to 1.
         scales: for each stream (D,) the standard deviation of its features over the training clips, the unit of noise.
         clip_ids: of all scored clips, of which a share is corrupted, where the corpus is a part of them; default: its
@@ -168,13 +175,14 @@ def corrupted(
     Raises:
         InputError: for an unknown kind or a strength out of range.
     """
-    if kind not in CORRUPTIONS:
-        todo = did_you_mean(kind, CORRUPTIONS, "Name one of them.")
-        raise InputError("corruption", expected=f"one of {', '.join(CORRUPTIONS)}", got=repr(kind), todo=todo)
+    kinds = CORRUPTIONS | corruptions_of(stream.modality for stream in corpus.streams)
+    if kind not in kinds:
+        todo = did_you_mean(kind, kinds, "Name one of them.")
+        raise InputError("corruption", expected=f"one of {', '.join(kinds)}", got=repr(kind), todo=todo)
     if not 0 <= strength <= 1:
         todo = "Give a share: 0 is clean, 1 the worst."
         raise InputError(f"strength of {kind}", expected="0 to 1", got=str(strength), todo=todo)
-    chosen, streams = CORRUPTIONS[kind], _streams(corpus, CORRUPTIONS[kind].modality)
+    chosen, streams = kinds[kind], _streams(corpus, kinds[kind].modality)
     if strength == 0 or not streams:
         return corpus
     if chosen.change is not None:

@@ -15,7 +15,7 @@ from ...data.errors import InputError
 from ...data.windows.corpus import Corpus
 from ..result import Result
 from ..run_folder import Run
-from .corruption import CORRUPTIONS, corrupted
+from .corruption import CORRUPTIONS, corrupted, corruptions_of
 from .metrics import NAMES, ClipMoments, Interval, corpus_moments, num_labels, pooled_ccc
 from .paired import draw_clips, drawn_areas, intervals_of, undefined
 from .predict import Floats, Prediction, predict
@@ -154,10 +154,11 @@ def robustness(
     scored.check(clips)
     curves: dict[str, RobustnessCurve] = {}
     moments: dict[str, Tensor] = {}
-    for name, kind in CORRUPTIONS.items():
+    streams = scored.runs[0].streams
+    for name, kind in (CORRUPTIONS | corruptions_of(stream.modality for stream in streams)).items():
         curves[name] = RobustnessCurve(kind.modality, kind.means, taken=False)
         moments[name] = _sorted(clips).expand(len(strengths), -1, -1, -1)
-        if any(stream.modality == kind.modality for stream in scored.runs[0].streams):
+        if any(stream.modality == kind.modality for stream in streams):
             points = [_point(clean, kind.modality)]
             for strength in strengths[1:]:
                 points.append(_point(_predicted(runs, name, strength, seed), kind.modality))

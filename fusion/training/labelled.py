@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...data.clip import Clip
+from ...data.clip import MODALITIES, Clip
 from ...data.errors import InputError
 from ...data.hashing import json_sha256
 from ...data.labels import LabelFolder
@@ -83,8 +83,9 @@ def _stream_names(config: Config, store: Store) -> tuple[str, ...]:
 def settle_grid(config: Config, store: Store, labels: Path | LabelFolder) -> tuple[Config, str | None]:
     """Returns the configuration with `data.grid_hz: null` replaced by the rate of the slowest stream, and its name.
 
-    Reads a few clips, parses no labels. The name is None where the configuration has a rate; the rate is 25 where no
-    stream has one.
+    Words, ratings and other imported modalities come too rarely to pace a face or a voice, so they count only where
+    there is neither. Reads a few clips, parses no labels. The name is None where the configuration has a rate; the rate
+    is 25 where no stream has one.
     """
     if config.data.grid_hz is not None:
         return config, None
@@ -92,7 +93,8 @@ def settle_grid(config: Config, store: Store, labels: Path | LabelFolder) -> tup
     modality = find_variant(config.model.variant).modality
     names = [store.resolve(name) for name in _stream_names(config, store)]
     taken = [name for name in names if modality in (None, name.split("/")[0])]
-    rates = [(hz, name) for name in taken if (hz := stream_hz(store, name, clip_ids))]
+    pacing = [name for name in taken if name.split("/")[0] in MODALITIES] or taken
+    rates = [(hz, name) for name in pacing if (hz := stream_hz(store, name, clip_ids))]
     hz, slowest = min(rates, default=(EARLIER_HZ, None))
     return config.on_grid(hz), slowest
 

@@ -46,7 +46,7 @@ STREAMS = (
     f"visual/a\nb-{HASH}",
     f"visual/a b-{HASH}",
     f"visual/C:-{HASH}",
-    f"sound/a-{HASH}",
+    f"Sound/a-{HASH}",
     "visual/no-hash",
     f"visual/{'x' * 300}-{HASH}",
 )

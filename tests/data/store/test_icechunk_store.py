@@ -206,13 +206,13 @@ class TestIcechunkStore(StoreContract):
         entry = root[f"{VISUAL_NAME}/b"]
         assert isinstance(entry, zarr.Group)
         del entry["values"]
-        root.create_group("mine")
+        root.create_group("Mine")
         root.create_group(f"{VISUAL_NAME}/strange")
         session.commit("by hand")
         store = opened()
         damage = problems(store)
         assert damage[:3] == [
-            ("", "", "mine is not of this cache"),
+            ("", "", "Mine is not of this cache"),
             ("", "", "aliases are not what was written"),
             ("", "", f"{VISUAL_NAME}/zarr.json is not what was written"),
         ]

@@ -394,7 +394,7 @@ class TestWrongContent:
         self.craft(store, field("fingerprint", {"layer": 3}))
         [(clip_id, stream, what)] = problems(store)
         assert (clip_id, stream) == ("a", VISUAL_NAME)
-        assert what.startswith("expected <visual|audio>/<alias>-<first 8 hex of its fingerprint>, got fingerprint")
+        assert what.startswith("expected <modality>/<alias>-<first 8 hex of its fingerprint>, got fingerprint")
 
     def test_the_crafted_entry_itself_is_sound(self, store: Store) -> None:
         self.craft(store, field("report", {"seen": 5}))

@@ -431,7 +431,7 @@ def test_wrong_options_are_refused(store: Store, source: Path) -> None:
     with pytest.raises(InputError, match=r"expected features in \.npy, \.csv, .*, got none\. See `sage-va cache impo"):
         run(store, source)
     for stream in ("openface", "text/bert", "visual/"):
-        with pytest.raises(InputError, match=r"expected visual/NAME or audio/NAME, got .*\. For example"):
+        with pytest.raises(InputError, match=r"expected MODALITY/NAME in small letters, got .*\. For example"):
             run(store, source, stream=stream)
     for hz in (0, -1, float("nan")):
         with pytest.raises(InputError, match=r"^hz: expected rows per second, got .*\. Correct it"):
