@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .data import InputError, Store, open_store
 from .data.atomic import contained, write_text
@@ -30,9 +30,6 @@ from .fusion.run_folder import SPLIT, fold_runs
 from .fusion.training.labelled import labelled_hours
 from .fusion.training.train import train as train_runs
 from .fusion.training.trainer import Log
-
-if TYPE_CHECKING:
-    from .extract.options import ExtractOptions
 
 Report = Callable[[ExtractionProgress], None]
 Keep = Callable[[Clip, Prediction], None]
@@ -137,7 +134,7 @@ def predict(
     listed = [media] if isinstance(media, str | Path) else media
     places = listed if isinstance(listed, Store) else [str(place) for place in listed]
     predictions: list[Prediction] = []
-    wanted = {"sampling": Sampling(at, smooth), "clips": clips}
+    wanted = {"sampling": Sampling(at, smooth), "clips": clips, "note": lambda text: warnings.warn(text, stacklevel=4)}
     for failure in predict_each(models, places, lambda _, one: predictions.append(one), **wanted, **extraction):
         warnings.warn(f"no prediction for {failure['clip_id']}: {failure['reason']}", stacklevel=2)
     return predictions
@@ -149,8 +146,9 @@ class PredictedFiles:
 
     runs: places of the models; streams: their inputs; random_weights: those of them with an untrained encoder;
     num_models: models whose predictions are averaged; at: the instants of the values; grid_hz: steps per second of the
-    models; smoothing_s: widths of the moving averages; out: the folder; formats: of the files; clips: those with files;
-    failures: `{"clip_id", "reason"}` of the others.
+    models; smoothing_s: widths of the moving averages; out: the folder; formats: of the files; preparation: how
+    recordings were prepared, if in another way than those of the training; clips: those with files; failures:
+    `{"clip_id", "reason"}` of the others.
     """
 
     runs: list[str]
@@ -162,6 +160,7 @@ class PredictedFiles:
     smoothing_s: list[float]
     out: str
     formats: list[str]
+    preparation: str | None
     clips: list[str]
     failures: list[dict[str, str]]
 
@@ -195,7 +194,8 @@ def predict_to_files(
         device: where to compute.
         progress: called as clips are done.
         extraction: options of the extraction: visual_weights (a file), audio (a model directory), face_weights (a
-            file), batch_size, num_decode_threads.
+            file), batch_size, num_decode_threads; and for a model that takes ready-made crops and recordings without
+            any, face_detector and person.
 
     Raises:
         InputError: as `predict`; and for an unknown format, or one that does not go with `at`.
@@ -211,7 +211,9 @@ def predict_to_files(
             write_prediction(contained(out, f"{prediction.clip_id}.{suffix}"), prediction, clip, labels)
         written.append(prediction.clip_id)
 
-    failures = predict_each(models, media, keep, progress, sampling=sampling, clips=clips, **extraction)
+    notes: list[str] = []
+    wanted = {"sampling": sampling, "clips": clips, "note": notes.append}
+    failures = predict_each(models, media, keep, progress, **wanted, **extraction)
     files = PredictedFiles(
         runs=[str(place) for place in places],
         streams=[stream.name for stream in sage.streams],
@@ -222,6 +224,7 @@ def predict_to_files(
         smoothing_s=smoothing_widths(models, sampling),
         out=str(out),
         formats=list(formats),
+        preparation=notes[0] if notes else None,
         clips=written,
         failures=failures,
     )
@@ -249,6 +252,7 @@ def predict_each(
     *,
     sampling: Sampling = PLAIN,
     clips: Sequence[str] = (),
+    note: Callable[[str], None] | None = None,
     **extraction: Any,
 ) -> list[dict[str, str]]:
     """Passes each clip with its prediction to `keep`; returns `{"clip_id", "reason"}` of clips that have none.
@@ -258,23 +262,32 @@ def predict_each(
         media: an open cache, or as for `predict_to_files`, like progress and extraction.
         sampling: instants and smoothing.
         clips: ids or patterns; none = all.
+        note: called once where recordings are prepared in another way than those of the training.
     """
     each = _Each(models, sampling, keep, progress)
-    caches = [] if isinstance(media, Store) else [place for place in media if is_cache(place)]
-    if caches and len(media) > 1:
-        todo = "Predict once for each cache."
-        raise InputError("MEDIA", expected="one cache, or recordings", got=", ".join(list(media)[:3]), todo=todo)
-    if isinstance(media, Store) or caches:
-        store = media if isinstance(media, Store) else open_store(caches[0])
-        chosen = choose_clips(store.clip_ids(), clips, f"See `sage-va cache ls {store.url}`.")
-        return each.of(store, [clip_id for clip_id in store.clip_ids() if clip_id in chosen])
+    if isinstance(media, Store):
+        chosen = choose_clips(media.clip_ids(), clips, f"See `sage-va cache ls {media.url}`.")
+        return each.of(media, [clip_id for clip_id in media.clip_ids() if clip_id in chosen])
+    if cache := _cache_among(media):
+        return predict_each(models, cache, keep, progress, sampling=sampling, clips=clips)
     with tempfile.TemporaryDirectory(prefix="sage-va-") as folder:
         store = open_store(Path(folder) / "cache.zarr", "a")
-        failures = _extract(models[0], media, store, clips, progress, **extraction)
+        failures, preparation = _extract(models[0], media, store, clips, progress, **extraction)
+        if preparation and note:
+            note(preparation)
         whole = [clip_id for clip_id in store.clip_ids() if clip_id not in failures]
         rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in sorted(failures.items())]
         each.progress = None
         return rows + each.of(store, whole)
+
+
+def _cache_among(media: Sequence[str]) -> Store | None:
+    """Returns the cache that is meant; None for recordings."""
+    caches = [place for place in media if is_cache(place)]
+    if caches and len(media) > 1:
+        todo = "Predict once for each cache."
+        raise InputError("MEDIA", expected="one cache, or recordings", got=", ".join(media[:3]), todo=todo)
+    return open_store(caches[0]) if caches else None
 
 
 @dataclass
@@ -311,47 +324,19 @@ def _extract(
     store: Store,
     clips: Sequence[str],
     progress: Report | None,
-    **extraction: Any,
-) -> dict[str, str]:
-    """Extracts the streams of a model; returns the reason for each clip that failed."""
+    *,
+    batch_size: int | None = None,
+    num_decode_threads: int | None = None,
+    **settings: Any,
+) -> tuple[dict[str, str], str | None]:
+    """Extracts the streams of a model; returns why clips failed, and how they were prepared if not as in training."""
     from .data.manifest import find_sources
+    from .extract.rebuild import Rebuilding
 
-    listed, failures = find_sources(media), {}
+    listed = find_sources(media)
     chosen = choose_clips((source.clip_id for source in listed), clips, "Look at the names of the recordings.")
     sources = [source for source in listed if source.clip_id in chosen]
-    from .extract.engine.pipeline import extract
-
-    for encoders, options in _passes(sage, **extraction):
-        summary = extract(sources, store, **encoders, options=options, progress=progress)
-        failures |= {failure.clip_id: failure.reason for failure in summary.failures}
-    return failures
-
-
-def _passes(
-    sage: SAGE,
-    *,
-    visual_weights: str | None = None,
-    audio: str | None = None,
-    face_weights: str | None = None,
-    **others: Any,
-) -> list[tuple[dict[str, Any], ExtractOptions]]:
-    """Returns the passes over the recordings that make the streams of a model: encoders by modality, and options.
-
-    An audio stream joins the pass of a visual stream whose options make it too, so that each recording is decoded once.
-    """
-    from .extract.encoders.factory import encoder_from_fingerprint
-    from .extract.identity import check_same, fingerprint_of, options_of
-
-    passes: list[tuple[dict[str, Any], ExtractOptions]] = []
-    for stream in sorted(sage.streams, key=lambda stream: stream.modality == "audio"):
-        weights = audio if stream.modality == "audio" else visual_weights
-        encoder = encoder_from_fingerprint(stream.fingerprint, weights, device=str(sage.device))
-        for encoders, options in passes:
-            if stream.modality not in encoders and fingerprint_of(encoder, options) == stream.fingerprint:
-                encoders[stream.modality] = encoder
-                break
-        else:
-            options = options_of(stream.fingerprint, face_weights, **others)
-            check_same(stream.fingerprint, encoder, options)
-            passes.append(({stream.modality: encoder}, options))
-    return passes
+    others = {"batch_size": batch_size, "num_decode_threads": num_decode_threads}
+    rebuilding = Rebuilding(str(sage.device), others=others, **settings)
+    with tempfile.TemporaryDirectory(prefix="sage-va-crops-") as folder:
+        return rebuilding.extract(sage.streams, sources, store, sage.crop_template, Path(folder), progress)

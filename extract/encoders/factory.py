@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...data.errors import InputError, did_you_mean
+from .places import find_place, note_place
 
 if TYPE_CHECKING:
     from .base import AudioEncoder, Encoder, VisualEncoder
@@ -80,8 +81,13 @@ def encoders_from(
     visual_encoder = None
     if visual:
         visual_encoder = _visual(visual, {"weights": visual_weights, "image_size": image_size, **common}, runtime)
+        if visual_weights not in ("hub", "random"):
+            note_place(visual_encoder.weights_sha256, visual_weights)
     audio_settings = {"weights": audio_weights, "layer": layer, **common}
-    return visual_encoder, _audio(audio, audio_settings, runtime, vad=vad) if audio else None
+    audio_encoder = _audio(audio, audio_settings, runtime, vad=vad) if audio else None
+    if audio and audio_encoder and audio_encoder.kind == "transformers":
+        note_place(audio_encoder.weights_sha256, audio)
+    return visual_encoder, audio_encoder
 
 
 def _visual(name: str, settings: Mapping[str, Any], runtime: str) -> VisualEncoder:
@@ -159,7 +165,8 @@ def encoder_from_fingerprint(
     Args:
         fingerprint: of a visual or audio stream.
         weights: a weights file for timm, a model directory for transformers; None = random weights again where they
-            were random, else the model hub.
+            were random; else the file or directory with these weights that was used last on this machine; else the
+            model hub.
         device: see `encoders_from`.
 
     Raises:
@@ -169,7 +176,11 @@ def encoder_from_fingerprint(
     if recorded["kind"] not in _KINDS:
         todo = "Import the new clips too (`sage-va cache import`), and name that cache."
         raise InputError(recorded["name"], expected="features that can be extracted", got="imported ones", todo=todo)
-    encoder = _rebuilt(fingerprint, weights, device)
+    drawn = recorded["weights"] == "random" and recorded["kind"] != "transformers"  # this kind needs its configuration
+    place = weights or (None if drawn else find_place(recorded["weights_sha256"]))
+    if place is None:
+        _check_not_local(recorded)
+    encoder = _rebuilt(fingerprint, place, device)
     if encoder.weights_sha256 != recorded["weights_sha256"]:
         raise InputError(
             recorded["name"],
@@ -177,8 +188,17 @@ def encoder_from_fingerprint(
             got=f"{encoder.weights_sha256[:12]}…",
             todo="Pass the weights file or model directory that was used for extraction.",
         )
+    if place:
+        note_place(encoder.weights_sha256, place)
     encoder.name = recorded["name"]  # equal weights under another path are the same encoder
     return encoder
+
+
+def _check_not_local(recorded: Mapping[str, Any]) -> None:
+    """Refuses a directory that is not known here, before the hub is asked for its name: hub ids have an owner."""
+    if recorded["kind"] == "transformers" and "/" not in recorded["name"]:
+        todo = "Pass its place by --audio; it is recognised by its weights, under any name."
+        raise InputError(recorded["name"], "this encoder is a local folder that was not used here before", todo=todo)
 
 
 def _rebuilt(fingerprint: Mapping[str, Any], weights: str | None, device: str) -> Encoder:

@@ -13,9 +13,9 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from ...data.errors import InputError, did_you_mean, first_line
+from ...data.hub import hub_error, offline_if_unreachable
 from ...data.machine import find_device
 from ..decode.frames import Pixels
-from ..hub import hub_error
 from .arithmetic import cast_once
 from .base import VisualEncoder
 from .cuda_graph import GraphedForward
@@ -120,7 +120,8 @@ def _create(name: str, weights: str) -> nn.Module:
 
 def _from_hub(name: str) -> nn.Module:
     try:
-        return _built(name, pretrained=True)
+        with offline_if_unreachable():
+            return _built(name, pretrained=True)
     except InputError:
         raise
     except Exception as error:  # hub clients raise whatever their transport raised

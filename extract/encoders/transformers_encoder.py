@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable
@@ -15,9 +16,9 @@ import transformers
 from torch import Tensor, nn
 
 from ...data.errors import InputError
+from ...data.hub import hub_error, offline_if_unreachable, reason_of
 from ...data.machine import find_device
 from ..decode.audio import Samples
-from ..hub import hub_error, reason_of
 from .arithmetic import cast_once
 from .audio_windows import WindowPlan
 from .base import AudioEncoder, plan_of
@@ -146,7 +147,8 @@ def _layers_of(layer: str, config: Any) -> tuple[int, int] | None:
 def _call_loader(name: str, fetch: Callable[[], Any]) -> Any:
     """Calls a loader of transformers and turns its many exceptions into one InputError."""
     try:
-        return fetch()
+        with contextlib.nullcontext() if Path(name).is_dir() else offline_if_unreachable():
+            return fetch()
     except Exception as error:  # transformers, hub clients and their transports each raise their own
         if not Path(name).is_dir():
             raise hub_error(name, "--audio", error) from error

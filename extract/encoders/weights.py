@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...data.errors import InputError
-from ..hub import reason_of
+from ...data.hub import reason_of
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _CHECKPOINT_KEYS = ("state_dict", "model")

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ...data.errors import InputError, did_you_mean
 from ...data.hashing import bytes_sha256
+from ...data.hub import offline_if_unreachable, reason_of
 from ...data.plugins import added_names, find_added, load_added
-from ..hub import reason_of
 from ..openvino_runtime import CompiledModel, runtime_identity
 
 FACE_COLUMNS = 15  # x, y, width, height; x, y of five landmarks; score
@@ -94,7 +94,8 @@ class YuNet:
         from huggingface_hub import hf_hub_download
 
         try:
-            return Path(hf_hub_download(*self._HUB))
+            with offline_if_unreachable():
+                return Path(hf_hub_download(*self._HUB))
         except Exception as error:  # hub clients raise whatever their transport raised
             raise _no_weights("/".join(self._HUB), reason_of(error)) from error
 

@@ -84,9 +84,10 @@ def eaf_text(prediction: Prediction, clip: Clip, labels: Sequence[str]) -> str:
         tier = Xml.SubElement(root, "TIER", LINGUISTIC_TYPE_REF="value", TIER_ID=name)
         first = 1 + target * len(prediction.va)
         for step, value in enumerate(prediction.va[:, target]):
-            slots = {"TIME_SLOT_REF1": f"ts{step + 1}", "TIME_SLOT_REF2": f"ts{step + 2}"}
+            about = {"ANNOTATION_ID": f"a{first + step}"}
+            about |= {"TIME_SLOT_REF1": f"ts{step + 1}", "TIME_SLOT_REF2": f"ts{step + 2}"}
             outer = Xml.SubElement(tier, "ANNOTATION")
-            inner = Xml.SubElement(outer, "ALIGNABLE_ANNOTATION", ANNOTATION_ID=f"a{first + step}", **slots)
+            inner = Xml.SubElement(outer, "ALIGNABLE_ANNOTATION", about)
             Xml.SubElement(inner, "ANNOTATION_VALUE").text = f"{value:.5f}"
     Xml.SubElement(
         root, "LINGUISTIC_TYPE", GRAPHIC_REFERENCES="false", LINGUISTIC_TYPE_ID="value", TIME_ALIGNABLE="true"
@@ -105,8 +106,11 @@ def _eaf_root(clip: Clip, num_annotations: int) -> Xml.Element:
     header = Xml.SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     if clip.media:
         path = str(clip.media["path"])
-        url = {"MEDIA_URL": f"file://{path}"} if path.startswith("/") else {"MEDIA_URL": "", "RELATIVE_MEDIA_URL": path}
-        Xml.SubElement(header, "MEDIA_DESCRIPTOR", url, MIME_TYPE=mimetypes.guess_type(path)[0] or "unknown")
+        place = (
+            {"MEDIA_URL": f"file://{path}"} if path.startswith("/") else {"MEDIA_URL": "", "RELATIVE_MEDIA_URL": path}
+        )
+        place["MIME_TYPE"] = mimetypes.guess_type(path)[0] or "unknown"
+        Xml.SubElement(header, "MEDIA_DESCRIPTOR", place)
     Xml.SubElement(header, "PROPERTY", NAME="lastUsedAnnotationId").text = str(num_annotations)
     return root
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...data.clip import Clip
+from ...data.crops import CropTemplate
 from ...data.terms import Terms
 from ..evaluation.metrics import Agreement
 from ..evaluation.score import Score
@@ -56,7 +57,8 @@ class ModelMetadata(Result):
 
     smoothing_s: width of the moving average that was best on the validation clips. sigma: the error at which a stream
     deserves a reliability of 1 / e; None without a trained gate. licence, restricted: terms of the training data.
-    data: None where not recorded. scores: of clips that it was not trained on; None where not scored.
+    data: None where not recorded. scores: of clips that it was not trained on; None where not scored. crop_template: of
+    the face crops that it takes; None where it takes none.
     """
 
     smoothing_s: float = 0.0
@@ -65,6 +67,7 @@ class ModelMetadata(Result):
     restricted: bool = False
     data: ClipCounts | None = None
     scores: PublishedScore | None = None
+    crop_template: CropTemplate | None = None
 
     @property
     def terms(self) -> Terms:
@@ -80,4 +83,5 @@ class ModelMetadata(Result):
             **plain,
             data=None if data is None else ClipCounts(**data),
             scores=None if scores is None else PublishedScore.from_json(scores),
+            crop_template=CropTemplate.from_json(values.get("crop_template")),
         )

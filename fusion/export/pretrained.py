@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ...data.atomic import replacing
+from ...data.crops import AFFWILD2, CropTemplate
 from ...data.errors import InputError, first_line
+from ...data.hub import offline_if_unreachable
 from ...data.labels import LabelFolder
 from ...data.store.base import Store, open_store
 from ...data.windows.corpus import Corpus, Stream, Windows
@@ -41,7 +44,7 @@ class SAGE(nn.Module, ModelHubMixin):
     Args:
         model: trained; `model.streams` are its inputs, with their fingerprints.
         config: that it was trained with.
-        smoothing_s, sigma, licence, restricted, data, scores: see `ModelMetadata`.
+        smoothing_s, sigma, licence, restricted, data, scores, crop_template: see `ModelMetadata`.
 
     Raises:
         InputError: if the configuration has no rate of the grid.
@@ -58,6 +61,7 @@ class SAGE(nn.Module, ModelHubMixin):
         restricted: bool = False,
         data: ClipCounts | None = None,
         scores: PublishedScore | None = None,
+        crop_template: CropTemplate | None = None,
     ) -> None:
         super().__init__()
         if config.data.grid_hz is None:
@@ -66,12 +70,18 @@ class SAGE(nn.Module, ModelHubMixin):
         self.model, self.config = model.eval(), config
         self.smoothing_s, self.sigma = smoothing_s, sigma
         self.licence, self.restricted = licence, restricted
-        self.data, self.scores = data, scores
+        self.data, self.scores, self._crop_template = data, scores, crop_template
 
     @property
     def metadata(self) -> ModelMetadata:
         """The metadata, saved beside weights, configuration and streams."""
-        return ModelMetadata(self.smoothing_s, self.sigma, self.licence, self.restricted, self.data, self.scores)
+        terms, template = (self.licence, self.restricted), self._crop_template
+        return ModelMetadata(self.smoothing_s, self.sigma, *terms, self.data, self.scores, template)
+
+    @property
+    def crop_template(self) -> CropTemplate:
+        """The template of the face crops that the model takes, where it takes any."""
+        return self._crop_template or AFFWILD2
 
     @property
     def streams(self) -> list[Stream]:
@@ -201,6 +211,7 @@ class SAGE(nn.Module, ModelHubMixin):
             restricted=run.restricted,
             data=ClipCounts.of(list(run.roles.values()), clips),
             scores=scores,
+            crop_template=run.crop_template,
         )
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
@@ -246,7 +257,8 @@ class SAGE(nn.Module, ModelHubMixin):
             InputError: if it cannot be fetched, or is not whole.
         """
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, **options)
+            with contextlib.nullcontext() if Path(pretrained_model_name_or_path).is_dir() else offline_if_unreachable():
+                return super().from_pretrained(pretrained_model_name_or_path, **options)
         except (HfHubHTTPError, EntryNotFoundError, HFValidationError) as error:
             place, todo = pretrained_model_name_or_path, "Check the name, and `hf auth login` if it is private."
             expected = "a saved model, here or on the hub"

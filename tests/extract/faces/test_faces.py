@@ -32,14 +32,9 @@ from sage_va.extract.identity import fingerprint_of, options_of, stream_of
 from sage_va.extract.options import ExtractOptions
 from sage_va.tests.encoders import TINY_VIT, write_wav2vec2
 from sage_va.tests.media import tone, write_media
+from sage_va.tests.squares import Squares, drawn, face_at
 
-HEIGHT, WIDTH = 96, 160
 SCENE = np.tile(np.arange(0, 144, dtype=np.uint8), 1)
-
-
-def face_at(x, y, size, score=0.9):
-    points = (TEMPLATE / 112 * size + [x, y]).reshape(-1)
-    return np.array([x, y, size, size, *points, score], np.float32)
 
 
 def seen_of(images, times_s=None, scenes=None, width=640):
@@ -197,38 +192,11 @@ class TestAligning:
         assert math.isnan(yaw_degrees(np.zeros((5, 2))))
 
 
-class Discs:
-    """Takes every white square of an image for a face."""
-
-    name, weights_sha256, settings = "squares", "5" * 64, {"min_score": 0.5}
-    calls = 0
-
-    def detect(self, images):
-        type(self).calls += 1
-        return [self._detect(image) for image in images]
-
-    def _detect(self, image):
-        _, _, stats, _ = cv2.connectedComponentsWithStats((image[..., 1] > 200).astype(np.uint8))
-        faces = [face_at(x, y, (width + height) / 2) for x, y, width, height, area in stats[1:] if area > 60]
-        return np.stack(faces) if faces else no_faces()
-
-
-def drawn(boxes_of, num_frames):
-    """Frames with white squares (x, y, size) on coloured fields."""
-    frames = np.zeros((num_frames, HEIGHT, WIDTH, 3), np.uint8)
-    frames[:, :, WIDTH // 3 :, 0], frames[:, HEIGHT // 2 :, :, 2] = 255, 255
-    frames[:, 60:, 80:, 1] = 150
-    for frame, boxes in zip(frames, map(boxes_of, range(num_frames)), strict=True):
-        for x, y, size in boxes:
-            frame[y : y + size, x : x + size] = 255
-    return frames
-
-
 @pytest.fixture
 def finder(tmp_path, monkeypatch):
     monkeypatch.setenv("SAGE_VA_CACHE", str(tmp_path / "home"))
-    monkeypatch.setattr(Discs, "calls", 0)
-    return FaceFinder(Discs)
+    monkeypatch.setattr(Squares, "calls", 0)
+    return FaceFinder(Squares)
 
 
 @pytest.fixture(scope="module")
@@ -304,11 +272,11 @@ class TestExtracting:
         assert store.read("a.mov#1", stream).mask.tolist() == [False] * 10 + [True] * 35
         audio = stream_of(wav2vec2, ExtractOptions())
         assert (store.read("a.mov#0", audio).values == store.read("a.mov#1", audio).values).all()
-        calls = Discs.calls
+        calls = Squares.calls
         assert run(sources, store, vit, finder, "all", audio=wav2vec2)[0].num_skipped == 2
-        assert Discs.calls == calls
+        assert Squares.calls == calls
         sides, left = run(sources, store, vit, finder, "left"), "a.mov#left"
-        assert (sides[0].num_done, sides[1], Discs.calls) == (1, stream, calls)  # one stream; found before
+        assert (sides[0].num_done, sides[1], Squares.calls) == (1, stream, calls)  # one stream; found before
         assert (store.read(left, stream).quality[10:, 1] > 30).all()
         assert (store.read(left, stream).mask == store.read("a.mov#1", stream).mask).all()
 
@@ -355,15 +323,15 @@ class TestExtracting:
     def test_what_was_found_is_remembered_and_looked_for_again_when_it_is_damaged(self, finder, tmp_path):
         source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 20)))
         first = detect_faces(source, "1", finder)
-        assert Discs.calls == 2  # sixteen images at a time
+        assert Squares.calls == 2  # sixteen images at a time
         again = detect_faces(source, "1", finder)
-        assert Discs.calls == 2
+        assert Squares.calls == 2
         for name, value in vars(first).items():
             np.testing.assert_array_equal(getattr(again, name), value)
         (known,) = (user_cache() / "faces").iterdir()
         known.write_bytes(known.read_bytes()[:-30])
         assert len(detect_faces(source, "1", finder).faces) == 20
-        assert Discs.calls == 4
+        assert Squares.calls == 4
 
     def test_another_file_in_its_place_is_noticed(self, vit, finder, tmp_path):
         source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 20)))
@@ -380,7 +348,7 @@ class TestExtracting:
         queue.close()
         with pytest.raises(ClosedError):
             detect_faces(source, "1", finder, DecodeOptions(beat=queue.check_open))
-        assert Discs.calls == 0
+        assert Squares.calls == 0
 
     def test_odd_faces_are_left_out(self):
         odd = np.stack([face_at(1, 1, 9), face_at(1, 1, 9), face_at(1, 1, 9), face_at(1, 1, 9)])
@@ -394,7 +362,7 @@ def detect(path, every, times=None):
     """Detections of white squares, and the number of images that the detector got."""
     looked = []
 
-    class Counting(Discs):
+    class Counting(Squares):
         def detect(self, images):
             looked.extend(images)
             return super().detect(images)
@@ -457,7 +425,7 @@ class TestEveryKth:
         path = write_media(tmp_path / "a.mp4", frames)
         asked = []
 
-        class Asked(Discs):
+        class Asked(Squares):
             def detect(self, images):
                 asked.extend(int(image[5, 5, 2]) for image in images)  # blue: of the second scene
                 return super().detect(images)
@@ -467,19 +435,22 @@ class TestEveryKth:
         assert [blue > 128 for blue in asked] == [False] * 3 + [True] * 4
 
     def test_it_is_another_stream_and_the_default_is_not(self, vit, finder, monkeypatch):
-        monkeypatch.setitem(detectors.BUILT_IN, "squares", lambda weights: Discs())
-        streams = {stream_of(vit, ExtractOptions(faces="detect", finder=FaceFinder(Discs, every=k))) for k in (1, 2, 3)}
+        monkeypatch.setitem(detectors.BUILT_IN, "squares", lambda weights: Squares())
+        streams = {
+            stream_of(vit, ExtractOptions(faces="detect", finder=FaceFinder(Squares, every=k))) for k in (1, 2, 3)
+        }
         assert len(streams) == 3
         assert stream_of(vit, ExtractOptions(faces="detect", finder=finder)) in streams
         assert "every" not in finder.fingerprint
-        fingerprint = fingerprint_of(vit, ExtractOptions(faces="detect", finder=FaceFinder(Discs, every=3)))
+        fingerprint = fingerprint_of(vit, ExtractOptions(faces="detect", finder=FaceFinder(Squares, every=3)))
         assert fingerprint["preprocessing"]["faces"]["every"] == {"images": 3, "still": 0.1}
         assert fingerprint_of(vit, options_of(fingerprint)) == fingerprint
         assert (
-            pickle.loads(pickle.dumps(FaceFinder(Discs, every=3))).fingerprint == FaceFinder(Discs, every=3).fingerprint
+            pickle.loads(pickle.dumps(FaceFinder(Squares, every=3))).fingerprint
+            == FaceFinder(Squares, every=3).fingerprint
         )
         with pytest.raises(InputError, match="detect_every: expected 1 to 16 images, got 17"):
-            FaceFinder(Discs, every=17)
+            FaceFinder(Squares, every=17)
 
 
 @pytest.mark.parametrize(("cores", "detecting", "plain"), [(1, 1, 1), (2, 2, 2), (24, 24, 8)])
@@ -496,7 +467,7 @@ class TestIdentity:
         faces = preprocessing["faces"]
         assert (faces["mode"], faces["margin"], faces["gap_s"], faces["detection_size"]) == ("detect", 0.2, 1.0, 640)
         assert faces["detector"] == {"name": "squares", "weights_sha256": "5" * 64, "min_score": 0.5}
-        wide = FaceFinder(Discs, margin=0.5)
+        wide = FaceFinder(Squares, margin=0.5)
         streams = {stream_of(vit, ExtractOptions(faces="detect", finder=one)) for one in (finder, wide)}
         assert len({*streams, stream_of(vit, ExtractOptions())}) == 3
 
@@ -505,19 +476,19 @@ class TestIdentity:
         assert streams == {stream_of(vit, ExtractOptions(faces="detect", finder=finder))}
 
     def test_a_fingerprint_makes_its_options_again(self, vit, finder, monkeypatch):
-        monkeypatch.setitem(detectors.BUILT_IN, "squares", lambda weights: Discs())
-        fingerprint = fingerprint_of(vit, ExtractOptions(faces="detect", finder=FaceFinder(Discs, margin=0.4)))
+        monkeypatch.setitem(detectors.BUILT_IN, "squares", lambda weights: Squares())
+        fingerprint = fingerprint_of(vit, ExtractOptions(faces="detect", finder=FaceFinder(Squares, margin=0.4)))
         assert fingerprint_of(vit, options_of(fingerprint)) == fingerprint
         assert options_of(fingerprint_of(vit, ExtractOptions(faces="crops"))).faces == "crops"
-        monkeypatch.setattr(Discs, "weights_sha256", "6" * 64)
+        monkeypatch.setattr(Squares, "weights_sha256", "6" * 64)
         with pytest.raises(
             InputError, match=r"face detector squares: expected the weights 555555555555… .* --face-weights"
         ):
             options_of(fingerprint)
 
     def test_a_finder_travels_to_another_process(self):
-        sent = pickle.loads(pickle.dumps(FaceFinder(Discs, margin=0.3)))
-        assert sent.fingerprint == FaceFinder(Discs, margin=0.3).fingerprint
+        sent = pickle.loads(pickle.dumps(FaceFinder(Squares, margin=0.3)))
+        assert sent.fingerprint == FaceFinder(Squares, margin=0.3).fingerprint
         assert sent.detector().name == "squares"
 
     def test_misuse_is_refused(self, finder):
@@ -528,7 +499,7 @@ class TestIdentity:
         with pytest.raises(InputError, match="faces: expected a face finder together with detect"):
             ExtractOptions(finder=finder)
         with pytest.raises(InputError, match="face_margin: expected a share from 0 to 1, got 2"):
-            FaceFinder(Discs, margin=2)
+            FaceFinder(Squares, margin=2)
 
 
 class TestDetectors:

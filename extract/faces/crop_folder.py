@@ -1,0 +1,212 @@
+"""Folders of face crops as Aff-Wild2 ships them: NAME/00001.jpg shows frame 1; a frame without the face has no file."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import cv2
+
+from ...data.atomic import PART, contained, make_folder, move_new, synced_below
+from ...data.crops import AFFWILD2, CropTemplate
+from ...data.errors import InputError
+from ...data.hashing import file_sha256
+from ...data.labels import label_names
+from ...data.manifest import Source
+from ..decode.frames import Frames, Pixels
+from ..decode.request import DecodeOptions
+from .align import FaceCropper
+from .detection import detect_faces
+from .finder import FaceFinder
+from .people import FaceReport, PersonResult, decode_person, name_people, split_people
+from .tracking import choose_person
+
+_JPEG_QUALITY = 95
+_BLACK = (0, 0, 0)
+
+
+@dataclass
+class CropFolders:
+    """The result of `write_crop_folders`.
+
+    Args:
+        out: the folder of all folders.
+        written: name of a folder -> findings about the faces.
+        skipped: folders that were there already.
+        failures: `{"clip_id", "reason"}` of the clips without a folder.
+    """
+
+    out: str
+    written: dict[str, FaceReport] = field(default_factory=dict[str, FaceReport])
+    skipped: list[str] = field(default_factory=list[str])
+    failures: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return {**vars(self), "written": {name: report.to_json() for name, report in self.written.items()}}
+
+
+def write_crop_folders(
+    sources: Sequence[Source],
+    out: Path,
+    finder: FaceFinder,
+    *,
+    person: str = "largest",
+    template: CropTemplate = AFFWILD2,
+    num_threads: int = 1,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> CropFolders:
+    """Writes a folder of crops for each clip, whole or not at all; a folder that is there already stays as it is.
+
+    Args:
+        sources: whole recordings. Clip `a/video5.mp4` becomes `a/video5`, `a/video5.mp4#left` becomes `a/video5_left`.
+        out: the folder of all folders.
+        finder: detects the faces; its margin is not used.
+        person: "largest"; "left", "right" or "all" make a folder for each such person.
+        template: of the crops.
+        num_threads: clips at work at a time.
+        tick: called with the number of clips that are done, and of all.
+    """
+    result = CropFolders(str(out))
+    clips = name_people(sources, person)
+    owners: dict[str, str] = {}
+
+    def write(source: Source) -> None:
+        for clip in people_of(source, finder) if person == "all" and not source.person else [source]:
+            name = label_names(clip.clip_id)[-1]
+            if owners.setdefault(name, clip.clip_id) != clip.clip_id:
+                todo = "Write one of them elsewhere."
+                raise InputError(clip.clip_id, f"its folder {name} would be that of {owners[name]}", todo=todo)
+            if (place := contained(out, name)).exists():
+                result.skipped.append(name)
+            else:
+                result.written[name] = write_crop_folder(clip, place, finder, template)
+
+    for done, (source, error) in enumerate(_each(write, clips, num_threads), 1):
+        if error:
+            result.failures.append({"clip_id": source.clip_id, "reason": error.about(source.clip_id)})
+        tick(done, len(clips))
+    return result
+
+
+def _each(
+    write: Callable[[Source], None], clips: Sequence[Source], num_threads: int
+) -> Iterator[tuple[Source, InputError | None]]:
+    """Yields each clip, in order, with the error that ended it, or None."""
+    with ThreadPoolExecutor(num_threads, "sage-va-faces") as pool:
+        for clip, job in [(clip, pool.submit(write, clip)) for clip in clips]:
+            try:
+                job.result()
+                yield clip, None
+            except InputError as error:
+                yield clip, error
+
+
+def people_of(source: Source, finder: FaceFinder) -> list[Source]:
+    """Returns a clip for everyone in a recording, as `--person all` does; errors as `split_people`."""
+    return split_people(source, detect_faces(source, file_sha256(_recording(source)), finder))
+
+
+def write_crop_folder(source: Source, place: Path, finder: FaceFinder, template: CropTemplate = AFFWILD2) -> FaceReport:
+    """Writes the crops of one person, `00001.jpg` for frame 1, into a folder that appears when it is complete.
+
+    Args:
+        source: a whole recording; its `person` names who is cropped.
+        place: the folder.
+        finder: detects the faces; its margin is not used.
+        template: of the crops.
+
+    Raises:
+        InputError: if the recording cannot be decoded, is a cut, or does not show the person.
+    """
+    options = DecodeOptions()
+    detections = detect_faces(source, file_sha256(_recording(source)), finder, options)
+    images = choose_person(detections, source.person).images
+    if not images:
+        who = f"the person {source.person!r}" if source.person else "a face"
+        got, todo = f"none in {len(detections.times_s)} frames", "Leave the clip out, or try another detector."
+        raise InputError(source.clip_id, expected=who, got=got, todo=todo)
+    size, numbers = (template.size, template.size), iter(images)
+    cropped = decode_person(
+        source, options, detections, lambda face_of: FaceCropper(size, _BLACK, template.margin, face_of)
+    )
+    with _new_folder(place) as folder:
+        for part in cropped:
+            for pixels in part.pixels if isinstance(part, Frames) else ():
+                _write_jpeg(folder / f"{next(numbers) + 1:05d}.jpg", pixels)
+            if isinstance(part, PersonResult):
+                return part.faces
+    raise AssertionError("decoding ends with a result")
+
+
+def add_crops(
+    sources: Sequence[Source],
+    folder: Path,
+    finder: FaceFinder,
+    *,
+    person: str = "largest",
+    template: CropTemplate = AFFWILD2,
+    num_threads: int = 1,
+) -> tuple[list[Source], dict[str, str]]:
+    """Returns clips that all have crops, written below a folder where there were none; and why others failed, by id.
+
+    Args:
+        sources: the clips.
+        folder: for the crops.
+        finder, person, template, num_threads: as for `write_crop_folders`.
+    """
+    failures: dict[str, str] = {}
+    clips: list[Source] = []
+    for source in name_people([source for source in sources if source.crops is None], person):
+        try:
+            clips += people_of(source, finder) if person == "all" and not source.person else [source]
+        except InputError as error:
+            failures[source.clip_id] = error.about(source.clip_id)
+    cropped = [replace(clip, crops=folder / str(number)) for number, clip in enumerate(clips)]
+
+    def write(clip: Source) -> None:
+        assert clip.crops is not None, "it has just been set"
+        write_crop_folder(clip, clip.crops, finder, template)
+
+    for clip, error in _each(write, cropped, num_threads):
+        if error:
+            failures[clip.clip_id] = error.about(clip.clip_id)
+    whole = [replace(clip, person=None) for clip in cropped if clip.clip_id not in failures]  # crops show one person
+    return sorted([*whole, *(source for source in sources if source.crops)], key=lambda clip: clip.clip_id), failures
+
+
+def _recording(source: Source) -> Path:
+    if source.path is None or not source.path.is_file():
+        got = f"none at {source.place}"
+        raise InputError(source.clip_id, expected="a recording", got=got, todo="Correct the path.")
+    if source.start_s is not None or source.end_s is not None:
+        todo = "Leave start_s and end_s out."
+        raise InputError(source.clip_id, "crops are numbered by the frames of a whole recording", todo=todo)
+    return source.path
+
+
+@contextlib.contextmanager
+def _new_folder(place: Path) -> Iterator[Path]:
+    """Yields a folder to write to; it gets its name where the block ends without an error."""
+    make_folder(place.parent)
+    part = place.with_name(f"{PART}{place.name[:200]}-{uuid4().hex[:8]}")  # another process may write the same
+    part.mkdir()
+    try:
+        with synced_below(part):
+            yield part
+        move_new(part, place)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_jpeg(path: Path, pixels: Pixels) -> None:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), quality)
+    assert done, "OpenCV writes JPEG"
+    path.write_bytes(encoded.tobytes())

@@ -1,0 +1,116 @@
+"""The streams of a model extracted again from new recordings: encoders and options rebuilt from their fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.crops import CropTemplate, takes_crops
+from ..data.machine import num_cores
+from ..data.manifest import Source
+from ..data.store.base import Store
+from ..data.windows.corpus import Stream
+from .engine.progress import ExtractionProgress
+from .options import ExtractOptions
+
+
+@dataclass(frozen=True)
+class Rebuilding:
+    """Settings of an extraction that fingerprints do not hold.
+
+    Args:
+        device: where to encode.
+        visual_weights: file with the weights of the visual encoder; None = found again, or from the hub.
+        audio: directory of the audio encoder; None = found again, or from the hub.
+        face_detector: for a model that takes ready-made crops and recordings that have none.
+        face_weights: file with the weights of the face detector.
+        person: to crop, where faces are detected.
+        others: `batch_size` and `num_decode_threads`.
+    """
+
+    device: str
+    visual_weights: str | None = None
+    audio: str | None = None
+    face_detector: str = "yunet"
+    face_weights: str | None = None
+    person: str = "largest"
+    others: dict[str, Any] | None = None
+
+    def extract(
+        self,
+        streams: Sequence[Stream],
+        sources: Sequence[Source],
+        store: Store,
+        template: CropTemplate,
+        folder: Path,
+        progress: Callable[[ExtractionProgress], None] | None,
+    ) -> tuple[dict[str, str], str | None]:
+        """Extracts streams into a cache; returns the reason for each clip that failed, and how it was prepared.
+
+        That is None where recordings are prepared as those of the training were.
+
+        Args:
+            streams: of a model.
+            sources: the clips.
+            store: open for writing.
+            template: of the crops that the model takes, if it takes any.
+            folder: for crops that are made here.
+            progress: called as clips are done.
+
+        Raises:
+            InputError: if an encoder or a detector is not available as it was.
+        """
+        from .engine.pipeline import extract
+
+        failures: dict[str, str] = {}
+        note = None
+        passes = self._passes(streams)
+        if any(takes_crops(stream.fingerprint) for stream in streams) and not all(source.crops for source in sources):
+            sources, failures, note = self._add_crops(sources, folder, template)
+        for encoders, options in passes if sources else ():
+            summary = extract(sources, store, **encoders, options=options, progress=progress)
+            failures |= {failure.clip_id: failure.reason for failure in summary.failures}
+        return failures, note
+
+    def _add_crops(
+        self, sources: Sequence[Source], folder: Path, template: CropTemplate
+    ) -> tuple[list[Source], dict[str, str], str]:
+        from .faces.crop_folder import add_crops
+        from .faces.finder import FaceFinder
+
+        finder = FaceFinder.of(self.face_detector, self.face_weights)
+        num_threads = (self.others or {}).get("num_decode_threads") or num_cores()
+        options = {"person": self.person, "template": template, "num_threads": num_threads}
+        cropped, failures = add_crops(sources, folder, finder, **options)
+        note = (
+            f"The model was trained on ready-made crops; here {self.face_detector} finds the faces, and those of one "
+            f"person ({self.person}) are aligned to {template}: estimates may differ from those on its own crops"
+        )
+        return cropped, failures, note
+
+    def _passes(self, streams: Sequence[Stream]) -> list[tuple[dict[str, Any], ExtractOptions]]:
+        """Returns the passes over the recordings that make the streams: encoders by modality, and options.
+
+        An audio stream joins the pass of a visual stream whose options make it too, so that each recording is decoded
+        once.
+        """
+        from .encoders.factory import encoder_from_fingerprint
+        from .identity import check_same, fingerprint_of, options_of
+
+        passes: list[tuple[dict[str, Any], ExtractOptions]] = []
+        for stream in sorted(streams, key=lambda stream: stream.modality == "audio"):
+            weights = self.audio if stream.modality == "audio" else self.visual_weights
+            encoder = encoder_from_fingerprint(stream.fingerprint, weights, device=self.device)
+            for encoders, options in passes:
+                if stream.modality not in encoders and fingerprint_of(encoder, options) == stream.fingerprint:
+                    encoders[stream.modality] = encoder
+                    break
+            else:
+                detected = isinstance(stream.fingerprint["preprocessing"].get("faces"), Mapping)
+                others = {**(self.others or {}), **({"person": self.person} if detected else {})}
+                options = options_of(stream.fingerprint, self.face_weights, **others)
+                check_same(stream.fingerprint, encoder, options)
+                passes.append(({stream.modality: encoder}, options))
+        return passes
