@@ -430,7 +430,7 @@ def test_options_that_are_not_given_leave_no_trace(store: Store, source: Path) -
 def test_wrong_options_are_refused(store: Store, source: Path) -> None:
     with pytest.raises(InputError, match=r"expected features in \.npy, \.csv, .*, got none\. See `sage-va cache impo"):
         run(store, source)
-    for stream in ("openface", "text/bert", "visual/"):
+    for stream in ("openface", "Text/bert", "visual/"):
         with pytest.raises(InputError, match=r"expected MODALITY/NAME in small letters, got .*\. For example"):
             run(store, source, stream=stream)
     for hz in (0, -1, float("nan")):
