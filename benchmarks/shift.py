@@ -129,8 +129,9 @@ class Seed:
     def roles(self, size: int) -> dict[str, Role]:
         """Returns the split with fewer training and validation clips: those of the first subjects."""
         order = sorted(self.parts["train"], key=self._subject), sorted(self.parts["val"], key=self._subject)
-        kept = [*((c, "train") for c in order[0][:size]), *((c, "val") for c in order[1][: VALIDATION[size]])]
-        return {**dict(kept), **dict.fromkeys(self.parts["test"], "test")}
+        roles: dict[str, Role] = dict.fromkeys(order[0][:size], "train")
+        roles |= dict.fromkeys(order[1][: VALIDATION[size]], "val")
+        return roles | dict.fromkeys(self.parts["test"], "test")
 
     def _subject(self, clip_id: str) -> tuple[str, str]:
         return str(self.corpus.clips[self.corpus.find([clip_id])[0]].subject_id), clip_id

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import Bar, chosen_device, show
-from .options import device_option, json_option
+from .options import device_option, encoder_place_options, json_option
 from .verb import verb
 
 if TYPE_CHECKING:  # these import torch
+    from ..fusion.evaluation.media_robustness import MediaReport, MediaRobustness, MediaScore
     from ..fusion.evaluation.metrics import Interval
+    from ..fusion.evaluation.paired import Gain
     from ..fusion.evaluation.reliability import ReliabilityReport
-    from ..fusion.evaluation.robustness import AreaGain, Robustness, RobustnessReport
+    from ..fusion.evaluation.robustness import Robustness, RobustnessReport
     from ..fusion.evaluation.score import Score
     from ..fusion.training.calibrate import CalibrationReport
 
@@ -45,30 +48,77 @@ if TYPE_CHECKING:  # these import torch
     type=click.Path(file_okay=False, path_type=Path),
     help="With --robustness: folder for JSON, CSV and plots.",
 )
+@click.option(
+    "--media",
+    multiple=True,
+    metavar="PLACE",
+    help="With --robustness: corrupt these recordings (as `extract` was given them) instead of the cached streams.",
+)
+@encoder_place_options
 @device_option
 @json_option
-def evaluate(runs: tuple[Path, ...], robust: bool, out: Path | None, device: str, as_json: bool, **places: Any) -> None:
+def evaluate(
+    runs: tuple[Path, ...],
+    robust: bool,
+    out: Path | None,
+    media: tuple[str, ...],
+    visual_weights: str | None,
+    audio: str | None,
+    face_weights: str | None,
+    device: str,
+    as_json: bool,
+    **places: Any,
+) -> None:
     """Scores a run by CCC.
 
     One CCC per target over all labelled instants of a split, raw and smoothed. For a cross-validation run, the held-out
     clips of all folds are pooled.
     """
-    from ..fusion.evaluation.robustness import RobustnessReport, robustness
-    from ..fusion.evaluation.robustness_files import write_robustness
-    from ..fusion.evaluation.score import score_run
-
-    first, *others = runs
-    if not robust and (others or out):
-        raise click.UsageError("Several runs and --out need --robustness.")
+    local = {"visual_weights": visual_weights, "audio": audio, "face_weights": face_weights}
+    _check_options(runs, robust, out, media, local)
     places["device"] = chosen_device(device)
     if not robust:
-        show(score_run(first, **places), as_json, describe_score)
-        return
+        from ..fusion.evaluation.score import score_run
+
+        show(score_run(runs[0], **places), as_json, describe_score)
+    elif media:
+        _evaluate_media(runs, media, out, as_json, {**places, **local})
+    else:
+        _evaluate_streams(runs, out, as_json, places)
+
+
+def _check_options(
+    runs: Sequence[Path], robust: bool, out: Path | None, media: Sequence[str], local: Mapping[str, str | None]
+) -> None:
+    if not robust and (len(runs) > 1 or out or media):
+        raise click.UsageError("Several runs, --out and --media need --robustness.")
+    if not media and any(local.values()):
+        raise click.UsageError("--visual-weights, --audio and --face-weights need --media.")
+
+
+def _evaluate_streams(runs: Sequence[Path], out: Path | None, as_json: bool, places: Mapping[str, Any]) -> None:
+    from ..fusion.evaluation.robustness import RobustnessReport, robustness
+    from ..fusion.evaluation.robustness_files import write_robustness
+
     with Bar("corruptions") as bar:
         result = RobustnessReport.of([robustness(run, **places, tick=bar.tick) for run in runs])
     if out:
         write_robustness(out, result)
     show(result, as_json, describe_robustness)
+
+
+def _evaluate_media(
+    runs: Sequence[Path], media: Sequence[str], out: Path | None, as_json: bool, options: Mapping[str, Any]
+) -> None:
+    from ..data.atomic import write_text
+    from .media_robustness import media_robustness
+
+    with Bar("corruptions") as bar:
+        result = media_robustness(runs, media, **options, tick=bar.tick)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "media.json", json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+    show(result, as_json, describe_media)
 
 
 @verb("sage-va calibrate runs/first --out runs/first-calibrated")
@@ -201,8 +251,39 @@ def _area_gains(report: RobustnessReport) -> list[str]:
     return lines
 
 
-def _gain(gain: AreaGain) -> str:
+def _gain(gain: Gain) -> str:
     return f"{gain.mean:+.3f} [{gain.interval.low:+.3f}, {gain.interval.high:+.3f}]".replace("+nan", "–")
+
+
+def describe_media(report: MediaReport) -> str:
+    """Returns the robustness to corrupted recordings as text: for each run a table of kinds."""
+    from ..fusion.evaluation.report import cautions
+
+    lines = cautions(sorted({name for run in report.runs for name in run.random_weights}))
+    for run in report.runs:
+        lines += _media_table(run)
+    kinds = {kind: each.means for run in report.runs for kind, each in run.kinds.items()}
+    notes = "valid: share of the steps; weight: mean over all steps; reliability: over the valid ones"
+    return "\n".join([*lines, notes, *(f"{kind}: {means}" for kind, means in kinds.items())])
+
+
+def _media_table(run: MediaRobustness) -> list[str]:
+    labels = list(run.clean.valid)
+    columns = "".join(f"  {label + ': valid, weight, reliability':<38}" for label in labels)
+    lines = [
+        f"{run.run} ({run.variant}), {run.split}: {len(run.clip_ids)} recordings, {run.num_labels} labels",
+        f"  {'':<12}   CCC  - clean (95 % interval)    {columns}".rstrip(),
+        f"  {'clean':<12}{_number(run.clean.ccc['mean'], 6, 3)}{'':27}{_media_cells(run.clean, labels)}",
+    ]
+    for name, kind in run.kinds.items():
+        change = f"  {_gain(kind.difference['mean']):<25}"
+        lines.append(f"  {name:<12}{_number(kind.score.ccc['mean'], 6, 3)}{change}{_media_cells(kind.score, labels)}")
+    return lines
+
+
+def _media_cells(score: MediaScore, labels: Sequence[str]) -> str:
+    rows = (score.valid, score.weight or {}, score.reliability or {})
+    return "".join(f"  {'  '.join(_number(row.get(label), 5, 2) for row in rows):<38}" for label in labels).rstrip()
 
 
 def describe_calibration(report: CalibrationReport) -> str:

@@ -128,6 +128,20 @@ def extraction_options(command: Command) -> Command:
     return command
 
 
+def encoder_place_options(command: Command) -> Command:
+    """Adds the places of weights that were local files, for commands that extract with the encoders of a run."""
+    visual = "Weights of the visual encoder, if they were a local file that is now elsewhere."
+    audio = "The audio encoder, if it was a local directory that is now elsewhere."
+    faces = "Weights of the face detector, if they were a local file."
+    for option in (
+        click.option("--face-weights", metavar="FILE", help=faces),
+        click.option("--audio", metavar="DIRECTORY", help=audio),
+        click.option("--visual-weights", metavar="FILE", help=visual),
+    ):
+        command = option(command)
+    return command
+
+
 def face_options(margin: float | None = 0.2) -> Callable[[Command], Command]:
     """Returns a decorator that adds the options that `extract` and `faces` share; `margin` is the default."""
     default_margin = "" if margin is not None else "  [default: 0, for a video 0.2]"

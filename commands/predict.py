@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Bar, chosen_device, failures, show
-from .options import NumberOr, extraction_options, json_option
+from .options import NumberOr, encoder_place_options, extraction_options, json_option
 from .verb import verb
 
 if TYPE_CHECKING:
@@ -47,17 +47,7 @@ if TYPE_CHECKING:
     help="Width of a centred moving average; auto: the width that was best on the validation clips. Default: none.",
 )
 @click.option("--clips", multiple=True, metavar="ID|GLOB", help="Only these clips.")
-@click.option(
-    "--visual-weights",
-    metavar="FILE",
-    help="Weights of the visual encoder, if they were a local file that is now elsewhere.",
-)
-@click.option(
-    "--audio",
-    metavar="DIRECTORY",
-    help="The audio encoder, if it was a local directory that is now elsewhere.",
-)
-@click.option("--face-weights", metavar="FILE", help="Weights of the face detector, if they were a local file.")
+@encoder_place_options
 @click.option(
     "--person",
     type=click.Choice(["largest", "left", "right", "all"]),

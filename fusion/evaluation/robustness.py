@@ -16,8 +16,8 @@ from ...data.windows.corpus import Corpus
 from ..result import Result
 from ..run_folder import Run
 from .corruption import CORRUPTIONS, corrupted, corruptions_of
-from .metrics import NAMES, ClipMoments, Interval, corpus_moments, num_labels, pooled_ccc
-from .paired import draw_clips, drawn_areas, intervals_of, undefined
+from .metrics import NAMES, ClipMoments, corpus_moments, num_labels, pooled_ccc
+from .paired import Gain, draw_clips, drawn_areas, intervals_of, undefined
 from .predict import Floats, Prediction, predict
 from .score import ScoredModel, load_scored
 
@@ -72,21 +72,13 @@ class Robustness(ScoredModel, Result):
 
 
 @dataclass(frozen=True)
-class AreaGain(Result):
-    """A difference of areas, with its 95 % interval by paired bootstrap over clips."""
-
-    mean: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
 class AreaDifference(Result):
     """The gain in area of a variant over another, for each kind and target, averaged over the seeds that both have."""
 
     variant: str
     base: str
     seeds: list[int]
-    kinds: dict[str, dict[str, AreaGain]]
+    kinds: dict[str, dict[str, Gain]]
 
 
 @dataclass(frozen=True)
@@ -243,7 +235,7 @@ def _difference(runs: Sequence[Robustness], variant: str, base: str) -> AreaDiff
     return AreaDifference(variant, base, seeds, kinds)
 
 
-def _gains(pairs: Sequence[tuple[Robustness, Robustness]], kind: str) -> dict[str, AreaGain]:
+def _gains(pairs: Sequence[tuple[Robustness, Robustness]], kind: str) -> dict[str, Gain]:
     """The gain in the area of one kind, for each target: clips are drawn by name, the same for all seeds."""
     names = sorted({clip_id for run, _ in pairs for clip_id in run.clip_ids})
     ours, theirs = ([_placed(pair[side], kind, names) for pair in pairs] for side in (0, 1))
@@ -255,7 +247,7 @@ def _gains(pairs: Sequence[tuple[Robustness, Robustness]], kind: str) -> dict[st
 
     point = gained(np.ones((1, len(names))))[0].tolist()
     intervals = intervals_of(gained(draw_clips(len(names)))) if len(names) > 1 else undefined()
-    return {name: AreaGain(mean, intervals[name]) for name, mean in zip(NAMES, point, strict=True)}
+    return {name: Gain(mean, intervals[name]) for name, mean in zip(NAMES, point, strict=True)}
 
 
 def _placed(run: Robustness, kind: str, names: Sequence[str]) -> Tensor:

@@ -14,8 +14,9 @@ import numpy as np
 from ...data.atomic import replacing, write_text
 from ..result import plain
 from .metrics import NAMES
+from .paired import Gain
 from .report import COLOURS, STYLES, cautions
-from .robustness import AreaGain, Robustness, RobustnessReport
+from .robustness import Robustness, RobustnessReport
 
 NUM_COLUMNS = 5  # of the overview
 
@@ -140,7 +141,7 @@ def _heights(run: Robustness, kind: str) -> list[float]:
     return [run.clean["mean"]] * len(run.strengths) if ccc is None else ccc["mean"]
 
 
-def _draw_gain(axis: Any, height: float, gain: AreaGain, colour: str) -> None:
+def _draw_gain(axis: Any, height: float, gain: Gain, colour: str) -> None:
     if not math.isnan(gain.mean):
         axis.plot(gain.mean, height, "o", color=colour)
         axis.plot(gain.interval, [height, height], color=colour, lw=2)

@@ -82,14 +82,19 @@ class ScoredRuns:
         first = self.runs[0]
         return ScoredModel(str(self.path), first.config.model.variant, self.split, self.num_folds, first.random_weights)
 
-    def parts(self) -> Iterator[tuple[Run, Corpus]]:
-        """Yields each run with the clips that it is scored on, on its device."""
+    def parts(self, cache: Store | None = None) -> Iterator[tuple[Run, Corpus]]:
+        """Yields each run with the clips that it is scored on, on its device; from another cache, if one is given."""
         folders: dict[Path, LabelFolder] = {}
         for run in self.runs:
-            store, labels = open_store(self.cache or run.cache), self.labels or Path(run.labels)
+            store, labels = cache or open_store(self.cache or run.cache), self.labels or Path(run.labels)
             if labels not in folders:
                 folders[labels] = LabelFolder(labels)
             yield run, load_part(run, store, folders[labels], self.split).to(self.device)
+
+    @property
+    def clip_ids(self) -> list[str]:
+        """The clips that are scored, sorted."""
+        return sorted(clip for run in self.runs for clip, role in run.roles.items() if role == self.split)
 
     def check(self, sums: list[ClipMoments]) -> None:
         """Raises an InputError if no label of any clip counts."""

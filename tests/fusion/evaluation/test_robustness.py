@@ -411,4 +411,4 @@ def test_a_plain_score_is_of_one_run_and_writes_nothing(runs: Path, arguments: t
     places = [str(runs / name) if name in ("sage", "visual", "x") else name for name in arguments]
     result = CliRunner().invoke(main, ["eval", *places])
     assert result.exit_code == 2
-    assert "Several runs and --out need --robustness." in result.stderr
+    assert "Several runs, --out and --media need --robustness." in result.stderr
