@@ -17,6 +17,7 @@ from typing import Any
 from .data import InputError, Store, open_store
 from .data.atomic import contained, write_text
 from .data.clip import Clip, choose_clips
+from .data.clip_preview import ClipPreview
 from .data.store.base import is_cache
 from .extract.engine.progress import ExtractionProgress
 from .fusion.config import Config, configure, suited_preset
@@ -26,6 +27,8 @@ from .fusion.evaluation.sampling import FRAMES, GRID, PLAIN, Sampling
 from .fusion.evaluation.score import Score, score_run
 from .fusion.export.ensemble import load_models, predict_clip, smoothing_widths
 from .fusion.export.pretrained import SAGE
+from .fusion.report.members import ReportModel
+from .fusion.report.write import ReportPage, write_report
 from .fusion.run_folder import SPLIT, fold_runs
 from .fusion.training.labelled import labelled_hours
 from .fusion.training.train import train as train_runs
@@ -340,3 +343,53 @@ def _extract(
     rebuilding = Rebuilding(str(sage.device), others=others, **settings)
     with tempfile.TemporaryDirectory(prefix="sage-va-crops-") as folder:
         return rebuilding.extract(sage.streams, sources, store, sage.crop_template, Path(folder), progress)
+
+
+PREVIEW_BYTES = 650_000  # of the pictures of all clips of a report
+
+
+def report(
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    media: str | Path | None = None,
+    cache: str | Path | None = None,
+    labels: str | Path | None = None,
+    split: str | None = None,
+    device: str = "cpu",
+    tick: Callable[[], None] = lambda: None,
+) -> ReportPage:
+    """Writes one HTML page that shows runs: scores, clips and their traces, calibration, curves, provenance, limits.
+
+    Args:
+        runs: places of runs, of the folds of one, or of comparisons. The page is about the first and compares it with
+            the others; runs that differ in their seed alone count as one model.
+        out: the page, an `.html`.
+        media: folder or manifest of the recordings, for small pictures and waveforms.
+        cache, labels, split, device: as for `evaluate`.
+        tick: called when a run has been scored.
+
+    Raises:
+        InputError: if a run is unfinished, or there are no labels to score on.
+    """
+    places = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
+    previews = None if media is None else lambda models: _previews(models[0], str(media))
+    places_of = {"cache": str(cache) if cache else None, "labels": Path(labels) if labels else None}
+    return write_report(places, Path(out), previews=previews, tick=tick, split=split, device=device, **places_of)
+
+
+def _previews(model: ReportModel, media: str) -> dict[str, ClipPreview]:
+    """Makes pictures and waveforms of the clips whose recordings are there; one that fails gives a warning."""
+    from .extract.previews import find_recordings, preview_of
+
+    firsts = {clip_id: model.of_clip(clip_id)[0] for clip_id in model.clip_ids}
+    sources = find_recordings(media, {clip_id: (one.clip.media or {}).get("path") for clip_id, one in firsts.items()})
+    previews = dict[str, ClipPreview]()
+    for clip_id, source in sources.items():
+        times_s = firsts[clip_id].prediction.times_s
+        try:
+            room = PREVIEW_BYTES // len(firsts)
+            previews[clip_id] = preview_of(source, float(times_s[0]), float(times_s[-1]), room)
+        except InputError as error:
+            warnings.warn(f"no pictures of {clip_id}: {error.about(clip_id)}", stacklevel=2)
+    return previews

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from sage_va.tests.browser import lacking
+
 HOME = tempfile.mkdtemp(prefix="sage-va-tests-")  # nothing of a test stays with its user
 os.environ["SAGE_VA_CACHE"] = HOME
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one test process per core; torch reads it when it is imported
@@ -26,12 +28,14 @@ settings.load_profile("sage")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips `shared` tests where ../shared is absent and `gpu` tests where there is no CUDA device."""
+    """Skips tests that need ../shared, a CUDA device or a browser where there is none."""
     for item in items:
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"no material at {SHARED}"))
         if item.get_closest_marker("gpu") and not has_cuda():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if item.get_closest_marker("browser") and (reason := lacking()):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def has_cuda() -> bool:
