@@ -2,7 +2,7 @@
 
     python benchmarks/reliability.py [--variants sage,concat,concat-quality,…] [--seeds 5] [--jobs 2] [--out FOLDER]
                                      [--level] [--equal] [--no-quality] [--streams visual/face,audio/voice]
-                                     [--set KEY=VALUE] [--base VARIANT] [--shift]
+                                     [--set KEY=VALUE] [--base VARIANT] [--shift] [--ambiguous] [--clips 48]
 
 Each seed makes its own data (benchmarks/synthetic.py), split by subject, and weights. All variants get the same clips,
 settings and number of epochs. Scored on the test clips: CCC, the mean of valence and arousal; rank correlation of a
@@ -50,6 +50,7 @@ from sage_va.fusion.models.variants import resolve
 from sage_va.fusion.result import number_of, plain
 from sage_va.fusion.run_folder import Run, load_run, origin_of, start_run
 from sage_va.fusion.training.labelled import assign_roles, load_labelled
+from sage_va.fusion.training.shared_errors import SharedErrors
 from sage_va.fusion.training.train import train_one
 
 SETTINGS = Path(__file__).with_name("reliability.yaml")
@@ -85,7 +86,8 @@ def run(task: Task) -> dict[str, Any]:
     roles = assign_roles(labelled.corpus.clips, labelled.parts, config.split, config.seed)
     start_run(place, config, roles)
     events: list[dict[str, Any]] = []
-    train_one(labelled.corpus, roles, config, place, origin_of(store, task.data / "labels"), events.append)
+    errors_of = SharedErrors(task.out / "crossfit", labelled.features, "cpu")
+    train_one(labelled.corpus, roles, config, place, origin_of(store, task.data / "labels"), events.append, errors_of)
     scored = _scores(load_run(place), labelled.corpus, np.load(task.data / "truth.npz"))
     return {"variant": task.variant, "seed": task.seed, **_speed(events, config), **scored}
 
@@ -202,22 +204,21 @@ def main() -> None:
     parser.add_argument("--equal", action="store_true", help="the same noise everywhere: gates must tie with concat")
     parser.add_argument("--level", action="store_true", help="the size of features does not reveal noise")
     parser.add_argument("--no-quality", dest="quality", action="store_false")
+    parser.add_argument("--ambiguous", action="store_true", help="the same evidence means another noise by stage")
+    parser.add_argument("--clips", type=int, default=SyntheticData.clips)
     parser.add_argument("--set", dest="assignments", action="append", default=[])
     parser.add_argument("--base", default=BASE, help="the variant that differences are taken from")
     parser.add_argument("--shift", action="store_true", help="score corrupted streams too")
     options = parser.parse_args()
     out = options.out or Path(tempfile.mkdtemp(prefix="reliability-"))
     variants, streams = options.variants.split(","), tuple(options.streams.split(","))
+    settings = {name: getattr(options, name) for name in ("equal", "level", "quality", "ambiguous", "clips")}
+    settings["subjects"] = options.clips // 2
     tasks = []
     for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
         data = out / f"data-{seed}"
         data.mkdir(parents=True)
-        synthesise(
-            data,
-            SyntheticData(
-                streams=streams, equal=options.equal, level=options.level, quality=options.quality, seed=seed
-            ),
-        )
+        synthesise(data, SyntheticData(seed=seed, streams=streams, **settings))
         tasks += [Task(variant, seed, data, out, tuple(options.assignments)) for variant in variants]
     results = []
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:

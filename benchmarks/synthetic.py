@@ -1,7 +1,7 @@
 """A cache with synthetic ground truth: latent valence-arousal in streams whose noise switches with the stage.
 
     python benchmarks/synthetic.py FOLDER [--clips 48] [--subjects 24] [--seconds 40] [--seed 0] [--equal]
-        [--no-quality] [--level]
+        [--no-quality] [--level] [--ambiguous]
 
 writes `cache.zarr` and `labels/` for the public commands, and `truth.npz`, which no model reads.
 
@@ -11,14 +11,19 @@ passes through stages of some seconds: the person speaks, listens, is occluded, 
 each stream has its own known ratio of signal to noise. The noise drifts as slowly as the signal does in part, so that
 no smoothing removes it, and it fills all dimensions of the stream alike, so that its strength can be seen in them.
 Audio runs late by a known lag, and streams drop out for spans.
+
+With `--ambiguous`, a person speaks or listens, and what the quality signals say of a stream depends on which: loudness
+is a clear voice while speaking, and music while listening; a turned face is bad only while listening. The audio's
+signal `voice` gives the stage away, as a voice detector does.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +36,12 @@ Floats = NDArray[np.float64]
 STAGES = ("speaking", "listening", "occluded", "noisy")
 SNR_DB = {"visual": (0.0, 9.0, -15.0, 5.0), "audio": (9.0, -15.0, 4.0, -10.0)}
 EQUAL_DB = -3.0
+AMBIGUOUS_STAGES = ("speaking", "listening")
+AMBIGUOUS_DB = {  # by stage, where the evidence (loudness, a turned face) is absent and where it is there
+    "visual": ((2.0, 2.0), (9.0, -15.0)),
+    "audio": ((-12.0, 9.0), (3.0, -15.0)),
+}
+EVIDENCE = {"visual": "turned", "audio": "loudness"}
 TRUTH_HZ = 100
 LABEL_HZ = 25
 
@@ -45,7 +56,8 @@ class SyntheticData:
     the ratio of all stages below 0 dB, in place of their own. quality: whether the cache holds the quality signals
     `clarity`, which hints at the ratio of signal to noise, and `idle`, which does not. level: each step is scaled to
     the same expected power, so that the size of features does not reveal noise. Of two settings with the same seed that
-    differ only in ratios, the clips, their signal and the course of their noise are the same.
+    differ only in ratios, the clips, their signal and the course of their noise are the same. ambiguous: the same
+    evidence means another ratio by stage; the signals are then `loudness` and `voice` for audio, `turned` for faces.
     """
 
     streams: tuple[str, ...] = ("visual/face", "audio/voice")
@@ -61,7 +73,13 @@ class SyntheticData:
     bad_db: float | None = None
     quality: bool = True
     level: bool = False
+    ambiguous: bool = False
     seed: int = 0
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages that a clip passes through."""
+        return AMBIGUOUS_STAGES if self.ambiguous else STAGES
 
 
 def synthesise(folder: Path, synthetic: SyntheticData) -> None:
@@ -77,16 +95,25 @@ def synthesise(folder: Path, synthetic: SyntheticData) -> None:
     traits = rng.standard_normal((synthetic.subjects, 3))
     maps = [_Map(rng, synthetic.dim) for _ in synthetic.streams]
     lags = [synthetic.lag_s if name.startswith("audio/") else 0.0 for name in synthetic.streams]
-    truth = {"times_s": times, "streams": np.array(synthetic.streams), "stages": np.array(STAGES), "lag_s": lags}
+    truth = {
+        "times_s": times,
+        "streams": np.array(synthetic.streams),
+        "stages": np.array(synthetic.stages),
+        "lag_s": lags,
+    }
     for index in range(synthetic.clips):
         subject = index % synthetic.subjects
         clip_id, clock = f"clip{index:03}", FrameClock.regular(LABEL_HZ, round(synthetic.seconds * LABEL_HZ))
         clip = Clip(clip_id, f"subject{subject:02}", synthetic.seconds, clock)
-        va, stage = _latent(rng, times), _stages(rng, times)
+        va, stage = _latent(rng, times), _spells(rng, times, len(synthetic.stages), (3, 7))
         trait = 0.4 * traits[subject] + 0.2 * rng.standard_normal(3)
-        snr = np.column_stack([_snr_db(synthetic, m)[stage] for m in range(len(synthetic.streams))])
+        shown = [_spells(rng, times, 2, (1.5, 4)) if synthetic.ambiguous else stage for _ in synthetic.streams]
+        snr = np.column_stack([_snr_db(synthetic, m, stage, shown[m]) for m in range(len(synthetic.streams))])
         for m, name in enumerate(synthetic.streams):
-            track = _track(rng, synthetic, maps[m], times - lags[m], va, trait, snr[:, m])
+            signals = (
+                partial(_hints, rng, name, stage, shown[m]) if synthetic.ambiguous else partial(_clarity_and_idle, rng)
+            )
+            track = _track(rng, synthetic, maps[m], times - lags[m], va, trait, snr[:, m], signals)
             fingerprint = {"encoder": {"name": name, "weights": "trained"}, "synthetic": asdict(synthetic)}
             modality, alias = name.split("/")
             full = stream_name(modality, alias, fingerprint)
@@ -114,25 +141,29 @@ def _latent(rng: np.random.Generator, times: Floats) -> Floats:
     return 0.95 * np.tanh(waves + rng.uniform(-0.3, 0.3, 2))
 
 
-def _stages(rng: np.random.Generator, times: Floats) -> NDArray[np.int64]:
-    """(T,) a stage for each instant, lasting 3 to 7 s, never the same twice running."""
-    stages, stage = np.zeros(len(times), np.int64), int(rng.integers(len(STAGES)))
+def _spells(
+    rng: np.random.Generator, times: Floats, num_kinds: int, lasting_s: tuple[float, float]
+) -> NDArray[np.int64]:
+    """(T,) a kind for each instant, in spells of some seconds, never the same twice running: stages, or evidence."""
+    kinds, kind = np.zeros(len(times), np.int64), int(rng.integers(num_kinds))
     start = 0
     while start < len(times):
-        end = start + round(rng.uniform(3, 7) * TRUTH_HZ)
-        stages[start:end] = stage
-        start, stage = end, (stage + int(rng.integers(1, len(STAGES)))) % len(STAGES)
-    return stages
+        end = start + round(rng.uniform(*lasting_s) * TRUTH_HZ)
+        kinds[start:end] = kind
+        start, kind = end, (kind + int(rng.integers(1, num_kinds))) % num_kinds
+    return kinds
 
 
-def _snr_db(synthetic: SyntheticData, m: int) -> Floats:
-    """(K,) the ratio of stream m in each stage."""
+def _snr_db(synthetic: SyntheticData, m: int, stage: NDArray[np.int64], shown: NDArray[np.int64]) -> Floats:
+    """(T,) the ratio of stream m, by stage, and where it is ambiguous by the evidence that is shown."""
     modality = synthetic.streams[m].split("/")[0]
-    nth = sum(name.startswith(f"{modality}/") for name in synthetic.streams[:m])
     if synthetic.equal:
-        return np.full(len(STAGES), synthetic.equal_db)
+        return np.full(len(stage), synthetic.equal_db)
+    if synthetic.ambiguous:
+        return np.array(AMBIGUOUS_DB[modality])[stage, shown]
+    nth = sum(name.startswith(f"{modality}/") for name in synthetic.streams[:m])
     own = np.roll(SNR_DB[modality], nth)
-    return own if synthetic.bad_db is None else np.where(own < 0, synthetic.bad_db, own)
+    return (own if synthetic.bad_db is None else np.where(own < 0, synthetic.bad_db, own))[stage]
 
 
 class _Map:
@@ -159,6 +190,7 @@ def _track(
     va: Floats,
     trait: Floats,
     snr_db: Floats,
+    signals: Callable[[NDArray[np.int64], Floats], dict[str, Floats]],
 ) -> Track:
     """A stream of one clip at 25 Hz: at `times` it shows what was at `shown_s`, with the noise of `snr_db`."""
     step = TRUTH_HZ // LABEL_HZ
@@ -169,10 +201,10 @@ def _track(
     values = signal + 10 ** (-ratio[:, None] / 20) * noise
     if synthetic.level:
         values /= np.sqrt(1 + 10 ** (-ratio[:, None] / 10))
-    signals = {"clarity": ("1", _clarity(rng, ratio)), "idle": ("1", _noise(rng, len(chosen), 1, LABEL_HZ)[:, 0])}
+    quality = {name: ("1", signal) for name, signal in signals(chosen, ratio).items()}
     at = chosen / TRUTH_HZ
     mask = _dropouts(rng, len(chosen), synthetic.masked)
-    return Track.of(values.astype(np.float16), at, mask, signals if synthetic.quality else None)
+    return Track.of(values.astype(np.float16), at, mask, quality if synthetic.quality else None)
 
 
 def _noise(rng: np.random.Generator, length: int, dim: int, slow_frames: float) -> Floats:
@@ -186,9 +218,28 @@ def _noise(rng: np.random.Generator, length: int, dim: int, slow_frames: float) 
     return np.sqrt(0.5) * (white + drift)
 
 
-def _clarity(rng: np.random.Generator, snr_db: Floats) -> Floats:
-    """(T,) within 0 … 1, rising with the ratio, blurred by noise that is as large as the difference of stages."""
-    return 1 / (1 + np.exp(-(snr_db + 8 * _noise(rng, len(snr_db), 1, LABEL_HZ)[:, 0]) / 6))
+def _clarity_and_idle(rng: np.random.Generator, chosen: NDArray[np.int64], snr_db: Floats) -> dict[str, Floats]:
+    """Two signals (T,): one in 0 … 1 that rises with the ratio, blurred as much as stages differ, and one of noise."""
+    clarity = 1 / (1 + np.exp(-(snr_db + 8 * _noise(rng, len(snr_db), 1, LABEL_HZ)[:, 0]) / 6))
+    return {"clarity": clarity, "idle": _noise(rng, len(snr_db), 1, LABEL_HZ)[:, 0]}
+
+
+def _hints(
+    rng: np.random.Generator,
+    name: str,
+    stage: NDArray[np.int64],
+    shown: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    snr_db: Floats,
+) -> dict[str, Floats]:
+    """Signals (T,) within 0 … 1 of an ambiguous stream: its evidence, and for audio the probability of speech."""
+    modality = name.split("/")[0]
+    present = {EVIDENCE[modality]: shown == 1}
+    if modality == "audio":
+        present["voice"] = stage == AMBIGUOUS_STAGES.index("speaking")
+    blur = _noise(rng, len(snr_db), len(present), LABEL_HZ).T
+    pairs = zip(present.items(), blur, strict=True)
+    return {signal: 1 / (1 + np.exp(-(6.0 * there[chosen] - 3 + 1.5 * noise))) for (signal, there), noise in pairs}
 
 
 def _dropouts(rng: np.random.Generator, length: int, share: float) -> NDArray[np.bool_]:
@@ -219,6 +270,7 @@ def main() -> None:
     parser.add_argument("--equal", action="store_true", help="the same noise everywhere: nothing to choose")
     parser.add_argument("--level", action="store_true", help="the size of features does not reveal noise")
     parser.add_argument("--no-quality", dest="quality", action="store_false", help="no quality signals in the cache")
+    parser.add_argument("--ambiguous", action="store_true", help="the same evidence means another noise by stage")
     options = vars(parser.parse_args())
     folder, streams = options.pop("folder"), tuple(options.pop("streams").split(","))
     folder.mkdir(parents=True, exist_ok=True)

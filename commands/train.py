@@ -224,7 +224,8 @@ def describe_split(split: dict[str, Any]) -> list[str]:
         "clip": f"drawn from {split['num_groups']} recordings; a subject may be in several parts",
         "subject": f"drawn from {split['num_groups']} groups of clips that share a subject or recording",
     }
-    lines = [f"split: {counts} ({origin[split['by']]})"]
+    anew = f"dealt anew from {split['num_groups']} groups of clips, as many to each part as in the {split['by']} split"
+    lines = [f"split: {counts} ({anew if split['resampled'] else origin[split['by']]})"]
     if split["num_without_subject"] and split["by"] == "subject":
         lines.append(f"{split['num_without_subject']} clips without subject_id: each recording counts as a subject")
     if split["divided"]:

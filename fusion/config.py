@@ -28,6 +28,8 @@ EARLIER_KEYS = {"window_steps": "window_s", "hop_steps": "hop_s"}
 SPLITS = """auto: official where labels lie in Train_Set and Validation_Set (Aff-Wild2), else subject
 subject: subjects and recordings stay whole | clip: recordings stay whole, a subject may be in several parts
 official: the folders of the labels decide | file: the columns clip_id,split of split.file decide"""
+KEEP = """best: the weights of the epoch with the best validation score; train.patience epochs without a better one end
+last: those of the last epoch; a few validation clips choose by chance"""
 
 
 class Part(BaseModel):
@@ -126,12 +128,18 @@ class SplitConfig(Part):
         Field(ge=3, description="cross-validation instead of shares: one run per fold, for subject and clip"),
     ] = None
     fold: Annotated[int | None, Field(ge=0, description="this fold alone, counted from 0")] = None
+    resample: Annotated[
+        bool, Field(description="for official and file: the seed deals the clips anew to parts of the same size")
+    ] = False
 
     def demands(self) -> Iterable[Demand]:
         folds, fold, shares = self.folds, self.fold, self.fractions
         named, drawn = (self.by == "file") == (self.file is not None), self.by in ("auto", "subject", "clip")
         got, todo = f"{self.file} with split.by={self.by}", "Set both split.by=file and split.file, or neither."
         yield "split.file", named, "a file exactly if split.by=file", got, todo
+        todo = "Leave split.resample out: the seed draws these splits as it is."
+        read = not self.resample or self.by not in ("subject", "clip")
+        yield "split.resample", read, "true only where split.by is official or file", f"split.by={self.by}", todo
         todo = "Set split.by to clip or subject, or leave split.folds out."
         yield "split.folds", folds is None or drawn, "folds of clips or subjects", f"split.by={self.by}", todo
         todo = "Set split.folds, and count folds from 0."
@@ -206,8 +214,9 @@ class TrainConfig(Part):
     schedule: of the learning rate after the warm-up; "plateau" halves it after `plateau_epochs` epochs without a better
     validation score. warmup: share of all epochs. ema: decay of a moving average of the weights, which then is the
     model; 0 = none. precision: of the network; losses, scores and weights are float32. deterministic: only operations
-    that give the same bits each time, on a GPU too. patience: epochs without a better validation score before training
-    stops. modality_dropout, span_dropout: probability that a window loses a stream, or a span of one. noise: standard
+    that give the same bits each time, on a GPU too. keep: whose weights the run keeps, those of the best epoch or of
+    the last. patience: epochs without a better validation score before training stops, if the best are kept.
+    modality_dropout, span_dropout: probability that a window loses a stream, or a span of one. noise: standard
     deviation of noise on the features, in units of theirs. crossfit_folds, crossfit_epochs: of out-of-fold errors.
     """
 
@@ -222,6 +231,7 @@ class TrainConfig(Part):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     deterministic: bool = False
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    keep: Annotated[Literal["best", "last"], Field(description=KEEP)] = "best"
     patience: Count = 15
     modality_dropout: Share = 0.3
     span_dropout: Share = 0.1
@@ -277,8 +287,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "batch_size": 8,
             "learning_rate": 1e-3,
             "weight_decay": 0.1,
+            "keep": "last",
             "patience": 10,
-            "crossfit_epochs": 8,
+            "crossfit_epochs": 16,
         },
     },
     "base": {},

@@ -1,4 +1,4 @@
-"""A run on disk: `model.safetensors` (the best epoch), `config.json`, the resolved YAML, the split, its origin.
+"""A run on disk: `model.safetensors` (the epoch that is kept), `config.json`, the resolved YAML, the split, its origin.
 
 While it is trained, `last.safetensors` and `errors.safetensors` hold what it takes to go on.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -98,6 +99,19 @@ def split_groups(groups: Mapping[str, str], fractions: Sequence[float], seed: in
         raise InputError("split", expected="something left to train on", got="nothing", todo=todo)
     roles: list[Role] = [role for role, count in zip(ROLES, counts, strict=True) for _ in range(count)]
     return _spread(groups, dict(zip(order, roles, strict=True)))
+
+
+def resampled(roles: Mapping[str, Role], groups: Mapping[str, str], seed: int) -> dict[str, Role]:
+    """Returns a random split that keeps groups whole, with as many groups in each part as a split has.
+
+    Args:
+        roles: the split; a group counts for the part of its first clip.
+        groups: as for `split_groups`.
+        seed: the same seed gives the same split.
+    """
+    parts = {groups[clip_id]: roles[clip_id] for clip_id in sorted(roles, reverse=True)}
+    counts = Counter(parts.values())
+    return split_groups({clip_id: groups[clip_id] for clip_id in roles}, [counts[role] for role in ROLES], seed)
 
 
 def split_folds(groups: Mapping[str, str], num_folds: int, fold: int, seed: int) -> dict[str, Role]:

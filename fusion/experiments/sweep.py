@@ -158,7 +158,7 @@ def sweep(
     best, rows = best_of(study), rows_of(study, space)
     result = SweepResult(
         out=str(out),
-        objective="CCC on the validation clips, mean of valence and arousal, at the best epoch",
+        objective="CCC on the validation clips, mean of valence and arousal, at the epoch that is kept",
         num_validation_clips=num_val,
         has_test_clips=has_test,
         num_trials=num_trials,
@@ -271,7 +271,7 @@ def _end(
 
 
 def _train(task: Sweep, trial: optuna.Trial) -> float:
-    """Trains the run of a trial; returns the score of its best epoch.
+    """Trains the run of a trial; returns the score of the epoch that it keeps.
 
     Raises:
         TrialPruned: if others are better. InputError: if its values do not go together, or no epoch has a score.
@@ -279,24 +279,24 @@ def _train(task: Sweep, trial: optuna.Trial) -> float:
     config = task.config_of(trial)
     bench = task.bench(config)
     cell = Cell(config.model.variant, config.seed, config.split.fold, config, folder_of(task.out, trial.number))
-    best: dict[str, float] = {"mean": -math.inf}
+    kept: dict[str, float] = {"mean": -math.inf}
 
     def judge(event: dict[str, Any]) -> None:
         if event["event"] != "epoch":
             return
         val = event["val"]
         trial.report(val["mean"], event["epoch"])
-        if val["mean"] > best["mean"]:
-            best.update(val, epoch=event["epoch"])
+        if config.train.keep == "last" or val["mean"] > kept["mean"]:
+            kept.update(val, epoch=event["epoch"])
         if trial.should_prune():
             raise optuna.TrialPruned
 
     bench.train(cell, judge)
-    if not math.isfinite(best["mean"]):
+    if not math.isfinite(kept["mean"]):
         todo = "Add validation clips whose labels vary."
         raise InputError("validation clips", "no epoch has a score on them", todo=todo)
-    trial.set_user_attr("best", {name: best[name] for name in ("epoch", "valence", "arousal")})
-    return best["mean"]
+    trial.set_user_attr("best", {name: kept[name] for name in ("epoch", "valence", "arousal")})
+    return kept["mean"]
 
 
 def _check_split(config: Config) -> None:

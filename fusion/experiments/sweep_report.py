@@ -76,7 +76,7 @@ def plot_sweep(path: Path, result: SweepResult) -> None:
     complete = [(row.trial, row.score) for row in result.rows if row.state == "complete"]
     numbers, scores = np.array(complete).T
     left.step(numbers, np.maximum.accumulate(scores), where="post", color="grey", label="best so far")
-    left.set(xlabel="trial", ylabel="validation CCC, best epoch")
+    left.set(xlabel="trial", ylabel="validation CCC")
     left.legend(fontsize="small")
     left.grid(alpha=0.3)
     right.barh(list(importance), list(importance.values()), color=COLOURS[2])

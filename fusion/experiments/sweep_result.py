@@ -12,8 +12,8 @@ from ..result import Result
 class TrialRow(Result):
     """One trial; None for what it does not have.
 
-    state: complete, pruned, failed or unfinished. score, valence, arousal: of its best epoch. num_epochs: trained.
-    reason: why it was pruned as unfit, or failed. params: its values of the keys of the space.
+    state: complete, pruned, failed or unfinished. score, valence, arousal: of the epoch that it keeps. num_epochs:
+    trained. reason: why it was pruned as unfit, or failed. params: its values of the keys of the space.
     """
 
     trial: int

@@ -16,24 +16,19 @@ from .novelty import Veto
 from .sage import ReliabilityFusion
 from .tcn import receptive_steps
 
-MAX_GIVEN = 4  # streams whose sets are stages
-
 
 def _sage(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:
     if config.floor * len(streams) >= 1:
         todo = f"Set model.floor below 1 / {len(streams)}."
         got = f"{config.floor} for each of {len(streams)} streams"
         raise InputError("model.floor", expected="floors that leave something to share", got=got, todo=todo)
-    if config.stage == "given" and len(streams) > MAX_GIVEN:
-        todo = "Name fewer data.streams, or choose another stage."
-        expected = f"at most {MAX_GIVEN} streams with model.stage=given"
-        raise InputError("model.stage", expected=expected, got=str(len(streams)), todo=todo)
     if config.stage == "depth":
         _check_heads(config)
     reads = receptive_steps(config.tcn_blocks, config.tcn_kernel) - 1
     reach = reads if config.causal else reads // 2
     veto = Veto([stream.dim for stream in streams], config.veto, config.gaps, reach, config.causal)
-    return ReliabilityFusion([num_evidence(stream) for stream in streams], config, veto)
+    modalities = [stream.modality for stream in streams]
+    return ReliabilityFusion([num_evidence(stream) for stream in streams], config, veto, modalities)
 
 
 def _concat(streams: Sequence[Stream], config: ModelConfig) -> nn.Module:

@@ -22,7 +22,7 @@ STILL_STEPS = 9  # of the change
 USUAL = 0.99  # quantile of the distance up to which a step counts as usual
 STILL = 0.001  # quantile of the change; below half of that a stream stands still
 STILL_VETO = 0.001
-MAX_STEPS = 32768  # from which a covariance is estimated
+MAX_STEPS = 32768  # of training clips, from about so many of which a covariance is estimated
 NEVER = 1e9  # steps to a valid step, where there is none
 
 Read = Callable[[int], tuple[Tensor, Tensor]]  # clip -> (T, D) standardised features and (T,) mask
@@ -77,17 +77,17 @@ class Novelty(nn.Module):
         along = (values @ self.axes).square() @ self.gains
         return (along + self.rest * values.square().sum(-1)) / values.shape[-1]
 
-    def fit(self, read: Read, num_clips: int, folds: Sequence[Sequence[int]]) -> None:
+    def fit(self, read: Read, lengths: Sequence[int], folds: Sequence[Sequence[int]]) -> None:
         """Sets all statistics from the training clips.
 
         Args:
             read: returns one of them, by its number.
-            num_clips: their number.
+            lengths: steps of each of them.
             folds: clips that are held out together; the usual distance is that of clips that the covariance had not
                 seen. Fewer than two: it is that of clips which it had.
         """
         parts = [list(fold) for fold in folds if fold] if len(folds) > 1 else [[]]
-        every = max(1, sum(int(read(clip)[1].sum()) for clip in range(num_clips)) // MAX_STEPS)
+        every, num_clips = max(1, sum(lengths) // MAX_STEPS), len(lengths)
         distances, changes = [], []
         for held_out in parts:
             self._fit_covariance(read, [clip for clip in range(num_clips) if clip not in held_out], every)
@@ -192,7 +192,7 @@ class Veto(nn.Module):
             self.drift[gap] = every.mean() / sigma if len(every) else self.drift[gap - 1]
         for novelty, read in zip(self.novelty, reads, strict=bool(self.novelty)):
             assert isinstance(novelty, Novelty)
-            novelty.fit(read, len(labels), folds)
+            novelty.fit(read, [len(counted) for _, counted in labels], folds)
 
 
 def _changes(values: Tensor, mask: Tensor, memory: Memory | None = None) -> tuple[Tensor, Tensor]:

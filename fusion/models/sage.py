@@ -6,6 +6,7 @@ Equations (3) to (9) of docs/model.md, after Lee et al., arXiv 2603.11468.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -80,13 +81,21 @@ def floored_weights(evidence: Tensor, mask: Tensor, floor: float) -> Tensor:
     return torch.where(mask, floor + (1 - floor * num_valid) * share, 0)
 
 
-def given_stage(active: Tensor) -> Tensor:
-    """Stages from the data: (B, L, M) True where a stream is active -> (B, L, 2^M) one-hot, a stage per set of streams.
+def given_stage(active: Tensor, modalities: Sequence[str]) -> Tensor:
+    """Stages from the data: the set of modalities of which a stream is active.
 
     With face and voice: neither, face only (listening), voice only (speaking, turned away), both.
+
+    Args:
+        active: (B, L, M) True where a stream is active.
+        modalities: of each stream, G different ones.
+
+    Returns:
+        (B, L, 2^G) one-hot.
     """
-    powers = 2 ** torch.arange(active.shape[-1], device=active.device)
-    return F.one_hot((active * powers).sum(-1), 2 ** active.shape[-1])
+    members = [[m for m, other in enumerate(modalities) if other == name] for name in dict.fromkeys(modalities)]
+    place = torch.stack([active[..., group].any(-1) * 2**g for g, group in enumerate(members)]).sum(0)
+    return F.one_hot(place, 2 ** len(members))
 
 
 class ReliabilityGate(nn.Module):
@@ -146,20 +155,22 @@ class ReliabilityFusion(nn.Module):
     Args:
         num_quality: Q of each of the M streams.
         config: `stage` selects the stages: a single one ("none"), soft phases that are learnt ("latent"), the set of
-            active streams ("given"), or rounds of attention between streams ("depth"). `weighting` selects what (8)
+            active modalities ("given"), or rounds of attention between streams ("depth"). `weighting` selects what (8)
             takes shares of: inverse variances ("precision") or the reliabilities themselves ("shares").
         veto: factors of the reliabilities, from evidence that is not learnt.
+        modalities: of each stream.
     """
 
     learns_reliability = True
     can_stream = True
 
-    def __init__(self, num_quality: list[int], config: ModelConfig, veto: Veto) -> None:
+    def __init__(self, num_quality: list[int], config: ModelConfig, veto: Veto, modalities: Sequence[str]) -> None:
         super().__init__()
         num_streams, dim = len(num_quality), config.dim
+        self.modalities = list(modalities)
         self.floor, self.kind, self.weighting = config.floor, config.stage, config.weighting
         self.veto = veto
-        num_stages = {"none": 1, "given": 2**num_streams}.get(config.stage, config.num_stages)
+        num_stages = {"none": 1, "given": 2 ** len(set(modalities))}.get(config.stage, config.num_stages)
         self.gate = ReliabilityGate(num_quality, config, num_stages)
         self.interact = (
             CrossAttention(num_streams, dim, config.heads, reach_of(config)) if config.stage == "depth" else None
@@ -198,7 +209,7 @@ class ReliabilityFusion(nn.Module):
         each, stage = self.gate(encoded)
         each = each * (self.factor(encoded) if factor is None else factor)[..., None]  # (6a)
         if self.kind == "given":
-            stage = given_stage(encoded.active).to(each.dtype)
+            stage = given_stage(encoded.active, self.modalities).to(each.dtype)
         return each, stage, (each * stage[..., None, :]).sum(-1)  # (7)
 
     def factor(self, encoded: Encoded) -> Tensor:

@@ -18,7 +18,16 @@ from ...data.labels import LabelFolder
 from ...data.store.base import Store
 from ...data.windows.corpus import Corpus
 from ...data.windows.load import choose_streams, load_corpus, read_clips, stream_hz
-from ...data.windows.splits import ROLES, Role, divided, group_clips, read_split, split_folds, split_groups
+from ...data.windows.splits import (
+    ROLES,
+    Role,
+    divided,
+    group_clips,
+    read_split,
+    resampled,
+    split_folds,
+    split_groups,
+)
 from ...data.windows.to_grid import CachedClip
 from ..config import EARLIER_HZ, Config, SplitConfig
 from ..models.variants import find_variant, variant_streams
@@ -151,7 +160,7 @@ def crossfit_folds(corpus: Corpus, training: Sequence[int], config: Config) -> l
 def assign_roles(clips: Sequence[Clip], parts: Mapping[str, str], split: SplitConfig, seed: int) -> dict[str, Role]:
     """Returns clip_id -> train, val or test, as `split` says.
 
-    No recording is divided, with one exception: the official split stays as it was published.
+    No recording is divided, with one exception: the official split stays as it was published, unless it is resampled.
 
     Args:
         parts: clip_id -> "train", "val" or "test" where labels lie in folders named as Aff-Wild2's.
@@ -161,9 +170,10 @@ def assign_roles(clips: Sequence[Clip], parts: Mapping[str, str], split: SplitCo
             few groups.
     """
     by = _drawn_or_official(split, parts) if split.by == "auto" else split.by
-    if by in ("official", "file"):
-        return _listed_roles(clips, parts, by, split.file)
     groups = groups_of(clips, split)
+    if by in ("official", "file"):
+        roles = _listed_roles(clips, parts, by, split.file)
+        return resampled(roles, groups, seed) if split.resample else roles
     if split.folds is not None:
         return split_folds(groups, split.folds, split.fold or 0, seed)
     return split_groups(groups, split.fractions, seed)
@@ -190,12 +200,13 @@ def _listed_roles(clips: Sequence[Clip], parts: Mapping[str, str], by: str, file
 class SplitSummary:
     """A split in figures.
 
-    by: what decided it, as `split.by`. num_clips: clips of each part. num_groups: what was divided among the parts.
-    num_without_subject: clips whose subject is not known. divided: the clips of each recording that lies in several
-    parts, which only an official split can cause.
+    by: what decided it, as `split.by`. resampled: only its sizes are those of that, as `split.resample`. num_clips:
+    clips of each part. num_groups: what was divided among the parts. num_without_subject: clips whose subject is not
+    known. divided: the clips of each recording that lies in several parts, which only an official split can cause.
     """
 
     by: str
+    resampled: bool
     num_clips: Mapping[str, int]
     num_groups: int
     num_without_subject: int
@@ -211,6 +222,7 @@ def summarise_split(clips: Sequence[Clip], roles: Mapping[str, Role], split: Spl
     counts = Counter(roles.values())
     return SplitSummary(
         split.by,
+        split.resample,
         {role: counts[role] for role in ROLES if counts[role]},
         len(set(groups_of(clips, split).values())),
         sum(not clip.subject_id for clip in clips),

@@ -47,7 +47,9 @@ def fit(
     log: Log = lambda event: None,
     file: StateFile | None = None,
 ) -> None:
-    """Trains a model in place and leaves it with the weights of its best epoch on the validation clips, if any.
+    """Trains a model in place and leaves it with the weights that `train.keep` names.
+
+    Without validation clips these are the last.
 
     Args:
         errors: (N, M) out-of-fold errors of each stream, NaN where unknown, for a model with a gate.
@@ -65,7 +67,7 @@ def fit(
         if validation:
             event["val"] = trainer.validate(validation)
             reached = -1.0 if math.isnan(event["val"]["mean"]) else event["val"]["mean"]
-            if course.note(reached, config.train):
+            if course.note(reached, config.train) and config.train.keep == "best":
                 trainer.keep()
         log(event)
         course.epoch += 1
@@ -75,7 +77,7 @@ def fit(
 
 
 def _over(trainer: Trainer) -> bool:
-    """True if the validation score has not improved for `train.patience` epochs."""
+    """True if the best epoch is kept, and the validation score has not improved for `train.patience` epochs."""
     course = trainer.course
     return bool(trainer.best) and course.epoch - 1 - course.best_epoch >= trainer.config.train.patience
 

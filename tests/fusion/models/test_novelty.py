@@ -30,7 +30,7 @@ def clip(number: int, dim: int = DIM) -> tuple[Tensor, Tensor]:
 
 def fitted(folds: Sequence[Sequence[int]] = FOLDS, dim: int = DIM, causal: bool = False) -> Novelty:
     novelty = Novelty(dim, 4.0, causal)
-    novelty.fit(lambda number: clip(number, dim), NUM_CLIPS, folds)
+    novelty.fit(lambda number: clip(number, dim), [LENGTH] * NUM_CLIPS, folds)
     return novelty
 
 
@@ -85,7 +85,7 @@ def test_standing_still_is_usual_where_training_clips_do() -> None:
         return values, mask
 
     novelty = Novelty(DIM, 4.0, causal=False)
-    novelty.fit(read, NUM_CLIPS, FOLDS)
+    novelty.fit(read, [LENGTH] * NUM_CLIPS, FOLDS)
     values, mask = read(52)
     assert veto_of(novelty, values, mask)[210:250].min() > 0.5
 
@@ -98,7 +98,7 @@ def test_steps_that_are_not_valid_count_for_nothing() -> None:
 
 def test_without_any_valid_step_nothing_is_vetoed() -> None:
     novelty = Novelty(DIM, 4.0, causal=False)
-    novelty.fit(lambda number: (torch.zeros(5, DIM), torch.zeros(5, dtype=torch.bool)), 2, [[0], [1]])
+    novelty.fit(lambda number: (torch.zeros(5, DIM), torch.zeros(5, dtype=torch.bool)), [5, 5], [[0], [1]])
     values, mask = clip(1)
     assert veto_of(novelty, values, mask).eq(1).all()
 

@@ -253,9 +253,11 @@ def test_strength_is_the_log_power_of_valid_features() -> None:
 
 
 @torch.no_grad()
-def test_given_stages_are_the_sets_of_active_streams() -> None:
+def test_given_stages_are_the_sets_of_active_modalities() -> None:
     active = torch.tensor([[[False, False], [True, False], [False, True], [True, True]]])
-    assert given_stage(active).argmax(-1).tolist() == [[0, 1, 2, 3]]
+    assert given_stage(active, ["visual", "audio"]).argmax(-1).tolist() == [[0, 1, 2, 3]]
+    faces = torch.tensor([[[False, False, True], [True, False, False], [False, True, False], [True, True, True]]])
+    assert given_stage(faces, ["visual", "audio", "visual"]).argmax(-1).tolist() == [[1, 1, 2, 3]]
 
 
 @torch.no_grad()
@@ -269,10 +271,9 @@ def test_a_voice_detector_decides_whether_sound_is_speech() -> None:
     assert model(windows).fused.stage.argmax(-1).tolist() == [[3, 1, 3, 3]]
 
 
-def test_given_stages_of_many_streams_are_refused() -> None:
-    streams = streams_of((4,) * 5, (0,) * 5)
-    with pytest.raises(InputError, match=r"model\.stage: expected at most 4 streams with model\.stage=given, got 5"):
-        build_model(streams, ModelConfig(stage="given", dim=DIM, heads=2))
+def test_given_stages_take_any_number_of_streams() -> None:
+    model = build_model(streams_of((4,) * 6, (0,) * 6), ModelConfig(stage="given", dim=DIM, heads=2, tcn_blocks=1))
+    assert model(random_windows(model.streams, 1, 4)).fused.stage.shape[-1] == 4
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The labelled clips of a run, and their split: official where the labels are, and no recording is divided."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,29 @@ def test_a_file_that_divides_a_recording_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=text):
         assign_roles(clips, {}, split, 0)
+
+
+def test_a_split_from_a_file_is_resampled_by_the_seed(tmp_path: Path) -> None:
+    clips = [*clips_of([f"c{k:02}" for k in range(18)]), *(Clip(f"v_{side}", "anna") for side in ("left", "right"))]
+    listed = {clip.clip_id: "test" if k < 4 else "val" if k < 7 else "train" for k, clip in enumerate(clips)}
+    rows = "".join(f"{clip_id},{role}\n" for clip_id, role in listed.items())
+    (tmp_path / "split.csv").write_text(f"clip_id,split\n{rows}")
+    split = SplitConfig(by="file", file=str(tmp_path / "split.csv"), resample=True)
+    drawn = [assign_roles(clips, {}, split, seed) for seed in (0, 1, 0)]
+    assert drawn[0] == drawn[2]
+    assert drawn[0] != drawn[1]
+    for roles in drawn:
+        assert roles["v_left"] == roles["v_right"]
+        assert sorted(Counter(roles[clip] for clip in roles if clip != "v_left").items()) == [
+            ("test", 4), ("train", 12), ("val", 3),
+        ]  # fmt: skip
+    lines = describe_split(summarise_split(clips, drawn[0], split).to_json())
+    assert "dealt anew from 19 groups of clips, as many to each part as in the file split" in lines[0]
+
+
+def test_a_drawn_split_is_not_resampled() -> None:
+    with pytest.raises(InputError, match=r"split\.resample: expected true only where split\.by is official or file"):
+        config_of(split={"by": "clip", "resample": True})
 
 
 def test_the_log_states_how_clips_were_divided() -> None:

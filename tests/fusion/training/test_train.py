@@ -124,6 +124,22 @@ def test_early_stopping(monkeypatch: pytest.MonkeyPatch, scores: list[float], nu
     assert all(torch.equal(states[best][key], value) for key, value in model.state_dict().items())
 
 
+def test_the_last_epoch_is_kept_whatever_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = streams_of()
+    config = config_of(train={"epochs": 4, "patience": 1, "keep": "last"})
+    model, scores = build_model(streams, config.model), iter([0.9, 0.1, 0.1, 0.1])
+    states: list[dict[str, torch.Tensor]] = []
+
+    def fake(*_: Any) -> dict[str, float]:
+        states.append({key: value.clone() for key, value in model.state_dict().items()})
+        return {"mean": next(scores)}
+
+    monkeypatch.setattr(Trainer, "validate", fake)
+    fit(model, random_corpus(streams, [60, 60]), [0], [1], config)
+    assert len(states) == 4
+    assert all(torch.equal(states[-1][key], value) for key, value in model.state_dict().items())
+
+
 def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
     cache, labels = make_cache(tmp_path, num_clips=14, seconds=5, shuffled=True, seed=5)
     sections = {"split": {"fractions": [0.4, 0.2, 0.4]}, "model": {"variant": "concat"}, "train": {"epochs": 6}}
