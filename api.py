@@ -21,6 +21,7 @@ from .data.clip_preview import ClipPreview
 from .data.store.base import is_cache
 from .extract.engine.progress import ExtractionProgress
 from .fusion.config import Config, configure, suited_preset
+from .fusion.evaluation.ensemble import score_ensemble
 from .fusion.evaluation.predict import Prediction
 from .fusion.evaluation.prediction_files import FORMATS, write_prediction
 from .fusion.evaluation.sampling import FRAMES, GRID, PLAIN, Sampling
@@ -75,7 +76,7 @@ def _configured(config: Mapping[str, Any] | str, store: Store, labels: Path) -> 
 
 
 def evaluate(
-    model: SAGE | str | Path,
+    model: SAGE | str | Path | Sequence[str | Path],
     *,
     cache: str | Path | None = None,
     labels: str | Path | None = None,
@@ -85,8 +86,8 @@ def evaluate(
     """Scores a run on its test clips (validation clips where there are none), or a model on the clips of a cache.
 
     Args:
-        model: a run, or all folds of one, as `score_run` takes it. Or a SAGE or the place of one, which has no
-            split: it is scored on every clip of `cache` that has labels.
+        model: a run, or all folds of one, as `score_run` takes it; or several, whose mean prediction is scored. Or a
+            SAGE or the place of one, which has no split: it is scored on every clip of `cache` that has labels.
         cache, labels: for a run, where they are now; default: where they were.
         split: the part of a run's clips: "train", "val" or "test".
         device: where to compute; a SAGE stays where it is.
@@ -94,9 +95,12 @@ def evaluate(
     Raises:
         InputError: if a run is unfinished, or there are no labels to score on.
     """
+    place, truths = str(cache) if cache else None, Path(labels) if labels else None
+    if not isinstance(model, SAGE | str | Path):
+        folders = [Path(folder) for folder in model]
+        return score_ensemble(folders, cache=place, labels=truths, split=split, device=device)
     folder = None if isinstance(model, SAGE) else Path(model)
     if folder is not None and ((folder / SPLIT).exists() or fold_runs(folder)):
-        place, truths = str(cache) if cache else None, Path(labels) if labels else None
         return score_run(folder, cache=place, labels=truths, split=split, device=device)
     sage = model if isinstance(model, SAGE) else SAGE.load(model, device)
     if cache is None or labels is None or split:

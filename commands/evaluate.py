@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # these import torch
     "--robustness",
     "robust",
     is_flag=True,
-    help="Score with masked, noisy, delayed and wrong streams; takes several runs.",
+    help="Score with masked, noisy, delayed and wrong streams; compares several runs.",
 )
 @click.option(
     "--out",
@@ -69,18 +69,21 @@ def evaluate(
     as_json: bool,
     **places: Any,
 ) -> None:
-    """Scores a run by CCC.
+    """Scores a run by CCC, or several runs together.
 
     One CCC per target over all labelled instants of a split, raw and smoothed. For a cross-validation run, the held-out
-    clips of all folds are pooled.
+    clips of all folds are pooled. Of several runs, the mean of their predictions is scored, as `predict` averages them;
+    they must be scored on the same clips. With --robustness, each is scored by itself.
     """
     local = {"visual_weights": visual_weights, "audio": audio, "face_weights": face_weights}
     _check_options(runs, robust, out, media, local)
     places["device"] = chosen_device(device)
     if not robust:
+        from ..fusion.evaluation.ensemble import score_ensemble
         from ..fusion.evaluation.score import score_run
 
-        show(score_run(runs[0], **places), as_json, describe_score)
+        score = score_run(runs[0], **places) if len(runs) == 1 else score_ensemble(runs, **places)
+        show(score, as_json, describe_score)
     elif media:
         _evaluate_media(runs, media, out, as_json, {**places, **local})
     else:
@@ -90,8 +93,8 @@ def evaluate(
 def _check_options(
     runs: Sequence[Path], robust: bool, out: Path | None, media: Sequence[str], local: Mapping[str, str | None]
 ) -> None:
-    if not robust and (len(runs) > 1 or out or media):
-        raise click.UsageError("Several runs, --out and --media need --robustness.")
+    if not robust and (out or media):
+        raise click.UsageError("--out and --media need --robustness.")
     if not media and any(local.values()):
         raise click.UsageError("--visual-weights, --audio and --face-weights need --media.")
 
@@ -103,8 +106,8 @@ def _evaluate_streams(runs: Sequence[Path], out: Path | None, as_json: bool, pla
     with Bar("corruptions") as bar:
         result = RobustnessReport.of([robustness(run, **places, tick=bar.tick) for run in runs])
     if out:
-        write_robustness(out, result)
-    show(result, as_json, describe_robustness)
+        write_robustness(out, report)
+    show(report, as_json, describe_robustness)
 
 
 def _evaluate_media(

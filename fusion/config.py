@@ -173,7 +173,7 @@ class ModelConfig(Part):
     dropout: Share = 0.1
     input_dropout: Share = 0.0
     quality_input: bool = False
-    stage: Literal["none", "latent", "given", "depth"] = "latent"
+    stage: Literal["none", "latent", "given", "depth"] = "given"
     num_stages: Count = 3
     separate_heads: bool = False
     separate: bool = True

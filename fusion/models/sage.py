@@ -115,7 +115,7 @@ class ReliabilityGate(nn.Module):
         context_dim = dim * (num_streams + num_streams * (num_streams - 1))
         self.separate = config.separate
         self.summary = nn.Sequential(nn.LayerNorm(context_dim), nn.Linear(context_dim, hidden), nn.GELU())
-        self.stage = nn.Linear(hidden, num_stages)
+        self.stage = nn.Linear(hidden, num_stages).requires_grad_(config.stage != "given")
         self.score = nn.ModuleList(
             nn.Sequential(nn.Linear(dim + hidden + q + num_streams, hidden), nn.GELU(), nn.Linear(hidden, num_stages))
             for q in num_quality

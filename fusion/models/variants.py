@@ -74,7 +74,6 @@ VARIANTS: dict[str, Variant] = {
     "sage": _sage(),
     "sage-no-stage": _sage({"model.stage": "none"}),
     "sage-latent": _sage({"model.stage": "latent"}),
-    "sage-given": _sage({"model.stage": "given"}),
     "sage-depth": _sage({"model.stage": "depth"}),
     "sage-no-calibration": _sage({"model.calibrated": False, "loss.calibration": 0.0, "loss.ordinal": 0.0}),
     "sage-no-separation": _sage({"model.separate": False}),
@@ -86,6 +85,7 @@ VARIANTS: dict[str, Variant] = {
     "sage-shares": _sage({"model.weighting": "shares"}),
     "sage-plain": _sage(
         {
+            "model.stage": "latent",
             "model.quality_input": False,
             "model.veto": 0.0,
             "model.gaps": False,

@@ -65,9 +65,9 @@ def zero(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-def test_there_are_fifteen_and_ten_ablations() -> None:
-    assert len(VARIANTS) == 25
-    assert len(ABLATIONS) == 10
+def test_there_are_fifteen_and_twelve_ablations() -> None:
+    assert len(VARIANTS) == 27
+    assert len(ABLATIONS) == 12
     assert all(variant.source for variant in VARIANTS.values())
 
 
@@ -302,6 +302,8 @@ def test_separate_heads() -> None:
     ("name", "key", "value"),
     [
         ("sage-no-stage", "stage", "none"),
+        ("sage-latent", "stage", "latent"),
+        ("sage-depth", "stage", "depth"),
         ("sage-no-calibration", "calibrated", False),
         ("sage-no-separation", "separate", False),
         ("sage-no-tcn", "tcn_blocks", 0),
