@@ -93,9 +93,11 @@ def given_stage(active: Tensor, modalities: Sequence[str]) -> Tensor:
     Returns:
         (B, L, 2^G) one-hot.
     """
-    members = [[m for m, other in enumerate(modalities) if other == name] for name in dict.fromkeys(modalities)]
-    place = torch.stack([active[..., group].any(-1) * 2**g for g, group in enumerate(members)]).sum(0)
-    return F.one_hot(place, 2 ** len(members))
+    names = list(dict.fromkeys(modalities))
+    place = torch.zeros_like(active[..., 0], dtype=torch.long)
+    for m, modality in enumerate(modalities):
+        place = place | active[..., m] * 2 ** names.index(modality)
+    return F.one_hot(place, 2 ** len(names))
 
 
 class ReliabilityGate(nn.Module):
