@@ -106,8 +106,8 @@ def _evaluate_streams(runs: Sequence[Path], out: Path | None, as_json: bool, pla
     with Bar("corruptions") as bar:
         result = RobustnessReport.of([robustness(run, **places, tick=bar.tick) for run in runs])
     if out:
-        write_robustness(out, report)
-    show(report, as_json, describe_robustness)
+        write_robustness(out, result)
+    show(result, as_json, describe_robustness)
 
 
 def _evaluate_media(
