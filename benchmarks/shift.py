@@ -129,9 +129,9 @@ class Seed:
     def roles(self, size: int) -> dict[str, Role]:
         """Returns the split with fewer training and validation clips: those of the first subjects."""
         order = sorted(self.parts["train"], key=self._subject), sorted(self.parts["val"], key=self._subject)
-        roles: dict[str, Role] = dict.fromkeys(order[0][:size], "train")
-        roles |= dict.fromkeys(order[1][: VALIDATION[size]], "val")
-        return roles | dict.fromkeys(self.parts["test"], "test")
+        parts: dict[Role, list[str]] = {"train": order[0][:size], "val": order[1][: VALIDATION[size]]}
+        parts["test"] = self.parts["test"]
+        return {clip_id: role for role, clips in parts.items() for clip_id in clips}
 
     def _subject(self, clip_id: str) -> tuple[str, str]:
         return str(self.corpus.clips[self.corpus.find([clip_id])[0]].subject_id), clip_id
