@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,11 @@ def extract(
 
     if not (visual or audio):
         raise click.UsageError("Name an encoder with --visual, --audio, or both.")
-    listed = find_sources(media)  # its errors come before the imports that take seconds
+    others = Counter[str]()
+    listed = find_sources(media, others)  # its errors come before the imports that take seconds
+    if others:
+        counts = ", ".join(f"{num} {suffix or 'without a suffix'}" for suffix, num in sorted(others.items()))
+        click.echo(f"left out, no media by their names: {counts}", err=True)
     sources = part_of(listed, shard) if shard else listed
 
     from ..extract.encoders.factory import Recipe
@@ -266,6 +271,7 @@ def describe_extraction(summary: Summary) -> str:
         f"{summary.num_frames} frames and {summary.audio_s:.0f} s of audio in {summary.wall_s:.1f} s",
         f"streams: {', '.join(summary.streams)}",
         *(f"no face found, all frames masked: {clip_id}" for clip_id in summary.without_face),
+        *(f"note: {clip_id}: {note}" for clip_id, notes in sorted(summary.notes.items()) for note in notes),
     ]
     if summary.num_done:
         shares = {part: f"{100 * busy_s / summary.wall_s:.0f} %" for part, busy_s in summary.busy_s.items()}

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,20 +72,25 @@ class Source:
         return place
 
 
-def find_sources(media: Sequence[str]) -> list[Source]:
+def find_sources(media: Sequence[str], others: Counter[str] | None = None) -> list[Source]:
     """Returns the clips that files, folders, globs and manifests name, sorted by clip_id.
 
     A folder is searched with all that lies below it, for media files and for crop folders; hidden names are left out.
     A clip of a folder or glob is named by its path relative to it, a single file by its name. A file that a manifest
     names may be absent: it becomes a failure of that clip later.
 
+    Args:
+        media: paths and globs.
+        others: counts the files of folders and globs that are no media, by suffix.
+
     Raises:
         InputError: if something named does not exist or holds nothing, a manifest is malformed, or two different
             media would get one clip_id.
     """
     by_id: dict[str, Source] = {}
+    others = Counter() if others is None else others
     for text in media:
-        sources = list(_sources_of(text))
+        sources = list(_sources_of(text, others))
         if not sources:
             todo = "Check the path; a folder or glob is searched for media files and folders of numbered crops."
             raise InputError(text, expected="at least one recording", got="none", todo=todo)
@@ -128,16 +134,16 @@ def _identity(source: Source) -> tuple[object, ...]:
     return (*places, source.start_s, source.end_s, source.fps, source.person)
 
 
-def _sources_of(text: str) -> Iterator[Source]:
+def _sources_of(text: str, others: Counter[str]) -> Iterator[Source]:
     place = Path(text)
     if place.is_dir():
-        yield from _scan(place, place)
+        yield from _scan(place, place, others)
     elif place.is_file() and place.suffix.lower() in MANIFEST_SUFFIXES:
         yield from _read_manifest(place)
     elif place.is_file():
         yield _of_file(place, place.parent)
     elif glob.has_magic(text):
-        yield from _expand(text)
+        yield from _expand(text, others)
     else:
         todo = "Check the path."
         raise InputError(text, expected="a file, folder, glob or manifest", got="nothing of that name", todo=todo)
@@ -148,7 +154,11 @@ def _of_file(path: Path, root: Path) -> Source:
     return Source(name, path=path, media_path=name)
 
 
-def _scan(folder: Path, root: Path) -> Iterator[Source]:
+def _is_media(name: str) -> bool:
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES | AUDIO_SUFFIXES
+
+
+def _scan(folder: Path, root: Path, others: Counter[str]) -> Iterator[Source]:
     visited: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -157,25 +167,29 @@ def _scan(folder: Path, root: Path) -> Iterator[Source]:
             continue
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES | AUDIO_SUFFIXES:
+        for name in sorted(name for name in files if not name.startswith(".")):
+            if _is_media(name):
                 yield _of_file(Path(parent, name), root)
+            elif not is_crop_name(name):
+                others[Path(name).suffix.lower()] += 1
         if any(map(is_crop_name, files)):
             name = Path(parent).relative_to(root).as_posix()
             name = Path(real).name if name == "." else name
             yield Source(name, crops=Path(parent), media_path=name)
 
 
-def _expand(pattern: str) -> Iterator[Source]:
+def _expand(pattern: str, others: Counter[str]) -> Iterator[Source]:
     plain = Path(pattern).parts[:-1]
     magic = next((i for i, part in enumerate(plain) if glob.has_magic(part)), len(plain))
     root = Path(*plain[:magic])
     for text in sorted(glob.glob(pattern, recursive=True)):
         place = Path(text)
         if place.is_dir():
-            yield from _scan(place, root)
-        elif place.suffix.lower() in VIDEO_SUFFIXES | AUDIO_SUFFIXES:
+            yield from _scan(place, root, others)
+        elif _is_media(place.name):
             yield _of_file(place, root)
+        else:
+            others[place.suffix.lower()] += 1
 
 
 def _read_manifest(path: Path) -> Iterator[Source]:

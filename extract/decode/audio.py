@@ -16,6 +16,9 @@ RESAMPLER = f"soxr {soxr.__version__} HQ"
 _TOLERANCE_S = 0.05  # players accept this much between timestamps and counted samples
 _MAX_GAP_S = 600.0
 MAX_BACK_S = 1.0
+MIX = "mean of stereo, half the difference where inverted; surround by ITU-R BS.775"
+INVERTED = 0.01  # of the channels' power: what is left of it where one channel is the other inverted
+_FOLD = {"FL": 0.5, "FR": 0.5, "FC": 0.7071, **dict.fromkeys(("BL", "BR", "SL", "SR", "BC", "FLC", "FRC"), 0.3536)}
 
 Samples = NDArray[np.float32]
 _NO_SAMPLES = np.zeros(0, np.float32)
@@ -26,6 +29,7 @@ class MonoAudio:
 
     Gaps between the blocks' timestamps are filled with digital silence, which the silence mask then marks as missing;
     overlapping samples are dropped. So sample n stands at `start_s` + n / rate, whatever was lost.
+    With `only_counts`, all blocks but the first follow the one before, whatever their timestamps.
 
     Args:
         clip_id: names the clip in errors.
@@ -42,6 +46,8 @@ class MonoAudio:
         self._num_filled = self._num_dropped = 0
         self._resampler: soxr.ResampleStream | None = None
         self.native_rate: int | None = None
+        self.only_counts = False
+        self.track: str | None = None  # where it is not the first: which, for people
         self.num_samples = 0
         self.start_s: float | None = None
 
@@ -73,19 +79,20 @@ class MonoAudio:
             self.native_rate = block.sample_rate
         if block.sample_rate != self.native_rate:
             raise self._error("one sampling rate", f"{self.native_rate} Hz, then {block.sample_rate} Hz")
-        return self._resampled(self._cut(self._aligned(_mono(block), block)), last=False)
+        return self._resampled(self._cut(self._aligned(mono(block), block)), last=False)
 
     def finish(self) -> Samples:
         """Returns the samples (N,) that the resampler still held."""
         return self._resampled(_NO_SAMPLES, last=True) if self._resampler else _NO_SAMPLES
 
     def report(self) -> dict[str, Any]:
-        """Returns start, length, native rate, and the seconds filled and dropped, for people."""
+        """Returns start, length, native rate, track, and the seconds filled and dropped, for people."""
         rate = self.native_rate or 1
         return {
             "audio_first_s": self.start_s,
             "audio_s": self.num_samples / rate,
             "audio_sampling_rate": self.native_rate,
+            **({"audio_track": self.track} if self.track else {}),
             "audio_filled_s": self._num_filled / rate,
             "audio_dropped_s": self._num_dropped / rate,
         }
@@ -96,7 +103,7 @@ class MonoAudio:
         time_s = None if block.pts is None or block.time_base is None else float(block.pts * block.time_base)
         if self._now_s is None:
             self._origin_s = time_s or 0.0
-        late_s = 0.0 if time_s is None or self._now_s is None else time_s - self._now_s
+        late_s = 0.0 if time_s is None or self._now_s is None or self.only_counts else time_s - self._now_s
         if late_s > _MAX_GAP_S or late_s < -MAX_BACK_S:
             raise self._error("audio without jumps in time", f"a jump of {late_s:.1f} s at {self._now_s:.2f} s")
         if late_s > _TOLERANCE_S:
@@ -151,14 +158,35 @@ def _first_sample(seconds: float, rate: int) -> int:
     return math.ceil(seconds * rate - 1e-6)
 
 
-def _mono(block: AudioFrame) -> Samples:
-    """Returns the mean of a block's channels, (N,) in [-1, 1]."""
+def mono(block: AudioFrame) -> Samples:
+    """Mixes a block's channels to one, (N,) in [-1, 1].
+
+    Stereo is the mean of both, or half their difference where one is the other inverted (a wrong plug) and they cancel.
+    Surround is weighted as ITU-R BS.775 folds it down: speech comes from the centre, the low-frequency channel is left
+    out.
+    """
+    channels = _channels(block)
+    weights = np.array([_FOLD.get(channel.name, 0.0) for channel in block.layout.channels], np.float32)
+    if len(channels) > 2 and weights.any():
+        return (weights / weights.sum()) @ channels
+    mean = channels.mean(axis=0)
+    if len(channels) == 2 and _power(mean) < INVERTED * _power(channels):
+        return (channels[0] - channels[1]) / 2
+    return mean
+
+
+def _power(samples: Samples) -> float:
+    return float(np.square(samples, dtype=np.float64).mean()) if samples.size else 0.0
+
+
+def _channels(block: AudioFrame) -> Samples:
+    """Returns the channels of a block, (C, N) float32 in [-1, 1]."""
     channels = block.to_ndarray()
     if not block.format.is_planar:
         channels = channels.reshape(-1, len(block.layout.channels)).T
     if channels.dtype == np.uint8:
-        return ((channels.astype(np.float32) - 128) / 128).mean(axis=0)
+        return (channels.astype(np.float32) - 128) / 128
     if channels.dtype.kind == "i":
         full_scale = 2.0 ** (8 * channels.dtype.itemsize - 1)
-        return (channels.astype(np.float64) / full_scale).mean(axis=0).astype(np.float32)
-    return channels.mean(axis=0).astype(np.float32)
+        return (channels / full_scale).astype(np.float32)
+    return channels.astype(np.float32)

@@ -14,6 +14,7 @@ from av.error import FFmpegError
 from ...data.errors import InputError
 from ...data.manifest import Source
 from .audio import MonoAudio, Samples
+from .audio_track import audio_track
 from .container import REENCODE, open_media, video_stream
 from .frame_times import FrameTimes
 from .frames import Frames, sane_aspect
@@ -70,7 +71,10 @@ class RecordingReader:
 
     def _streams(self, container: InputContainer) -> tuple[av.VideoStream | None, av.AudioStream | None]:
         video = video_stream(container)
-        audio = next(iter(container.streams.audio), None)
+        audio = audio_track(self._path, container, self._source.clip_id, self._options.beat)
+        self._audio.only_counts = container.format.name == "avi"  # it has no timestamps: FFmpeg counts its chunks
+        if audio is not None and (number := list(container.streams.audio).index(audio)):
+            self._audio.track = f"{number + 1} of {len(container.streams.audio)}, the first with sound"
         if video is None and (self._sink.active or audio is None):
             got = "a file without one" if audio is None else "audio only"
             raise self._error("a video stream", got, "Leave it out, or extract the audio alone (no --visual).")

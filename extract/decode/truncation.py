@@ -38,7 +38,7 @@ class DeclaredLength:
         audio_s = float((audio.duration or 0) * (audio.time_base or 0)) if audio else 0.0
         if video is None:
             return cls(0, audio_s, _audio_end_s(path, container, audio) if audio else None, False)
-        end_s = _stream_end_s(video) or _container_end_s(container)
+        end_s = _avi_end_s(container, video) or _stream_end_s(video) or _container_end_s(container)
         return cls(video.frames, audio_s, end_s, bool(video.duration))
 
     def is_missed_by(self, end_s: float) -> bool:
@@ -50,6 +50,13 @@ def _stream_end_s(stream: av.VideoStream | av.AudioStream) -> float | None:
     if not stream.duration:
         return None
     return float(((stream.start_time or 0) + stream.duration) * (stream.time_base or 0))
+
+
+def _avi_end_s(container: InputContainer, video: av.VideoStream) -> float | None:
+    """Returns the end by the frames that an AVI declares; its duration FFmpeg shortens to what the file holds."""
+    if container.format.name != "avi" or not video.frames or not video.average_rate:
+        return None
+    return float(video.frames / video.average_rate)
 
 
 def _audio_end_s(path: Path, container: InputContainer, audio: av.AudioStream) -> float | None:

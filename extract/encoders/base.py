@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...data.errors import InputError
 from ...data.store.fingerprint import SCHEMA_VERSION
-from ..decode.audio import RESAMPLER, Samples
+from ..decode.audio import MIX, RESAMPLER, Samples
 from ..decode.frames import FIT, INTERPOLATION, Letterbox, Pixels
 from ..faces.align import FaceCropper, FaceOf
 from .arithmetic import plain_float32
@@ -197,7 +197,7 @@ class AudioEncoder(Encoder):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """Mixing, resampling and windows."""
-        return {**self.plan.to_json(), "resampler": RESAMPLER, "mix": "mean of channels"}
+        return {**self.plan.to_json(), "resampler": RESAMPLER, "mix": MIX}
 
 
 def plan_of(

@@ -7,10 +7,11 @@ the smaller the clips, the more share one wait for it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 from ...data.clip import Clip, Track
 from ...data.errors import InputError
@@ -18,6 +19,7 @@ from ...data.store.base import Store, is_full_group
 from ...data.store.entry import Entry
 from ..options import ExtractOptions
 from .assemble import Assembly
+from .clip_notes import note_on_faces, notes_of
 from .progress import ClipOutcome, Failure
 from .targets import Targets
 
@@ -106,17 +108,22 @@ class CommitStage:
 
     def _prepare(self, clip: Assembly, entries: list[Entry]) -> ClipOutcome:
         """Appends the entries of a clip's streams."""
-        without_face = False
+        without_face, notes, reports = False, list[str](), dict[str, Mapping[str, Any]]()
         try:
             metadata = self._metadata(clip)
             for modality in clip.needs:
-                track = self._prepare_stream(clip, metadata, modality, entries)
-                without_face |= modality == "visual" and self._options.finder is not None and not track.mask.any()
+                track, reports[modality] = self._prepare_stream(clip, metadata, modality, entries)
+                if modality == "visual" and self._options.finder is not None:
+                    without_face, notes = not track.mask.any(), note_on_faces(track)
         except InputError as error:
             return _failed(clip, error)
-        return ClipOutcome(clip.source.clip_id, without_face=without_face)
+        assert clip.result is not None, "complete"
+        notes += notes_of(clip.source, clip.result.start_s + clip.result.duration_s, reports)
+        return ClipOutcome(clip.source.clip_id, without_face=without_face, notes=tuple(notes))
 
-    def _prepare_stream(self, clip: Assembly, metadata: Clip, modality: str, entries: list[Entry]) -> Track:
+    def _prepare_stream(
+        self, clip: Assembly, metadata: Clip, modality: str, entries: list[Entry]
+    ) -> tuple[Track, dict[str, Any]]:
         assert clip.medium is not None, "hashed before decoding"
         target = self._targets[modality]
         track, report = clip.track(target.encoder)
@@ -130,7 +137,7 @@ class CommitStage:
             overwrite=self._options.overwrite,
         )
         entries += [entry] if entry else []
-        return track
+        return track, report
 
     def _metadata(self, clip: Assembly) -> Clip:
         """Returns the clip's metadata for the cache.

@@ -52,6 +52,7 @@ class ClipOutcome:
         failure: the clip failed.
         skipped: True if the cache had the clip already.
         without_face: True if the clip was committed and no face was detected in it.
+        notes: what the clip lost or lacks, one line each.
         people: the clips that take its place, one for each person.
     """
 
@@ -59,6 +60,7 @@ class ClipOutcome:
     failure: Failure | None = None
     skipped: bool = False
     without_face: bool = False
+    notes: tuple[str, ...] = ()
     people: tuple[Source, ...] = ()
 
 
@@ -100,6 +102,7 @@ class Summary:
         num_done: committed clips.
         num_skipped: clips that the cache had already.
         without_face: committed clips in which no face was detected: all their frames are masked.
+        notes: clip_id -> what a committed clip lost or lacks, one line each.
         failures: the other clips, sorted by clip_id.
         streams: full names of the streams of the run, sorted.
         num_frames: encoded images.
@@ -113,6 +116,7 @@ class Summary:
     num_done: int = 0
     num_skipped: int = 0
     without_face: list[str] = field(default_factory=list[str])
+    notes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     failures: list[Failure] = field(default_factory=list[Failure])
     streams: list[str] = field(default_factory=list[str])
     num_frames: int = 0
@@ -136,6 +140,8 @@ class Summary:
         else:
             self.num_done += 1
             self.without_face += [outcome.clip_id] * outcome.without_face
+            if outcome.notes:
+                self.notes[outcome.clip_id] = list(outcome.notes)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields and the bottleneck as plain JSON."""

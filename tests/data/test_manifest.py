@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,16 @@ def test_shards_are_parts_of_the_whole() -> None:
     for text in ("0/4", "5/4", "4", "1/0", "a/b", "-1/4"):
         with pytest.raises(InputError, match=r"^shard: expected K/N with K from 1 to N, got .*SLURM_ARRAY_TASK_ID"):
             part_of(sources, text)
+
+
+def test_files_that_are_no_media_are_counted_by_suffix(tmp_path):
+    for name in ("a.mp4", "b.wav", "notes.txt", "more.TXT", "c.m4b", "README", ".hidden"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "00001.jpg").write_bytes(b"x")
+    others = Counter()
+    assert [source.clip_id for source in find_sources([str(tmp_path)], others)] == ["a.mp4", "b.wav", "crops"]
+    assert others == {".txt": 2, ".m4b": 1, "": 1}
+    again = Counter()
+    find_sources([str(tmp_path / "*")], again)
+    assert again == others

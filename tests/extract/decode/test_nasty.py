@@ -74,7 +74,7 @@ NASTY = {
     "mp4parse_capi_video_colr_nclx_hlg_full_range.mp4": (3, 5, 0),
     "mp4parse_capi_video_colr_nclx_two_colr.mp4": (3, 5, 0),
     "mp4parse_capi_video_rotation_90.mp4": (1, 1, 0),
-    "mp4parse_capi_zero_empty_stsc.mp4": DAMAGED.format("a damaged packet at the start"),
+    "mp4parse_capi_zero_empty_stsc.mp4": DAMAGED.format("Invalid data found when processing input at the start"),
     "mp4parse_h264_white_frame_sar_16_9.mp4": (1, 1, 0),
     "mp4parse_invalid_userdata.mp4": PROMISED.format("5544 frames"),
     "mp4parse_metadata.mp4": (1, 1, 1),
