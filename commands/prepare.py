@@ -37,7 +37,7 @@ SHOWN_CLIPS = 3
 @click.option("--dry-run", is_flag=True, help="Only report.")
 @json_option
 def prepare(corpus: str, root: Path, out: Path, gold: str, dry_run: bool, as_json: bool) -> None:
-    """Turns a published corpus into a manifest, labels and the official split.
+    """Prepares a published corpus: manifest, labels, split.
 
     CORPUS: affwild2, muse, recola, sewa, iemocap, a corpus that a package adds, or folder, for own recordings with
     annotations (ELAN, CSV, ARFF, audformat). ROOT: the folder in which its archives were unpacked; folders may be

@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # this imports torch
 @device_option
 @json_option
 def report(runs: tuple[Path, ...], out: Path, device: str, as_json: bool, **options: Any) -> None:
-    """Writes one page that shows runs: scores, clips, traces, calibration.
+    """Writes one page about runs: scores, clips, traces.
 
     The page needs no network and holds its data: scores with intervals and paired differences, a table of clips, the
     traces of each clip, calibration, robustness, learning curves, provenance and limits.

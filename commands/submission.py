@@ -27,7 +27,7 @@ sample_option = click.option(
 
 @click.group("submission")
 def submission_group() -> None:
-    """Makes and checks submissions for the valence-arousal challenge on Aff-Wild2."""
+    """Makes and checks submissions to a challenge."""
 
 
 @verb("sage-va submission make runs/first --sample test_set_sample.txt --out submission.txt", "make", submission_group)

@@ -1,4 +1,4 @@
-"""What a clip lost on the way is said, clip by clip: no loss of more than 2 % is silent."""
+"""Notes on what clips lost on the way: no loss of more than 2 % is silent."""
 
 from pathlib import Path
 from typing import Any
