@@ -89,15 +89,12 @@ def _shares(clips: Sequence[PreparedClip]) -> list[str]:
     if rows:
         share = 100 * _sum(clips, lambda clip: clip.num_not_annotated) / rows
         lines.append(f"{rows} label rows, {share:.1f} % of them not annotated")
-    cropped = [clip for clip in clips if clip.num_crops is not None and clip.num_without_crop is not None]
-    if cropped:
-        num_crops, lacking = (
-            _sum(cropped, count) for count in (lambda clip: clip.num_crops, lambda clip: clip.num_without_crop)
-        )
-        worst = max(cropped, key=lambda clip: clip.num_without_crop or 0)
-        lines.append(
-            f"{num_crops} crops; {lacking} frames have none, most of them {worst.clip_id}: {worst.num_without_crop}"
-        )
+    num_crops = _sum(clips, lambda clip: clip.num_crops)
+    if num_crops:
+        num_lacking = _sum(clips, lambda clip: clip.num_without_crop)
+        worst = max(clips, key=lambda clip: clip.num_without_crop or 0)
+        most = f", most of them {worst.clip_id}: {worst.num_without_crop}" if num_lacking else ""
+        lines.append(f"{num_crops} crops; {num_lacking} frames have none{most}")
     return lines
 
 

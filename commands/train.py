@@ -168,6 +168,9 @@ class TrainLog:
         sees = f"its TCN sees {event['receptive_steps']} steps ({event['receptive_steps'] / self.hz:.1f} s)"
         if not self.scores:
             self._say(f"{model.variant}: {event['num_parameters']:,} parameters, {sees}")
+        if event["lag_s"]:
+            origin = "estimated from the training clips" if self.config.labels.lag_s == "estimate" else "labels.lag_s"
+            self._say(f"reaction lag {event['lag_s']:g} s ({origin})")
 
     def _crossfit(self, event: dict[str, Any]) -> None:
         if self.bar is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..data.errors import InputError, did_you_mean
 
@@ -23,6 +23,7 @@ Weight = Annotated[float, Field(ge=0)]
 Demand = tuple[str, bool, str, str, str]
 EARLIER_HZ = 25.0
 BEFORE_THE_VETO = {"weighting": "shares", "veto": 0.0, "gaps": False}
+MAX_LAG_S = 8.0
 EARLIER_KEYS = {"window_steps": "window_s", "hop_steps": "hop_s"}
 
 SPLITS = """auto: official where labels lie in Train_Set and Validation_Set (Aff-Wild2), else subject
@@ -148,6 +149,35 @@ class SplitConfig(Part):
         yield "split.fractions", min(shares[:2]) > 0, "shares of train and val above 0", str(shares), todo
 
 
+class LabelsConfig(Part):
+    """Labels, as they are trained on.
+
+    lag_s: reaction lag of the annotators in seconds, rounded to steps of the grid: a label at t is learnt from the
+    features at t - lag_s. "estimate" = the lag at which the features of the training clips explain the labels best,
+    with which training replaces it.
+    """
+
+    lag_s: Annotated[
+        float | Literal["estimate"],
+        Field(description="seconds that annotators react late; estimate: from the training clips"),
+    ] = 0.0
+
+    @field_validator("lag_s", mode="before")
+    @classmethod
+    def _in_range(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_LAG_S
+        if not number and value != "estimate":
+            expected = f"seconds from 0 to {MAX_LAG_S:g}, or estimate"
+            raise InputError("labels.lag_s", expected=expected, got=repr(value), todo="Correct the value.")
+        return value
+
+    @property
+    def settled_s(self) -> float:
+        """The lag in seconds, which training has settled."""
+        assert self.lag_s != "estimate", "a lag that is settled"
+        return self.lag_s
+
+
 class ModelConfig(Part):
     """Sizes and switches of the network; the equations are those of docs/model.md.
 
@@ -246,6 +276,7 @@ class Config(Part):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
+    labels: LabelsConfig = LabelsConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()

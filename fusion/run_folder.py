@@ -184,6 +184,7 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
         config = check_config(described["config"], str(path / CONFIG))
         streams = [Stream(**{**s, "quality_names": tuple(s["quality_names"])}) for s in described["streams"]]
         model = build_model(streams, config.model)
+        model.lag_s = config.labels.settled_s
         model.load_state_dict(load_file(path / MODEL))
         roles = read_split(path / SPLIT)
         kept = {name: described[name] for name in ORIGIN}

@@ -73,9 +73,13 @@ def make_cache(
     weights: str = "trained",
     label_hz: float = 30.0,
     shuffled: bool = False,
+    lag_s: float = 0.0,
     seed: int = 0,
 ) -> tuple[Path, Path]:
-    """Writes `cache.zarr` and `labels/` (CSV with times); returns both. `shuffled` gives each clip another's labels."""
+    """Writes `cache.zarr` and `labels/` (CSV with times); returns both.
+
+    `shuffled` gives each clip another's labels; `lag_s` makes them late.
+    """
     rng = np.random.default_rng(seed)
     store = open_store(folder / "cache.zarr", "a", licence="test")
     maps = {name: rng.standard_normal((2, kind.dim)) for name, kind in kinds.items()}
@@ -95,7 +99,7 @@ def make_cache(
             full = stream_name(modality, alias, fingerprint)
             store.commit(clip, full, track, fingerprint=fingerprint, source_sha256=f"{index}")
         shown = truths[(index + num_clips // 2) % num_clips][1] if shuffled else va
-        write_labels(folder / "labels" / f"clip{index:02}.csv", times, shown, label_hz)
+        write_labels(folder / "labels" / f"clip{index:02}.csv", times, shown, label_hz, lag_s)
     return folder / "cache.zarr", folder / "labels"
 
 
@@ -115,11 +119,11 @@ def _track(rng: np.random.Generator, kind: Kind, times: np.ndarray, va: np.ndarr
     return Track.of(values.astype(kind.dtype), at.astype(np.float64), mask, level)
 
 
-def write_labels(path: Path, times: np.ndarray, va: np.ndarray, hz: float) -> None:
-    """A CSV of `time_s,valence,arousal` at `hz`."""
+def write_labels(path: Path, times: np.ndarray, va: np.ndarray, hz: float, lag_s: float = 0.0) -> None:
+    """A CSV of `time_s,valence,arousal` at `hz`, `lag_s` late."""
     at = np.arange(int(times[-1] * hz)) / hz
     with path.open("w", newline="", encoding="utf-8") as file:
-        rows = zip(at, np.interp(at, times, va[:, 0]), np.interp(at, times, va[:, 1]), strict=True)
+        rows = zip(at, *(np.interp(at - lag_s, times, va[:, d]) for d in range(2)), strict=True)
         csv.writer(file).writerows(
             [("time_s", "valence", "arousal"), *([f"{cell:.6f}" for cell in row] for row in rows)]
         )

@@ -124,6 +124,21 @@ class Corpus:
             device=mask.device,  # "cuda" is not equal to "cuda:0", the device of every tensor sent to "cuda"
         )
 
+    def with_earlier_labels(self, num_steps: int) -> Corpus:
+        """Returns the corpus with the labels on its grid `num_steps` earlier; the last steps of a clip have none.
+
+        The labels at their own times, by which predictions are scored, stay what they are.
+        """
+        if not num_steps:
+            return self
+        va, va_mask = torch.zeros_like(self.va), torch.zeros_like(self.va_mask)
+        for index in range(len(self.clips)):
+            steps = self.steps(index)
+            later = slice(min(steps.start + num_steps, steps.stop), steps.stop)
+            earlier = slice(steps.start, steps.start + later.stop - later.start)
+            va[earlier], va_mask[earlier] = self.va[later], self.va_mask[later]
+        return self._like(va=va, va_mask=va_mask)
+
     def _like(self, **changes: Any) -> Corpus:
         """Returns a copy of some of its streams, or elsewhere, that shares `kept`."""
         corpus = replace(self, **changes)

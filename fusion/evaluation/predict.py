@@ -9,6 +9,9 @@ model sees each clip once, from its beginning, in chunks; `Memory` carries what 
 
 R is the number of steps of the requested clips, whatever else the corpus holds. Row R collects the padding past the end
 of clips, column 0 counts, and the other D columns are the parts of the model's output side by side.
+
+A model that was trained on labels moved earlier by a reaction lag has its whole output delayed by that lag: what stands
+at t was computed at t - lag, and the first output holds until then.
 """
 
 from __future__ import annotations
@@ -44,8 +47,9 @@ Steps = NDArray[np.int64]
 class Prediction:
     """A model's estimate for one clip, on its grid of T steps.
 
-    times_s (T,); va (T, 2); mask (T, M) True where a stream is valid; reliability and weights (T, M) and stage (T, K),
-    each None where the variant has no gate. unimodal (T, M, 2): the estimate of each stream by itself.
+    times_s (T,); va (T, 2); mask (T, M) True where a stream is valid at the step that the estimate was made from, an
+    earlier one for a model with a reaction lag; reliability and weights (T, M) and stage (T, K), each None where the
+    variant has no gate. unimodal (T, M, 2): the estimate of each stream by itself.
     """
 
     clip_id: str
@@ -75,7 +79,8 @@ def predict(
     rows = _rows_of(corpus, clips)
     means = _means(model, corpus, rows, data, batch_size, tuple(PARTS))
     masks = torch.cat([corpus.mask[corpus.steps(index)] for index in rows]).cpu().numpy()
-    return [_prediction(corpus, index, rows[index], means, masks) for index in clips]
+    places = {index: _delayed(span, model, corpus) for index, span in rows.items()}
+    return [_prediction(corpus, index, places[index], means, masks) for index in clips]
 
 
 def predict_va(
@@ -86,7 +91,7 @@ def predict_va(
         return []
     rows = _rows_of(corpus, clips)
     va = _means(model, corpus, rows, data, batch_size, ("va",))["va"]
-    return [va[rows[index]] for index in clips]
+    return [va[_delayed(rows[index], model, corpus)] for index in clips]
 
 
 def averaged(predictions: Sequence[Prediction]) -> Prediction:
@@ -103,8 +108,14 @@ def averaged(predictions: Sequence[Prediction]) -> Prediction:
     return replace(predictions[0], **means, stage=None)
 
 
+def _delayed(span: slice, model: VAModel, corpus: Corpus) -> Steps | slice:
+    """The row of each step of a clip: the step itself or, with a reaction lag, an earlier one."""
+    num_steps = round(model.lag_s * corpus.hz)
+    return np.maximum(np.arange(span.start, span.stop) - num_steps, span.start) if num_steps else span
+
+
 def _prediction(
-    corpus: Corpus, index: int, rows: slice, means: dict[str, Floats], masks: NDArray[np.bool_]
+    corpus: Corpus, index: int, rows: Steps | slice, means: dict[str, Floats], masks: NDArray[np.bool_]
 ) -> Prediction:
     part = {name: means[name][rows] if name in means else None for name in ("reliability", "weights", "stage")}
     mask, clip = masks[rows], corpus.clips[index]

@@ -41,6 +41,7 @@ from ..result import Result
 from ..run_folder import CONFIG, OF_A_RUN, RESOLVED, SPLIT, fold_runs, load_run, origin_of, start_run, write_json
 from ..training.crossfit import out_of_fold_errors
 from ..training.labelled import assign_roles, labels_sha256, load_labelled
+from ..training.lag import settle_lag
 from ..training.shared_errors import SharedErrors
 from ..training.train import learns_reliability, train_one
 from ..training.trainer import Log
@@ -142,7 +143,7 @@ class Bench:
             if not learns_reliability(build_model(corpus.streams, cell.config.model), cell.config):
                 return None
             training = [index for index, clip in enumerate(corpus.clips) if roles[clip.clip_id] == "train"]
-            return self.shared_errors.key(corpus, training, cell.config)
+            return self.shared_errors.key(corpus, training, settle_lag(corpus, training, cell.config))
         except Exception:  # of a variant of the user's own: the training reports it
             return None
 
@@ -165,6 +166,8 @@ class Bench:
         names = ", ".join(stream["name"] for stream in described["streams"])
         kept = {**described, "streams": names, **config.flat()}
         wanted = {**self.origin, "streams": ", ".join(streams), **cell.config.flat()}
+        if wanted["labels.lag_s"] == "estimate":  # the run has the number
+            del wanted["labels.lag_s"]
         split = {"split": "changed"} if read_split(cell.path / SPLIT) != roles else {}
         for key, value in {**wanted, **split}.items():
             if kept.get(key) != value:

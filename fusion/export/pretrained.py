@@ -311,6 +311,7 @@ def _read(place: str, weights: Path, described: Path) -> SAGE:
         config, metadata = check_config(values["config"], place), ModelMetadata.from_json(values)
         streams = [Stream(**{**each, "quality_names": tuple(each["quality_names"])}) for each in values["streams"]]
         model = build_model(streams, config.model)
+        model.lag_s = config.labels.settled_s
         model.load_state_dict(load_file(weights))
         return SAGE(model, config, **vars(metadata))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

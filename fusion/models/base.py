@@ -76,6 +76,7 @@ class VAModel(nn.Module, ABC):
     """
 
     rate_factor = 1.0  # times `train.learning_rate`, for a variant that needs another one than the rest
+    lag_s = 0.0  # reaction lag of the labels that it was trained on: an estimate for t is made from the features before
 
     def __init__(self, streams: Sequence[Stream], config: ModelConfig) -> None:
         super().__init__()

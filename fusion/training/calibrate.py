@@ -79,7 +79,7 @@ def _fusion_of(run: Run) -> ReliabilityFusion:
 def _calibrate(run: Run, out: Path, cache: str | None, labels: Path | None, device: str) -> CalibratedRun:
     corpus = load_part(run, open_store(cache or run.cache), labels or Path(run.labels), "val").to(torch.device(device))
     before = _report(run, corpus)
-    refit(run, corpus)
+    refit(run, corpus.with_earlier_labels(round(run.model.lag_s * corpus.hz)))
     start_run(out, run.config, run.roles)
     shutil.copy(run.path / METRICS, out / METRICS)
     write_table(out)

@@ -40,6 +40,7 @@ from .labelled import (
     settle_split,
     summarise_split,
 )
+from .lag import settle_lag
 from .losses import typical_error
 from .metrics_log import open_metrics_log
 from .resume_state import StateFile
@@ -173,6 +174,9 @@ def train_one(
     """
     versions, identity = provenance(), _identity(corpus, roles)
     metadata = {**versions, **described(corpus.streams)}
+    config = settle_lag(corpus, _counted(corpus, roles, "train"), config)
+    lag_s = config.labels.settled_s
+    corpus = corpus.with_earlier_labels(round(lag_s * corpus.hz))
     training, validation = (_counted(corpus, roles, role) for role in ("train", "val"))
     file = StateFile(out / LAST, identity, stop=stop, log=out / METRICS)
     metrics_log = (
@@ -183,8 +187,10 @@ def train_one(
     with metrics_log as record, _deterministic(config):
         torch.manual_seed(config.seed)
         model = build_model(corpus.streams, config.model).to(corpus.device)
+        model.lag_s = lag_s
         num_parameters = sum(weight.numel() for weight in model.parameters())
-        log({"event": "model", "num_parameters": num_parameters, "receptive_steps": model.receptive_steps})
+        facts = {"num_parameters": num_parameters, "receptive_steps": model.receptive_steps, "lag_s": lag_s}
+        log({"event": "model", **facts})
 
         def log_and_stop(event: dict[str, Any]) -> None:
             log(event)
@@ -252,6 +258,7 @@ def _deterministic(config: Config) -> Iterator[None]:
 
 def _check(corpus: Corpus, roles: Mapping[str, Role], config: Config) -> None:
     training, _ = (_counted(corpus, roles, role) for role in ("train", "val"))
+    settle_lag(corpus, training, config)
     model = build_model(corpus.streams, config.model).to(corpus.device)
     _check_gate(model, corpus)
     if learns_reliability(model, config):

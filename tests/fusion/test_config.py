@@ -24,7 +24,7 @@ from sage_va.tests.synthetic import random_corpus, streams_of
 REFUSED = {
     "train.epoch=3": "configuration: expected a known key, got 'train.epoch'. Did you mean train.epochs?",
     "modle.dim=32": "configuration: expected a known key, got 'modle'. Did you mean model?",
-    "xyz=1": "configuration: expected a known key, got 'xyz'. Known: seed, data, split, model, loss, train.",
+    "xyz=1": "configuration: expected a known key, got 'xyz'. Known: seed, data, split, labels, model, loss, train.",
     "model.dim=0": "configuration: model.dim: expected greater than or equal to 1, got 0. Correct the value.",
     "model.dropout=1.5": "configuration: model.dropout: expected less than or equal to 1, got 1.5. Correct the value.",
     "model.floor=0.5": "configuration: model.floor: expected less than 0.5, got 0.5. Correct the value.",
