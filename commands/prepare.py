@@ -130,4 +130,15 @@ def next_commands(report: Preparation, corpus: str) -> list[str]:
         f"sage-va sync-check {cache} --labels {labels}",
         f"sage-va train {cache} --labels {labels} --out {run}",
         f"sage-va eval {run}",
+        *_submission(report, run),
+    ]
+
+
+def _submission(report: Preparation, run: str) -> list[str]:
+    if report.sample is None:
+        return []
+    sample = f"--sample {shlex.quote(report.sample)}"
+    return [
+        f"sage-va submission make {run} {sample} --out submission.txt",
+        f"sage-va submission check submission.txt {sample}",
     ]

@@ -38,13 +38,14 @@ class AffWild2(PublishedCorpus):
 
     def read(self, disk: Disk) -> ListedCorpus:
         label_files = _label_files(disk)
-        test, notes = _test_names(disk)
+        test, sample = _test_names(disk)
+        notes = [] if test else ["no list of the test set: no .txt file names VA and test"]
         files = _Files.of(disk)
         names = dict.fromkeys(sorted({*label_files, *test}))
         clips = [_clip(name, names, label_files.get(name, []), name in test, files) for name in names]
         parts = {clip.part for clip in clips}
         lacking = [f"no annotations of {name}" for name in ("train", "val") if name not in parts]
-        return ListedCorpus(clips, lacking, [*notes, *_unused(files, list(names))])
+        return ListedCorpus(clips, lacking, [*notes, *_unused(files, list(names))], sample)
 
 
 @dataclass(frozen=True)
@@ -111,21 +112,19 @@ def _first_line(path: Path) -> str:
         return file.readline().strip()
 
 
-def _test_names(disk: Disk) -> tuple[list[str], list[str]]:
-    """Returns the names of the test set, and a note where there are none.
+def _test_names(disk: Disk) -> tuple[list[str], Path | None]:
+    """Returns the names of the test set, [] where there are none, and the sample of a submission, None without one.
 
-    They are listed one per line in a file whose name says VA and test, or are those of the sample of a submission.
+    They are listed one per line in a file whose name says VA and test, or are those of the sample.
     """
     texts = [path for path in disk.texts if path.suffix.lower() == ".txt" and path.parent.name.lower() not in PARTS]
     samples = [path for path in texts if _first_line(path).replace(" ", "") == SAMPLE_HEADER]
     lists = [path for path in texts if path not in samples and "test" in path.stem.lower() and _VA.search(path.stem)]
-    if not lists and not samples:
-        return [], ["no list of the test set: no .txt file names VA and test"]
     names: dict[str, None] = {}
-    for path in lists or samples:
+    for path in lists or samples[:1]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()[path in samples :]
         names |= dict.fromkeys(line.strip().rpartition("/")[0] if path in samples else line.strip() for line in lines)
-    return [name for name in names if name], []
+    return [name for name in names if name], samples[0] if samples else None
 
 
 def _clip(name: str, names: Collection[str], label_files: Sequence[Path], is_test: bool, files: _Files) -> ListedClip:

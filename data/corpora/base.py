@@ -49,11 +49,15 @@ class ListedClip:
 
 @dataclass(frozen=True)
 class ListedCorpus:
-    """All clips of a corpus, and sentences about the whole: problems, notes."""
+    """All clips of a corpus, and sentences about the whole: problems, notes.
+
+    sample: the file that lists the rows of a submission to its challenge; None without one.
+    """
 
     clips: Sequence[ListedClip]
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
+    sample: Path | None = None
 
 
 class PublishedCorpus(ABC):

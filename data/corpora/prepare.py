@@ -149,4 +149,5 @@ def _report(
         clips=clips,
         problems=list(listed.problems),
         notes=list(listed.notes),
+        sample=None if listed.sample is None else str(listed.sample),
     )

@@ -37,7 +37,7 @@ class Preparation:
     out: the folder that was written; None for a report alone. has_crops: True if the manifest names crops.
     num_sources: clips of the manifest. num_audio: of them, those whose video has no sound of its own and whose sound is
     a file beside it, named by `audio.csv`. agreement: target -> mean over the clips; {} without several annotators.
-    gold: how annotators became one.
+    gold: how annotators became one. sample: the file that lists the rows of a submission; None without one.
     """
 
     title: str
@@ -53,6 +53,7 @@ class Preparation:
     clips: list[PreparedClip]
     problems: list[str]
     notes: list[str]
+    sample: str | None
 
     @property
     def num_problems(self) -> int:

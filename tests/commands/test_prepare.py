@@ -47,9 +47,8 @@ def test_the_commands_that_follow_can_be_pasted(tmp_path: Path) -> None:
     out = tmp_path / "out folder"
     lines = run("prepare", "affwild2", tmp_path / "corpus", "--out", out).stdout.splitlines()
     commands = [shlex.split(line) for line in lines[lines.index("next:") + 1 :]]
-    assert [words[:2] for words in commands] == [
-        ["sage-va", verb] for verb in ("extract", "sync-check", "train", "eval")
-    ]
+    verbs = ["extract", "sync-check", "train", "eval", "submission", "submission"]
+    assert [words[:2] for words in commands] == [["sage-va", verb] for verb in verbs]
     for words in commands:
         parse(words[1:])
     extract = commands[0]
