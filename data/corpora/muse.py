@@ -12,6 +12,7 @@ from .disk import Disk, one_recording, recordings
 from .readers import TARGETS, labelled, read_targets
 from .tables import header_of, read_table
 
+TIME = ("timestamp", 1000.0)  # milliseconds
 PARTS = {"train": "train", "devel": "val", "test": "test"}
 
 
@@ -49,7 +50,7 @@ class MuSe(PublishedCorpus):
         paths = {target: own[name] for target, own in files.items() if name in own}
         if not paths and parts.get(name) == "test":
             return ListedClip(source, part="test", problems=tuple(problems))
-        return labelled(source, parts.get(name), problems, lambda: read_targets(name, paths, self.gold))
+        return labelled(source, parts.get(name), problems, lambda: read_targets(name, paths, self.gold, TIME))
 
 
 def target_files(disk: Disk) -> dict[str, dict[str, Path]]:

@@ -91,19 +91,20 @@ def fused(path: Path, targets: Mapping[str, Traces], gold: str) -> Rated:
     return labels, agreement
 
 
-def read_targets(name: str, paths: Mapping[str, Path], gold: str) -> Rated:
+def read_targets(name: str, paths: Mapping[str, Path], gold: str, time: tuple[str, float] | None = None) -> Rated:
     """Reads one file for each target of a clip.
 
     Args:
         name: the clip, named in errors where there is no file.
         paths: target -> file.
         gold: how several annotators become one.
+        time: column of times and its units per second; None = by its name.
 
     Raises:
         InputError: if a target is missing, a file is malformed, or the two do not go together.
     """
     place = next(iter(paths.values()), Path(name))
-    return fused(place, {target: read_trace(path) for target, path in paths.items()}, gold)
+    return fused(place, {target: read_trace(path, time) for target, path in paths.items()}, gold)
 
 
 def time_column(table: Table) -> tuple[str, float] | None:
@@ -117,16 +118,16 @@ def time_column(table: Table) -> tuple[str, float] | None:
     return next(((name, units[name.lower()]) for name in table.names if name.lower() in units), None)
 
 
-def read_trace(path: Path) -> Traces:
+def read_trace(path: Path, time: tuple[str, float] | None = None) -> Traces:
     """Reads one target of one clip: a column of times, and one column per annotator.
 
-    Columns `name`, `Instance_name` and `segment_id` are no annotators.
+    Columns `name`, `Instance_name` and `segment_id` are no annotators. `time` is as for `read_targets`.
 
     Raises:
         InputError: if it has no times or no values.
     """
     table = read_table(path)
-    time = _time(table)
+    time = time or _time(table)
     annotators = [name for name in table.names if name != time[0] and name.lower() not in _NO_VALUES]
     if not annotators:
         raise InputError(f"{path}:1", "no column of values", todo="Add the column.")

@@ -32,6 +32,13 @@ def test_parts_media_and_labels(root: Path) -> None:
     assert "raw/video/10.mp4" in (root / "out/manifest.csv").read_text()
 
 
+def test_timestamps_are_milliseconds_also_without_segments(root: Path) -> None:
+    for target in ("valence", "arousal"):
+        write(root / f"label_segments/{target}/1.csv", "timestamp,value\n0,0.1\n500,0.2\n")
+    prepare(MuSe(), root, root / "out")
+    assert read_label_file(root / "out/labels/Train_Set/1.csv").times_s.tolist() == [0, 0.5]
+
+
 def test_nothing_is_invented_between_segments(root: Path) -> None:
     prepare(MuSe(), root, root / "out")
     labels = read_label_file(root / "out/labels/Train_Set/1.csv")
