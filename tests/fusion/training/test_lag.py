@@ -85,7 +85,7 @@ def test_the_lag_is_configuration(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def runs(late: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same training without and with the lag."""
+    """One training without the lag, and one with it."""
     folder = tmp_path_factory.mktemp("runs")
     short = {"train": {"epochs": 8}}
     for name, lag_s in (("without", 0), ("with", "estimate")):
