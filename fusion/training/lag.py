@@ -1,4 +1,4 @@
-"""The reaction lag of annotators: a label at t describes what was seen and heard at t - lag.
+"""The reaction lag of annotators: a label at t describes the face and voice at t - lag.
 
 Labels are moved earlier for training, by whole steps of the grid. The model keeps the lag, and `predict` delays its
 estimates by it, so that they are compared with the labels as they were published, all of them.
