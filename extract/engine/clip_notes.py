@@ -25,12 +25,14 @@ def notes_of(source: Source, duration_end_s: float, reports: Mapping[str, Mappin
     return [*_on_cut(source, duration_end_s), *_on_frames(source, visual), *_on_audio(audio)]
 
 
-def note_on_faces(track: Track) -> list[str]:
-    """Returns a note where a face was found in less than half of the frames, but in some."""
+def note_on_faces(track: Track, report: Mapping[str, Any]) -> list[str]:
+    """Returns a note where the face was found in less than half of the frames, but in some."""
     share = float(track.mask.mean())
-    return [f"face in {100 * share:.0f} % of frames; `sage-va faces` shows which, --person chooses"] * (
-        0 < share < FEW_FACES
-    )
+    if not 0 < share < FEW_FACES:
+        return []
+    num_people = report["faces"]["num_people"]
+    people = "1 person" if num_people == 1 else f"{num_people} people"
+    return [f"face in {100 * share:.0f} % of frames ({people} seen); see --person, and `sage-va faces`"]
 
 
 def _on_cut(source: Source, end_s: float) -> list[str]:

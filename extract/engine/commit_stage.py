@@ -114,7 +114,7 @@ class CommitStage:
             for modality in clip.needs:
                 track, reports[modality] = self._prepare_stream(clip, metadata, modality, entries)
                 if modality == "visual" and self._options.finder is not None:
-                    without_face, notes = not track.mask.any(), note_on_faces(track)
+                    without_face, notes = not track.mask.any(), note_on_faces(track, reports[modality])
         except InputError as error:
             return _failed(clip, error)
         assert clip.result is not None, "complete"

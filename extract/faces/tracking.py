@@ -15,7 +15,7 @@ from .detectors import FACE_COLUMNS, Faces
 PERSON = (  # hashed into the identity of streams: another word is another stream
     "largest: the largest sum over images of its box area; left, right: of the one seen longest and the one seen "
     "longest beside it; number: in order of appearance among those seen for longer than 1 s; nobody is followed into "
-    "another scene"
+    "another scene; a face at the place where one was when the same view was last shown is the same person"
 )
 GAP_S = 1.0  # a face that is away for no longer than this is the same person when it comes back
 LASTING_S = 1.0  # seen for longer than this is a person of `all`
@@ -24,6 +24,7 @@ _DRIFT = 0.5  # plus this much for each second of absence; people side by side a
 SCENE_SIZE = (16, 9)  # width and height of the grey picture by which a scene is recognised
 _SAME_SCENE = 0.6  # correlation: at real cuts below 0.58, in real scenes above 0.76 from one image to the next
 _SAME_SCENE_LATER = 0.3  # where images stand further apart than `_SOON_S` and the camera may have moved
+_SAME_VIEW = 0.8  # for a return after a while: chairs before a dark wall look alike
 _SOON_S = 0.1
 _GREY_NOISE = 2.0  # grey levels
 _MAX_GROWTH = 2.0  # from one image to the next, of the box's side
@@ -80,8 +81,9 @@ class PersonTrack:
         return float((self.faces[:, 0] + self.faces[:, 2] / 2).mean())
 
     def lasts_s(self, times_s: NDArray[np.float64]) -> float:
-        """Returns the seconds from its first to its last image; `times_s` as in `Detections`."""
-        return float(times_s[self.images[-1]] - times_s[self.images[0]])
+        """Returns the seconds for which it is seen, without long absences; `times_s` as in `Detections`."""
+        steps, gaps_s = np.diff(self.images), np.diff(times_s[self.images])
+        return float(gaps_s[(steps == 1) | (gaps_s <= GAP_S)].sum())
 
 
 def track_people(detections: Detections) -> list[PersonTrack]:
@@ -89,6 +91,10 @@ def track_people(detections: Detections) -> list[PersonTrack]:
 
     A face continues the nearest one of the image before, or of those lost no longer than `GAP_S` ago, if it is near, of
     similar size and in the same scene. The nearest pairs are linked first, so that no face takes another's place.
+
+    Edited material returns to a view after minutes: a dialogue is cut A, B, A, B. A face that continues none is the
+    person who was near that place when the same view was last shown, by time and place alone, since no weights that
+    recognise faces are at hand. A person who has moved meanwhile, or another one in the same chair, is not noticed.
     """
     people: list[PersonTrack] = []
     active: list[PersonTrack] = []
@@ -97,15 +103,34 @@ def track_people(detections: Detections) -> list[PersonTrack]:
         active = [person for person in active if _may_continue(person, number, times_s)]
         here = [person for person in active if _same_scene(detections.scenes, shots, person.images[-1], number)]
         lost_s = [times_s[number] - times_s[person.images[-1]] for person in here]
-        owners = match_faces([person.rows[-1] for person in here], lost_s, faces)
+        matches = match_faces([person.rows[-1] for person in here], lost_s, faces)
+        owners = {face: here[known] for face, known in matches.items()}
+        if new := [face for face in range(len(faces)) if face not in owners]:
+            back = _in_an_earlier_view(people, detections.scenes, shots, number)
+            matches = match_faces([person.rows[-1] for person in back], [0.0] * len(back), faces[new])
+            owners |= {new[face]: back[known] for face, known in matches.items()}
+            active += [back[known] for known in matches.values()]
         for face in np.argsort(faces[:, 0], kind="stable"):
-            person = here[owners[face]] if face in owners else PersonTrack()
-            if face not in owners:
+            person = owners.get(int(face)) or PersonTrack()
+            if not person.images:
                 people.append(person)
                 active.append(person)
             person.images.append(number)
             person.rows.append(faces[face])
     return people
+
+
+def _in_an_earlier_view(
+    people: Sequence[PersonTrack], scenes: NDArray[np.uint8], shots: NDArray[np.int64], number: int
+) -> list[PersonTrack]:
+    """Returns the people of the last earlier shot that showed the view of this image, as it was when they left it."""
+    before = [person for person in people if shots[person.images[-1]] < shots[number]]
+    if not before:
+        return []
+    like = _correlation(scenes[[person.images[-1] for person in before]], scenes[number]) >= _SAME_VIEW
+    back = [person for person, same in zip(before, like, strict=True) if same]
+    last_shot = max((shots[person.images[-1]] for person in back), default=-1)
+    return [person for person in back if shots[person.images[-1]] == last_shot]
 
 
 def _may_continue(person: PersonTrack, number: int, times_s: NDArray[np.float64]) -> bool:

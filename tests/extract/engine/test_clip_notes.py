@@ -49,8 +49,11 @@ def test_few_faces_are_noted_and_none_is_another_line() -> None:
     def track(num_valid: int) -> Track:
         return Track.of(np.zeros((100, 2), np.float16), np.arange(100) / 25, np.arange(100) < num_valid)
 
-    assert note_on_faces(track(9)) == ["face in 9 % of frames; `sage-va faces` shows which, --person chooses"]
-    assert note_on_faces(track(0)) == note_on_faces(track(60)) == []
+    report = {"faces": {"num_people": 6}}
+    assert note_on_faces(track(9), report) == [
+        "face in 9 % of frames (6 people seen); see --person, and `sage-va faces`"
+    ]
+    assert note_on_faces(track(0), report) == note_on_faces(track(60), report) == []
 
 
 def test_extract_prints_the_notes(tmp_path: Path) -> None:
