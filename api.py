@@ -309,9 +309,10 @@ class _Each:
     def of(self, store: Store, clip_ids: Sequence[str]) -> list[dict[str, str]]:
         """Predicts clips of a cache; returns `{"clip_id", "reason"}` of those that fail."""
         start_s, failures = perf_counter(), list[dict[str, str]]()
+        normaliser = self.models[0].normaliser(store)
         for number, clip_id in enumerate(clip_ids, 1):
             try:
-                self.keep(*predict_clip(self.models, store, clip_id, self.sampling))
+                self.keep(*predict_clip(self.models, store, clip_id, self.sampling, normaliser))
             except InputError as error:
                 failures.append({"clip_id": clip_id, "reason": error.about(clip_id)})
             except OSError as error:

@@ -139,6 +139,8 @@ class TrainLog:
 
     def _loaded(self, event: dict[str, Any]) -> None:
         self._say(f"{event['num_clips']} labelled clips, {event['placement']}")
+        if event["normalise"] != "training":
+            self._say(f"features normalised by {event['normalise']}{describe_alone(event)}")
         for name, places in (("without labels", event["unlabelled"]), ("labels without a clip", event["unused"])):
             if places:
                 self._say(f"{len(places)} {name}: {_some(places)}")
@@ -201,6 +203,12 @@ class TrainLog:
     def _say(self, text: str) -> None:
         if not self.quiet:
             click.echo(text, err=True)
+
+
+def describe_alone(loaded: dict[str, Any]) -> str:
+    """Returns the end of the line about normalisation: clips that have no subject to be normalised by."""
+    alone = loaded["num_without_subject"] if loaded["normalise"] == "subject" else 0
+    return f"; {alone} clips without subject_id by themselves" if alone else ""
 
 
 def describe_grid(grid: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..data.errors import InputError, did_you_mean
+from ..data.windows.normalise import Normalise
 
 if TYPE_CHECKING:
     from ..data.windows.corpus import Corpus
@@ -31,6 +32,10 @@ subject: subjects and recordings stay whole | clip: recordings stay whole, a sub
 official: the folders of the labels decide | file: the columns clip_id,split of split.file decide"""
 KEEP = """best: the weights of the epoch with the best validation score; train.patience epochs without a better one end
 last: those of the last epoch; a few validation clips choose by chance"""
+
+
+NORMALISE = """training: by the training clips alone | subject: by all clips of the subject | clip: by the clip itself
+causal: less the mean of the clip so far, for streaming"""
 
 
 class Part(BaseModel):
@@ -54,8 +59,9 @@ class DataConfig(Part):
     """Streams, the grid that they are put on, and windows cut from it.
 
     streams: names, aliases or modalities; empty = one stream per modality of the cache. grid_hz: steps per second; None
-    = the rate of the slowest stream, with which training replaces it. window_s, hop_s: length of a window, and time
-    between the starts of two, in seconds.
+    = the rate of the slowest stream, with which training replaces it. normalise: whose statistics are taken out of the
+    features before those of the training clips, see `data.windows.normalise`. window_s, hop_s: length of a window, and
+    time between the starts of two, in seconds.
 
     Earlier configurations had `window_steps` and `hop_steps`. These are read as so many steps of a grid of `grid_hz`,
     and of 25 Hz, the default of then, where they name no rate.
@@ -65,6 +71,7 @@ class DataConfig(Part):
     grid_hz: Annotated[
         float | None, Field(gt=0, le=1000, description="steps per second; null: the rate of the slowest stream")
     ] = None
+    normalise: Annotated[Normalise, Field(description=NORMALISE)] = "training"
     window_s: Annotated[float, Field(gt=0)] = 12.0
     hop_s: Annotated[float, Field(gt=0)] = 8.0
 
@@ -280,6 +287,12 @@ class Config(Part):
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
+
+    def demands(self) -> Iterable[Demand]:
+        kind = self.data.normalise
+        todo = "Set data.normalise=causal, which looks at earlier steps alone, or model.causal=false."
+        right = not self.model.causal or kind in ("training", "causal")
+        yield "data.normalise", right, "training or causal with model.causal=true", kind, todo
 
     def on_grid(self, hz: float) -> Config:
         """Returns the configuration with `data.grid_hz` settled."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.errors import InputError
 from ..data.windows.corpus import Stream, Windows
+from ..data.windows.normalise import RunningMean
 from .models.base import VAModel
 from .models.causal_cache import Memory
 from .models.tcn import TCNBlock
@@ -68,6 +69,7 @@ class StreamingModel:
     def reset(self) -> None:
         """Empties the memory, for another recording."""
         self._memory = Memory()
+        self._means = [RunningMean() if stream.normalise == "causal" else None for stream in self.streams]
 
     @property
     def num_values(self) -> int:
@@ -93,8 +95,11 @@ class StreamingModel:
                 raise InputError(f"step: {name}", expected=expected, got=str(len(parts)), todo=todo)
         x = [_values(*pair) for pair in zip(self.streams, values, strict=True)]
         q = [_quality(*pair) for pair in zip(self.streams, signals, strict=True)]
-        mask = torch.tensor([[[each is not None for each in values]]])
-        return self._estimate(x, q, mask)
+        valid = [each is not None for each in values]
+        for m, mean in enumerate(self._means):
+            if mean is not None and valid[m]:
+                x[m] = torch.from_numpy(mean.subtract(x[m].numpy()))
+        return self._estimate(x, q, torch.tensor([[valid]]))
 
     def _estimate(self, values: list[Tensor], quality: list[Tensor], mask: Tensor) -> Estimate:
         yes, no = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.bool)
@@ -117,6 +122,10 @@ def _check(model: VAModel, place: str) -> None:
     if not model.config.causal:
         todo = "Train one with --set model.causal=true."
         raise InputError(place, expected="a causal model", got="model.causal=false", todo=todo)
+    whole = [stream.normalise for stream in model.streams if stream.normalise in ("subject", "clip")]
+    if whole:
+        todo = "Train with data.normalise=causal or training."
+        raise InputError(place, f"its features are normalised by {whole[0]}, which asks for whole clips", todo=todo)
     if not model.can_stream:
         todo = "See docs/streaming.md for what a variant of your own needs."
         problem = f"the variant {model.config.variant} cannot go step by step, as it takes no memory"

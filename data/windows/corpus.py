@@ -19,6 +19,7 @@ from torch import Tensor
 from ..clip import Clip
 from ..labels import Truth
 from ..timebase import Grid
+from .normalise import Normalise
 
 HUGE_BYTES = 1 << 22
 CPU = torch.device("cpu")
@@ -26,7 +27,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Stream:
-    """An input of a model: full stream name, dims D, names of its Q quality signals, whole fingerprint.
+    """An input of a model: full stream name, dims D, names of its Q quality signals, whole fingerprint, normalisation.
 
     `label` is for people: the modality; the alias where it has several streams; the full name where those share an
     alias.
@@ -38,6 +39,7 @@ class Stream:
     dim: int
     quality_names: tuple[str, ...]
     fingerprint: Mapping[str, Any] = field(repr=False)
+    normalise: Normalise = "training"
 
     @property
     def random_weights(self) -> bool:

@@ -24,6 +24,7 @@ from ..store.fingerprint import stream_alias
 from ..timebase import to_grid, usual_gap_s
 from .corpus import Corpus, Stream
 from .memmap_cache import open_mapped
+from .normalise import Normaliser
 from .to_grid import CachedClip, OnGrid, clip_on_grid, joined, span_s
 
 RATE_CLIPS = 5  # about so many clips are read to find the rate of a stream
@@ -103,6 +104,7 @@ def load_corpus(
     grid_hz: float,
     truths: Mapping[str, Truth] | None = None,
     keep: bool = True,
+    normaliser: Normaliser | None = None,
 ) -> Corpus:
     """Reads clips whole, checked, and puts streams and labels on one grid.
 
@@ -119,6 +121,7 @@ def load_corpus(
         keep: map the features from the memory-mapped cache, where they are added if need be; then they need no
             memory, and from the second time on only records are read. False reads the clips into memory and leaves
             nothing behind.
+        normaliser: of these streams, as `normaliser_of` gives it, to be shared by several calls; None = a new one.
 
     Raises:
         InputError: if a clip lacks a stream, or a stream is not the one that is described. DamagedError: if bytes
@@ -129,17 +132,37 @@ def load_corpus(
     read = [clip if isinstance(clip, CachedClip) else read_clips(store, [clip])[0] for clip in clips]
     _check_records(store, streams, read)
     names = [stream.name for stream in streams]
-    parts = (clip_on_grid(store, names, clip, grid_hz) for clip in read)
+    normaliser = normaliser or normaliser_of(store, streams, grid_hz)
+    parts = (normaliser(clip, normaliser.load(clip)) for clip in read)
     if keep:
-        identities = [_identity(clip, names) for clip in read]
+        identities = [_identity(clip, names, normaliser) for clip in read]
         return _corpus(read, streams, open_mapped(store, names, grid_hz, identities, parts), truths or {})
     return _corpus(read, streams, joined(parts), truths or {})
 
 
-def _identity(clip: CachedClip, names: Sequence[str]) -> dict[str, Any]:
+def normaliser_of(store: Store, streams: Sequence[Stream], grid_hz: float) -> Normaliser:
+    """Returns the normalisation of streams, which reads further clips of a subject where that decides it."""
+    names = [stream.name for stream in streams]
+
+    def subjects() -> dict[str, list[CachedClip]]:
+        whole = set.intersection(*({*store.clip_ids(name)} for name in names))
+        clips: dict[str, list[CachedClip]] = {}
+        for clip in read_clips(store, sorted(whole)):
+            if clip.clip.subject_id is not None:
+                clips.setdefault(clip.clip.subject_id, []).append(clip)
+        return clips
+
+    return Normaliser(
+        [stream.normalise for stream in streams], subjects, lambda clip: clip_on_grid(store, names, clip, grid_hz)
+    )
+
+
+def _identity(clip: CachedClip, names: Sequence[str], normaliser: Normaliser) -> dict[str, Any]:
     """Everything that decides what stands on a clip's grid."""
     records = [json_sha256(clip.records[name]) for name in names]
-    return {"clip_id": clip.clip.clip_id, "records": records, "span_s": span_s(clip.clip)}
+    identity = {"clip_id": clip.clip.clip_id, "records": records, "span_s": span_s(clip.clip)}
+    normalised = normaliser.identity(clip)
+    return {**identity, "normalised": normalised} if normalised else identity
 
 
 def _check_records(store: Store, streams: Sequence[Stream], clips: Sequence[CachedClip]) -> None:

@@ -40,7 +40,7 @@ from ..models.variants import build_model, resolve, variant_streams
 from ..result import Result
 from ..run_folder import CONFIG, OF_A_RUN, RESOLVED, SPLIT, fold_runs, load_run, origin_of, start_run, write_json
 from ..training.crossfit import out_of_fold_errors
-from ..training.labelled import assign_roles, labels_sha256, load_labelled
+from ..training.labelled import assign_roles, check_subjects, labels_sha256, load_labelled
 from ..training.lag import settle_lag
 from ..training.shared_errors import SharedErrors
 from ..training.train import learns_reliability, train_one
@@ -156,6 +156,7 @@ class Bench:
         """Raises an InputError for a cell that cannot be trained, or whose folder holds a result of other settings."""
         streams = [self.labelled.corpus.streams[m].name for m in self.streams(cell)]
         roles = self.roles(cell)
+        check_subjects(self.labelled.corpus.clips, roles, cell.config)
         if (cell.path.parent / RESOLVED).exists() or fold_runs(cell.path):
             todo = "Choose another --out, or --folds as before."
             raise InputError(cell.path, expected="a run or folds of it", got="the other", todo=todo)

@@ -72,7 +72,8 @@ class Sweep:
 
     def bench(self, config: Config) -> Bench:
         """Returns the clips with all streams of a configuration, loaded once per process for one choice of them."""
-        data = DataConfig(streams=config.data.streams, grid_hz=config.data.grid_hz)
+        kept = ("streams", "grid_hz", "normalise")
+        data = DataConfig(**{key: getattr(config.data, key) for key in kept})
         loaded = of_all(open_store(self.cache), Config(data=data), [config.model.variant])
         return bench_of(BenchSettings(self.cache, self.labels, loaded, self.device, self.errors))
 

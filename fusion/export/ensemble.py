@@ -9,6 +9,7 @@ from ...data.clip import Clip
 from ...data.errors import InputError
 from ...data.store.base import Store
 from ...data.windows.load import load_corpus
+from ...data.windows.normalise import Normaliser
 from ..evaluation.predict import Prediction, averaged
 from ..evaluation.sampling import PLAIN, Sampling
 from ..run_folder import SPLIT, fold_runs, load_run
@@ -46,7 +47,9 @@ def cache_of(place: str | Path) -> str:
 
 
 def _inputs(model: SAGE) -> str:
-    return f"{', '.join(stream.name for stream in model.streams)} at {model.config.data.hz:g} Hz"
+    kinds = {stream.normalise for stream in model.streams} - {"training"}
+    normalised = f", normalised by {' and '.join(sorted(kinds))}" if kinds else ""
+    return f"{', '.join(stream.name for stream in model.streams)} at {model.config.data.hz:g} Hz{normalised}"
 
 
 def _models_at(place: str | Path, device: str) -> list[SAGE]:
@@ -60,15 +63,23 @@ def _models_at(place: str | Path, device: str) -> list[SAGE]:
 
 
 def predict_clip(
-    models: Sequence[SAGE], store: Store, clip_id: str, sampling: Sampling = PLAIN
+    models: Sequence[SAGE],
+    store: Store,
+    clip_id: str,
+    sampling: Sampling = PLAIN,
+    normaliser: Normaliser | None = None,
 ) -> tuple[Clip, Prediction]:
     """Reads a clip once; returns it with the mean of what all models predict, each smoothed as `sampling` says.
+
+    `normaliser` is `models[0].normaliser(store)`, shared by the clips of a store.
 
     Raises:
         InputError: if the clip lacks a stream, or has no instants of that kind.
     """
     first = models[0]
-    corpus = load_corpus(store, first.streams, [clip_id], grid_hz=first.config.data.hz, keep=False)
+    corpus = load_corpus(
+        store, first.streams, [clip_id], grid_hz=first.config.data.hz, keep=False, normaliser=normaliser
+    )
     (clip,), (grid,) = corpus.clips, corpus.grids
     each = [sampling.smooth(model.predict(corpus)[0], grid.hz, model.smoothing_s) for model in models]
     return clip, sampling.sample(averaged(each), clip, grid)

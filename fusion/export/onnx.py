@@ -99,6 +99,10 @@ def export_onnx(model: SAGE | str | Path, path: str | Path) -> OnnxFile:
     """
     _check_packages()
     sage = model if isinstance(model, SAGE) else SAGE.load(model)
+    kinds = {stream.normalise for stream in sage.streams} - {"training"}
+    if kinds:
+        todo = "Train with data.normalise=training: a graph of windows does not see the whole clip."
+        raise InputError(path, expected="data.normalise=training", got=kinds.pop(), todo=todo)
     flat = Flat(_exportable(sage.model)).eval()
     example = flat.example(*EXAMPLE)
     outputs = [name for name, part in zip(OUTPUTS, flat.parts(*example), strict=True) if part is not None]

@@ -23,7 +23,8 @@ from ...data.hub import offline_if_unreachable
 from ...data.labels import LabelFolder
 from ...data.store.base import Store, open_store
 from ...data.windows.corpus import Corpus, Stream, Windows
-from ...data.windows.load import load_corpus, read_clips
+from ...data.windows.load import load_corpus, normaliser_of, read_clips
+from ...data.windows.normalise import Normaliser
 from ..config import Config, check_config
 from ..evaluation.metrics import corpus_moments, summarise
 from ..evaluation.predict import Prediction, predict
@@ -116,11 +117,15 @@ class SAGE(nn.Module, ModelHubMixin):
             chosen = range(len(data.clips)) if clip_ids is None else data.find(clip_ids)
             return predict(self.model, self._fitting(data).to(self.device), chosen, self.config.data)
         store = data if isinstance(data, Store) else open_store(data)
-        predictions = []
+        predictions, shared = [], {"keep": False, "normaliser": self.normaliser(store)}
         for clip_id in store.clip_ids() if clip_ids is None else clip_ids:
-            corpus = load_corpus(store, self.streams, [clip_id], grid_hz=self.config.data.hz, keep=False)
+            corpus = load_corpus(store, self.streams, [clip_id], grid_hz=self.config.data.hz, **shared)
             predictions += predict(self.model, corpus.to(self.device), [0], self.config.data)
         return predictions
+
+    def normaliser(self, store: Store) -> Normaliser:
+        """Returns the normalisation of this model's streams in a cache, to be shared by the clips that are read."""
+        return normaliser_of(store, self.streams, self.config.data.hz)
 
     def _fitting(self, corpus: Corpus) -> Corpus:
         """The corpus with the model's own streams, in its order."""
@@ -133,7 +138,13 @@ class SAGE(nn.Module, ModelHubMixin):
         if rates != {wanted}:
             got = ", ".join(f"{hz:g} Hz" for hz in rates)
             raise InputError("corpus", expected=f"a grid of {wanted:g} Hz", got=got, todo="Load it at that rate.")
-        return corpus.only([names.index(stream.name) for stream in self.streams])
+        chosen = corpus.only([names.index(stream.name) for stream in self.streams])
+        for stream, own in zip(chosen.streams, self.streams, strict=True):
+            if stream.normalise != own.normalise:
+                expected, got = (f"{one.name} normalised by {one.normalise}" for one in (own, stream))
+                todo = "Load it with the `streams` of the model."
+                raise InputError("corpus", expected=expected, got=got, todo=todo)
+        return chosen
 
     def score(self, data: Store | str | Path, labels: str | Path) -> Score:
         """Returns the score on every labelled clip of a cache; it means something if none was trained on.

@@ -75,9 +75,10 @@ def make_submission(
     clip_ids = _find_clips(sample, store, [stream.name for stream in models[0].streams])
     last_frames, values = sample.last_frames(), dict[str, Floats]()
     beyond: dict[str, int] = {}
+    normaliser = models[0].normaliser(store)
     for done, (name, clip_id) in enumerate(clip_ids.items()):
         tick(done, len(clip_ids))
-        _, prediction = predict_clip(models, store, clip_id, sampling)
+        _, prediction = predict_clip(models, store, clip_id, sampling, normaliser)
         frames_beyond = max(0, last_frames[name] - len(prediction.va))
         _check_end(name, frames_beyond, prediction.times_s)
         values[name] = np.concatenate([prediction.va, np.repeat(prediction.va[-1:], frames_beyond, axis=0)])

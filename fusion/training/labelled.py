@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from ...data.hashing import json_sha256
 from ...data.labels import LabelFolder
 from ...data.store.base import Store
 from ...data.windows.corpus import Corpus
-from ...data.windows.load import choose_streams, load_corpus, read_clips, stream_hz
+from ...data.windows.load import choose_streams, load_corpus, normaliser_of, read_clips, stream_hz
+from ...data.windows.normalise import Normaliser
 from ...data.windows.splits import (
     ROLES,
     Role,
@@ -63,17 +64,21 @@ def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> L
         todo = f"Label files are matched by name: {unused!r} has no clip, {unlabelled!r} no labels."
         raise InputError(folder.path, expected=f"labels for clips of {store.url}", got="none that match", todo=todo)
     clips = read_clips(store, sorted(joined.files))
-    streams = variant_streams(variant, choose_streams(store, names, clips))
+    kind = config.data.normalise
+    chosen = [replace(stream, normalise=kind) for stream in choose_streams(store, names, clips)]
+    streams = variant_streams(variant, chosen)
     truths = joined.truths(clip.clip for clip in clips)
     config, _ = settle_grid(config, store, folder)
-    corpus = load_corpus(store, streams, clips, grid_hz=config.data.hz, truths=truths)
+    normaliser = normaliser_of(store, streams, config.data.hz)
+    corpus = load_corpus(store, streams, clips, grid_hz=config.data.hz, truths=truths, normaliser=normaliser)
     unused = [str(path) for path in joined.unused]
-    return Labelled(corpus, joined.official_parts, joined.unlabelled, unused, _features(clips, corpus))
+    return Labelled(corpus, joined.official_parts, joined.unlabelled, unused, _features(clips, corpus, normaliser))
 
 
-def _features(clips: Sequence[CachedClip], corpus: Corpus) -> dict[str, str]:
-    """Returns stream -> hash of the checksums that the records of its entries state, and of the grids."""
-    grids = [[clip.clip_id, astuple(grid)] for clip, grid in zip(corpus.clips, corpus.grids, strict=True)]
+def _features(clips: Sequence[CachedClip], corpus: Corpus, normaliser: Normaliser) -> dict[str, str]:
+    """Returns stream -> hash of the checksums that the records of its entries state, of the grids and normalisation."""
+    grids: list[Any] = [[clip.clip_id, astuple(grid)] for clip, grid in zip(corpus.clips, corpus.grids, strict=True)]
+    grids += [identity for clip in clips if (identity := normaliser.identity(clip))]
     names = [stream.name for stream in corpus.streams]
     return {name: json_sha256([grids, [clip.records[name]["checksums"] for clip in clips]]) for name in names}
 
@@ -194,6 +199,29 @@ def _listed_roles(clips: Sequence[Clip], parts: Mapping[str, str], by: str, file
         todo = "List them in one part: a model that was trained on one has seen the other."
         raise InputError(file, expected="clips of one recording in one part", got=got, todo=todo)
     return roles
+
+
+def check_subjects(clips: Sequence[Clip], roles: Mapping[str, Role], config: Config) -> None:
+    """Checks that features normalised by subject carry nothing from one part of the split into another.
+
+    Raises:
+        InputError: if no clip names its subject, or the clips of one lie in several parts.
+    """
+    if config.data.normalise != "subject":
+        return
+    place = "data.normalise"
+    parts: dict[str, set[Role]] = {}
+    for clip in clips:
+        if clip.subject_id is not None and clip.clip_id in roles:
+            parts.setdefault(clip.subject_id, set()).add(roles[clip.clip_id])
+    if not parts:
+        todo = "Name subjects in the manifest (subject_id) and extract again, or set data.normalise=clip."
+        raise InputError(place, expected="clips whose subjects are known", got="none", todo=todo)
+    for subject, of_subject in parts.items():
+        if len(of_subject) > 1:
+            got = f"clips of {subject} in {' and '.join(sorted(of_subject))}"
+            todo = "Set split.by=subject, or data.normalise=clip: their statistics would pass from one to the other."
+            raise InputError(place, expected="each subject in one part of the split", got=got, todo=todo)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from .crossfit import out_of_fold_errors
 from .labelled import (
     Labelled,
     assign_roles,
+    check_subjects,
     crossfit_folds,
     labels_sha256,
     load_labelled,
@@ -135,6 +136,8 @@ def _loaded(labelled: Labelled) -> dict[str, Any]:
         "unlabelled": labelled.unlabelled,
         "unused": labelled.unused,
         "random_weights": [stream.name for stream in streams if stream.random_weights],
+        "normalise": streams[0].normalise,
+        "num_without_subject": sum(clip.subject_id is None for clip in clips),
     }
 
 
@@ -257,6 +260,7 @@ def _deterministic(config: Config) -> Iterator[None]:
 
 
 def _check(corpus: Corpus, roles: Mapping[str, Role], config: Config) -> None:
+    check_subjects(corpus.clips, roles, config)
     training, _ = (_counted(corpus, roles, role) for role in ("train", "val"))
     settle_lag(corpus, training, config)
     model = build_model(corpus.streams, config.model).to(corpus.device)
