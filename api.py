@@ -22,6 +22,7 @@ from .data.store.base import is_cache
 from .extract.engine.progress import ExtractionProgress
 from .fusion.config import Config, configure, suited_preset
 from .fusion.evaluation.ensemble import score_ensemble
+from .fusion.evaluation.groups import Grouping
 from .fusion.evaluation.predict import Prediction
 from .fusion.evaluation.prediction_files import FORMATS, write_prediction
 from .fusion.evaluation.sampling import FRAMES, GRID, PLAIN, Sampling
@@ -81,6 +82,8 @@ def evaluate(
     cache: str | Path | None = None,
     labels: str | Path | None = None,
     split: str | None = None,
+    by: str | None = None,
+    groups: str | Path | None = None,
     device: str = "cpu",
 ) -> Score:
     """Scores a run on its test clips (validation clips where there are none), or a model on the clips of a cache.
@@ -90,23 +93,27 @@ def evaluate(
             SAGE or the place of one, which has no split: it is scored on every clip of `cache` that has labels.
         cache, labels: for a run, where they are now; default: where they were.
         split: the part of a run's clips: "train", "val" or "test".
+        by: a column that divides the clips into groups, which are scored too (`Score.groups`): "subject", or one of
+            `groups`.
+        groups: a manifest, or another CSV or JSONL with `clip_id` or `subject_id` and that column.
         device: where to compute; a SAGE stays where it is.
 
     Raises:
-        InputError: if a run is unfinished, or there are no labels to score on.
+        InputError: if a run is unfinished, there are no labels to score on, or there is no such column.
     """
     place, truths = str(cache) if cache else None, Path(labels) if labels else None
+    grouping = Grouping.of(by, Path(groups) if groups else None) if by else None
     if not isinstance(model, SAGE | str | Path):
         folders = [Path(folder) for folder in model]
-        return score_ensemble(folders, cache=place, labels=truths, split=split, device=device)
+        return score_ensemble(folders, cache=place, labels=truths, split=split, device=device, grouping=grouping)
     folder = None if isinstance(model, SAGE) else Path(model)
     if folder is not None and ((folder / SPLIT).exists() or fold_runs(folder)):
-        return score_run(folder, cache=place, labels=truths, split=split, device=device)
+        return score_run(folder, cache=place, labels=truths, split=split, device=device, grouping=grouping)
     sage = model if isinstance(model, SAGE) else SAGE.load(model, device)
     if cache is None or labels is None or split:
         todo = "Name the clips: evaluate(model, cache=…, labels=…)."
         raise InputError("evaluate", expected="a cache and labels, and no split", got="a model by itself", todo=todo)
-    return sage.score(cache, labels)
+    return sage.score(cache, labels, grouping)
 
 
 def predict(

@@ -15,6 +15,7 @@ from .options import device_option, encoder_place_options, json_option
 from .verb import verb
 
 if TYPE_CHECKING:  # these import torch
+    from ..fusion.evaluation.groups import GroupReport
     from ..fusion.evaluation.media_robustness import MediaReport, MediaRobustness, MediaScore
     from ..fusion.evaluation.metrics import Interval
     from ..fusion.evaluation.paired import Gain
@@ -38,6 +39,16 @@ if TYPE_CHECKING:  # these import torch
     "--split", type=click.Choice(["train", "val", "test"]), help="Default: test, or val where there is no test."
 )
 @click.option(
+    "--by",
+    metavar="COLUMN",
+    help="Score groups of clips too: subject, or a column of --groups such as gender, age (by ten years), language.",
+)
+@click.option(
+    "--groups",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The manifest, or another CSV or JSONL with clip_id or subject_id and the column of --by.",
+)
+@click.option(
     "--robustness",
     "robust",
     is_flag=True,
@@ -59,6 +70,8 @@ if TYPE_CHECKING:  # these import torch
 @json_option
 def evaluate(
     runs: tuple[Path, ...],
+    by: str | None,
+    groups: Path | None,
     robust: bool,
     out: Path | None,
     media: tuple[str, ...],
@@ -77,11 +90,15 @@ def evaluate(
     """
     local = {"visual_weights": visual_weights, "audio": audio, "face_weights": face_weights}
     _check_options(runs, robust, out, media, local)
+    if (groups and not by) or (by and robust):
+        raise click.UsageError("--groups goes with --by, and --by with a plain score.")
     places["device"] = chosen_device(device)
     if not robust:
         from ..fusion.evaluation.ensemble import score_ensemble
+        from ..fusion.evaluation.groups import Grouping
         from ..fusion.evaluation.score import score_run
 
+        places["grouping"] = Grouping.of(by, groups) if by else None
         score = score_run(runs[0], **places) if len(runs) == 1 else score_ensemble(runs, **places)
         show(score, as_json, describe_score)
     elif media:
@@ -161,12 +178,30 @@ def describe_score(score: Score) -> str:
         if row.face_frames_only is not None:
             only = "  ".join(f"{_number(row.face_frames_only[name], 6, 3)}{'':14}" for name in NAMES)
             lines.append(f"  {'  face frames only':<40}  {only}")
+    lines += _group_lines(score.groups)
     lines += _reliability_lines(score.reliability)
     width = max(len(clip.clip_id) for clip in score.clips)
     for clip in score.clips:
         valence, arousal = (_number(clip.ccc[target], 6, 3) for target in ("valence", "arousal"))
         lines.append(f"  {clip.clip_id:<{width}}  V {valence}  A {arousal}  ({clip.num_labels} labels)")
     return "\n".join(lines)
+
+
+def _group_lines(report: GroupReport | None) -> list[str]:
+    """Returns the lines about groups of clips."""
+    if report is None:
+        return []
+    from ..fusion.evaluation.metrics import NAMES
+
+    names = ["not known" if row.group is None else row.group for row in report.groups]
+    width, lines = max(map(len, names)), [f"by {report.by} (raw)"]
+    for name, row in zip(names, report.groups, strict=True):
+        intervals = {target: f"{'':15}" if row.too_few else _interval(row.interval[target]) for target in NAMES}
+        cells = "  ".join(f"{_number(row.ccc[target], 6, 3)} {intervals[target]}" for target in NAMES)
+        about = f"{name:<{width}}  {row.num_clips} clips, {row.num_labels} labels"
+        few = "  too few clips for an interval" if row.too_few else ""
+        lines.append(f"  {about:<40}  {cells.rstrip()}{few}")
+    return lines
 
 
 def _reliability_lines(reports: Sequence[ReliabilityReport]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...data.errors import InputError
 from ...data.windows.corpus import Corpus
+from .groups import Grouping
 from .metrics import Floats, corpus_moments, smoothed, summarise
 from .predict import Prediction, predict
 from .score import Score, ScoredModel, ScoredRuns, load_scored
@@ -31,6 +32,7 @@ def score_ensemble(
     labels: Path | None = None,
     split: str | None = None,
     device: str = "cpu",
+    grouping: Grouping | None = None,
 ) -> Score:
     """Returns the score of the mean of several runs' predictions, clip by clip.
 
@@ -40,6 +42,7 @@ def score_ensemble(
     Args:
         paths: of runs, or of the folders of their folds.
         cache, labels, split, device: as for `load_scored`.
+        grouping: divides the clips into groups that are scored too.
 
     Raises:
         InputError: as for `load_scored`, or if the runs are scored on other clips or on other grids.
@@ -58,7 +61,9 @@ def score_ensemble(
             sums += corpus_moments([replace(first.prediction, va=np.mean(each, axis=0))], first.corpus)
     runs[0].check(raw)
     widths = [run.smoothing_s for each in runs for run in each.runs]
-    return Score.of(_model(runs), summarise(raw, smooth), widths, [])
+    clips = {clip.clip_id: clip for scored in members[0].values() for clip in scored.corpus.clips}
+    groups = grouping.score(list(clips.values()), raw) if grouping else None
+    return Score.of(_model(runs), summarise(raw, smooth), widths, [], groups)
 
 
 def _scored(runs: ScoredRuns) -> dict[str, _Scored]:

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from ...data.clip import Clip
 from ...data.errors import InputError
 from ...data.labels import LabelFolder
 from ...data.store.base import Store, open_store
 from ...data.windows.corpus import Corpus
 from ...data.windows.load import load_corpus, read_clips
 from ..run_folder import Run, fold_runs, load_run
+from .groups import Grouping, GroupReport
 from .metrics import ClipMoments, SplitScore, corpus_moments, num_labels, summarise
 from .predict import predict
 from .reliability import ReliabilityReport, reliability_report
@@ -40,18 +42,25 @@ class Score(SplitScore, ScoredModel):
     """The score of a model on a split.
 
     smoothing_s: width of the moving average of each run. reliability: a report for each run whose gate was trained; its
-    key in the JSON is `trust`.
+    key in the JSON is `trust`. groups: scores of groups of clips; None where none were asked for.
     """
 
+    OPTIONAL = SplitScore.OPTIONAL | {"groups"}
     smoothing_s: list[float]
     reliability: list[ReliabilityReport]
+    groups: GroupReport | None = None
 
     @classmethod
     def of(
-        cls, model: ScoredModel, score: SplitScore, smoothing_s: list[float], reliability: list[ReliabilityReport]
+        cls,
+        model: ScoredModel,
+        score: SplitScore,
+        smoothing_s: list[float],
+        reliability: list[ReliabilityReport],
+        groups: GroupReport | None = None,
     ) -> Score:
         """Puts its parts together."""
-        return cls(**vars(model), **vars(score), smoothing_s=smoothing_s, reliability=reliability)
+        return cls(**vars(model), **vars(score), smoothing_s=smoothing_s, reliability=reliability, groups=groups)
 
     def to_json(self) -> dict[str, Any]:
         """Returns facts of the model, then the score, as plain values."""
@@ -129,29 +138,40 @@ def load_scored(
 
 
 def score_run(
-    path: Path, *, cache: str | None = None, labels: Path | None = None, split: str | None = None, device: str = "cpu"
+    path: Path,
+    *,
+    cache: str | None = None,
+    labels: Path | None = None,
+    split: str | None = None,
+    device: str = "cpu",
+    grouping: Grouping | None = None,
 ) -> Score:
     """Returns the score of a run's test clips (or of another split), pooled over folds where there are folds.
 
     Args:
         path, cache, labels, split, device: as for `load_scored`.
+        grouping: divides the clips into groups that are scored too.
 
     Raises:
-        InputError: if the run is unfinished, or no clip of that split is in the cache with labels.
+        InputError: if the run is unfinished, no clip of that split is in the cache with labels, or the group of none
+            is known.
     """
     scored = load_scored(path, cache=cache, labels=labels, split=split, device=device)
     raw: list[ClipMoments] = []
     smoothed: list[ClipMoments] = []
     reliability: list[ReliabilityReport] = []
+    clips: list[Clip] = []
     for run, corpus in scored.parts():
         predictions = predict(run.model, corpus, range(len(corpus.clips)), run.config.data)
+        clips += corpus.clips
         raw += corpus_moments(predictions, corpus)
         smoothed += corpus_moments(predictions, corpus, run.smoothing_s)
         if run.sigma is not None:
             reliability.append(reliability_report(predictions, corpus, run.sigma))
     scored.check(raw)
     widths = [run.smoothing_s for run in scored.runs]
-    return Score.of(scored.model, summarise(raw, smoothed), widths, reliability)
+    groups = grouping.score(clips, raw) if grouping else None
+    return Score.of(scored.model, summarise(raw, smoothed), widths, reliability, groups)
 
 
 def load_part(run: Run, store: Store, labels: Path | LabelFolder, split: str) -> Corpus:

@@ -26,6 +26,7 @@ from ...data.windows.corpus import Corpus, Stream, Windows
 from ...data.windows.load import load_corpus, normaliser_of, read_clips
 from ...data.windows.normalise import Normaliser
 from ..config import Config, check_config
+from ..evaluation.groups import Grouping
 from ..evaluation.metrics import corpus_moments, summarise
 from ..evaluation.predict import Prediction, predict
 from ..evaluation.score import Score, ScoredModel, score_run
@@ -146,7 +147,7 @@ class SAGE(nn.Module, ModelHubMixin):
                 raise InputError("corpus", expected=expected, got=got, todo=todo)
         return chosen
 
-    def score(self, data: Store | str | Path, labels: str | Path) -> Score:
+    def score(self, data: Store | str | Path, labels: str | Path, grouping: Grouping | None = None) -> Score:
         """Returns the score on every labelled clip of a cache; it means something if none was trained on.
 
         Raises:
@@ -163,7 +164,8 @@ class SAGE(nn.Module, ModelHubMixin):
         predictions = self.predict(corpus)
         raw, smoothed = (corpus_moments(predictions, corpus, width_s) for width_s in (0.0, self.smoothing_s))
         facts = ScoredModel(None, self.config.model.variant, "all", None, self.random_weights)
-        return Score.of(facts, summarise(raw, smoothed), [self.smoothing_s], [])
+        groups = grouping.score(corpus.clips, raw) if grouping else None
+        return Score.of(facts, summarise(raw, smoothed), [self.smoothing_s], [], groups)
 
     @classmethod
     def load(cls, place: str | Path, device: torch.device | str = "cpu", **scoring: Any) -> SAGE:
