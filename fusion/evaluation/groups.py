@@ -109,8 +109,10 @@ class Grouping:
 
 
 def _score(group: str | None, clips: Sequence[ClipMoments]) -> GroupScore:
-    sums, none = [clip.all for clip in clips], dict.fromkeys(NAMES, Interval(math.nan, math.nan))
-    interval = none if len(clips) < MIN_CLIPS else bootstrap(sums)
+    sums = [clip.all for clip in clips]
+    interval = {name: Interval(math.nan, math.nan) for name in NAMES}
+    if len(clips) >= MIN_CLIPS:
+        interval = bootstrap(sums)
     return GroupScore(group, len(clips), num_labels(clips), pooled_ccc(sums), interval)
 
 
