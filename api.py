@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .data import InputError, Store, open_store
 from .data.atomic import contained, write_text
@@ -29,12 +29,16 @@ from .fusion.evaluation.sampling import FRAMES, GRID, PLAIN, Sampling
 from .fusion.evaluation.score import Score, score_run
 from .fusion.export.ensemble import load_models, predict_clip, smoothing_widths
 from .fusion.export.pretrained import SAGE
+from .fusion.report.clip_plot import plot_run
 from .fusion.report.members import ReportModel
 from .fusion.report.write import ReportPage, write_report
 from .fusion.run_folder import SPLIT, fold_runs
 from .fusion.training.labelled import labelled_hours
 from .fusion.training.train import train as train_runs
 from .fusion.training.trainer import Log
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Report = Callable[[ExtractionProgress], None]
 Keep = Callable[[Clip, Prediction], None]
@@ -388,6 +392,31 @@ def report(
     previews = None if media is None else lambda models: _previews(models[0], str(media))
     places_of = {"cache": str(cache) if cache else None, "labels": Path(labels) if labels else None}
     return write_report(places, Path(out), previews=previews, tick=tick, split=split, device=device, **places_of)
+
+
+def plot_clip(
+    run: str | Path,
+    clip: str,
+    *,
+    cache: str | Path | None = None,
+    labels: str | Path | None = None,
+    device: str = "cpu",
+) -> Figure:
+    """Returns a matplotlib figure of one clip of a run; `figure.savefig("clip.png")` writes it.
+
+    It shows valence and arousal with the gold standard, reliability and weight of each stream, masked steps and stages.
+
+    Args:
+        run: place of a run, or of the folds of one: the fold is taken that held the clip out.
+        clip: a clip of the cache.
+        cache, labels: where they are now; default: where they were.
+        device: where to compute.
+
+    Raises:
+        InputError: if the run is unfinished, or the cache has no such clip.
+    """
+    place, truths = str(cache) if cache else None, Path(labels) if labels else None
+    return plot_run(Path(run), clip, cache=place, labels=truths, device=device)
 
 
 def _previews(model: ReportModel, media: str) -> dict[str, ClipPreview]:

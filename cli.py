@@ -14,7 +14,7 @@ VERBS = {  # verb: its file in `commands`, and the name of its function there
     **{name: (name, name) for name in ("compare", "demo", "export", "extract", "faces", "predict", "prepare")},
     "sync-check": ("sync_check", "sync_check"),
     "submission": ("submission", "submission_group"),
-    **{name: (name, name) for name in ("report", "status", "sweep", "train", "variants")},
+    **{name: (name, name) for name in ("plot", "report", "status", "sweep", "train", "variants")},
 }
 OLD_NAMES = {"align": "sync-check"}  # still understood, not listed
 EXTRAS = {"PIL", "av", "cv2", "librosa", "soxr", "timm", "torchvision", "transformers"}

@@ -13,9 +13,10 @@ import click
 import numpy as np
 
 from ..data import InputError, open_store
+from ..fusion.evaluation.clip_picture import draw_clip
 from ..fusion.evaluation.predict import Prediction, predict
-from ..fusion.evaluation.report import plot_clip
 from ..fusion.evaluation.score import load_part
+from ..fusion.evaluation.style import save_picture
 from ..fusion.run_folder import Run, load_run
 from .corpus import DrawnClip, draw_corpus
 
@@ -93,8 +94,7 @@ def draw_pictures(out: Path, clips: list[DrawnClip]) -> None:
     labels = [stream.label for stream in sage.streams]
     for prediction, other, truth in zip(predictions, others, corpus.truths, strict=True):
         name = Path(prediction.clip_id).stem
-        plot_clip(
-            pictures / f"{name}.png",
+        figure = draw_clip(
             prediction,
             labels,
             name="sage",
@@ -103,6 +103,7 @@ def draw_pictures(out: Path, clips: list[DrawnClip]) -> None:
             spans=spans[name],
             title=f"{prediction.clip_id}: drawn face and voice, untrained encoders (random weights)",
         )
+        save_picture(figure, pictures / f"{name}.png")
     click.echo(_stage_table(sage, predictions, spans))
 
 

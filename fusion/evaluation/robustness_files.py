@@ -15,8 +15,9 @@ from ...data.atomic import replacing, write_text
 from ..result import plain
 from .metrics import NAMES
 from .paired import Gain
-from .report import COLOURS, STYLES, cautions
+from .report import cautions
 from .robustness import Robustness, RobustnessReport
+from .style import COLOURS, STYLES
 
 NUM_COLUMNS = 5  # of the overview
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from ...data.atomic import replacing, write_text
 from ..config import Config
-from ..evaluation.report import COLOURS, cautions
+from ..evaluation.report import cautions
+from ..evaluation.style import COLOURS
 from .sweep_result import SweepResult, TrialRow
 
 ABOUT = ("trial", "state", "score", "valence", "arousal", "epoch", "num_epochs", "seconds", "reason")

@@ -11,11 +11,12 @@ from typing import Any
 
 from ...data.atomic import replacing, write_text
 from ..evaluation.metrics import NAMES, Interval
-from ..evaluation.report import COLOURS, cautions
+from ..evaluation.report import cautions
+from ..evaluation.style import save_picture
 from ..result import plain
 from .table import KINDS, ComparisonTable, Difference, SeedScores, VariantRow
+from .table_picture import SIGNIFICANT, draw_table
 
-SIGNIFICANT = 0.05
 NO_DIFFERENCE = math.nan, Interval(math.nan, math.nan), math.nan, math.nan
 LEGEND = """Best in bold. Differences: of the raw score, averaged over seeds, with 95 % interval by paired bootstrap
 over clips; * means p < 0.05 by the same bootstrap, after Holm's correction for all variants."""
@@ -38,7 +39,7 @@ def write_table(table: ComparisonTable, folder: Path, about: Mapping[str, Any] |
         writer.writerows(lines)
     write_text(paths[2], as_markdown(table))
     write_text(paths[3], as_latex(table))
-    plot_differences(table, paths[4])
+    save_picture(draw_table(table, [title(row, table) for row in table.rows], heading(table)), paths[4])
     return paths
 
 
@@ -111,38 +112,6 @@ def _latex_score(scores: SeedScores, top: float) -> str:
 
 def _latex_gain(difference: Difference) -> str:
     return gain(difference).replace("-", "$-$").replace("+", "$+$").replace("*", "$^*$")
-
-
-def plot_differences(table: ComparisonTable, path: Path) -> None:
-    """Draws, for each target, a dot per variant at its difference to the base, with its interval."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    rows = table.rows
-    figure, axes = plt.subplots(
-        1, len(NAMES), figsize=(10, 1.9 + 0.32 * len(rows)), sharex=True, sharey=True, layout="constrained"
-    )
-    for axis, name, colour in zip(axes, NAMES, COLOURS, strict=False):
-        axis.axvline(0, color="grey", lw=0.8)
-        for height, row in enumerate(rows):
-            one = (row.raw_difference or {}).get(name)
-            if one is not None and not math.isnan(one.mean):
-                low, high = (one.mean if math.isnan(end) else end for end in one.interval)
-                axis.plot([low, high], [height, height], color=colour, lw=2)
-                axis.plot(one.mean, height, "o", color=colour)
-            elif row.variant == table.base:
-                axis.plot(0, height, "o", color="grey", mfc="white")
-        axis.set(title=name, xlabel=f"CCC − CCC of {table.base}")
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(rows)), [title(row, table) for row in rows])
-    axes[0].set_ylim(len(rows) - 0.5, -0.5)
-    figure.suptitle("\n".join(heading(table)), fontsize="medium")
-    figure.supxlabel("raw score, averaged over seeds; 95 % interval by paired bootstrap over clips", fontsize="small")
-    with replacing(path) as part:
-        figure.savefig(part, dpi=110)
-    plt.close(figure)
 
 
 def heading(table: ComparisonTable) -> list[str]:

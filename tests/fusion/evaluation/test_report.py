@@ -1,12 +1,10 @@
-"""The score as text, and the picture of a clip."""
+"""The score as text."""
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from sage_va.commands.evaluate import describe_score
 from sage_va.data import Grid
@@ -14,7 +12,6 @@ from sage_va.data.labels import Truth
 from sage_va.fusion.evaluation.metrics import clip_moments, summarise
 from sage_va.fusion.evaluation.predict import Prediction
 from sage_va.fusion.evaluation.reliability import ReliabilityReport, StreamReliability, diagram
-from sage_va.fusion.evaluation.report import plot_clip
 from sage_va.fusion.evaluation.score import Score, ScoredModel
 
 GRID = Grid(25.0, 0, 100)
@@ -72,35 +69,3 @@ def test_numbers_that_are_not_defined_are_dashes() -> None:
     assert "[    –,     –]" in text
     assert "V      –  A" in text
     assert "nan" not in text.lower()
-
-
-@pytest.mark.parametrize("gate", [True, False])
-def test_picture_of_a_clip(tmp_path: Path, gate: bool) -> None:
-    prediction = PREDICTION if gate else dataclasses.replace(PREDICTION, reliability=None, weights=None, stage=None)
-    path = tmp_path / "clip.png"
-    plot_clip(
-        path,
-        prediction,
-        ["visual", "audio"],
-        truth=TRUTH,
-        other=("concat", prediction),
-        spans=[(1.0, 2.0, "dark")],
-        title="t",
-    )
-    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert path.stat().st_size > 10_000
-
-
-def test_legends_cover_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matplotlib import pyplot as plt
-
-    figures: list[Any] = []
-    monkeypatch.setattr(plt, "close", figures.append)
-    plot_clip(tmp_path / "clip.png", PREDICTION, ["visual", "audio"], name="sage", truth=TRUTH)
-    monkeypatch.undo()
-    (figure,) = figures
-    legends = [axis.get_legend() for axis in figure.axes]
-    plt.close(figure)
-    assert [text.get_text() for text in legends[0].get_texts()] == ["gold standard", "sage"]
-    for axis, legend in zip(figure.axes, legends, strict=True):
-        assert not axis.get_window_extent().overlaps(legend.get_window_extent())

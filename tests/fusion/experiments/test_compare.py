@@ -37,6 +37,7 @@ from sage_va.fusion.experiments.compare import compare, of_all
 from sage_va.fusion.experiments.runs import Bench, BenchSettings, CellClip, CellScore, plan, read_score
 from sage_va.fusion.experiments.table import Difference, difference, holm, tabulate
 from sage_va.fusion.experiments.table_files import write_table
+from sage_va.fusion.experiments.table_picture import draw_table
 from sage_va.fusion.experiments.workers import next_item
 from sage_va.fusion.training import shared_errors
 from sage_va.fusion.training.crossfit import decides_errors
@@ -694,6 +695,22 @@ def test_the_picture_names_untrained_encoders(
         scores = [score_of(v, 0, side[0], random_weights=untrained) for v, side in zip("ab", pair, strict=True)]
         write_table(tabulate(scores, ["a", "b"], "a", None), tmp_path)
     assert ["UNTRAINED ENCODER (random weights): audio/b-2" in title for title in titles] == [False, True]
+
+
+def test_the_picture_shows_scores_and_differences_with_intervals(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    scores = [score_of(v, seed, side[seed]) for v, side in zip("ab", pair, strict=True) for seed in range(2)]
+    table = tabulate(scores, ["a", "b"], "a", None)
+    figure = draw_table(table, ["a", "b"], ["7 clips"])
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles[::3] == ["CCC, valence", "difference to a, valence"]
+    row = table.rows[1]
+    bars = [line.get_xdata() for line in figure.axes[0].lines]
+    assert any(tuple(bar) == row.raw["valence"].interval for bar in bars)
+    assert row.raw_difference is not None
+    bars = [line.get_xdata() for line in figure.axes[3].lines]
+    assert any(tuple(bar) == row.raw_difference["valence"].interval for bar in bars)
+    alone = tabulate(scores[:2], ["a"], "a", None)
+    assert len(draw_table(alone, ["a"], []).axes) == 3
 
 
 def test_a_table_of_nothing_has_dashes(tmp_path: Path) -> None:
