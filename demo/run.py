@@ -39,7 +39,7 @@ train: {epochs: 14, batch_size: 8, learning_rate: 3.0e-3, weight_decay: 0.05, cr
 
 
 def run_demo(out: Path, run_command: Callable[..., None], *, num_clips: int, seconds: float, seed: int) -> None:
-    """Draws, extracts, verifies, trains `sage` and `concat`, scores, predicts and draws pictures into `out`.
+    """Draws, extracts, verifies, trains `sage` and `concat`, scores, predicts, draws pictures and writes a report.
 
     The encoders are small and have random weights: the demo shows that the commands work together, not how well they
     estimate affect.
@@ -71,7 +71,9 @@ def run_demo(out: Path, run_command: Callable[..., None], *, num_clips: int, sec
         run_command("eval", str(out / "runs" / variant))
     run_command("predict", str(out / "runs" / "sage"), cache, "--out", str(out / "predictions"))
     draw_pictures(out, clips)
-    click.secho(f"Done in {time.perf_counter() - started:.0f} s. Look at {out}/pictures.", bold=True)
+    places = [str(out / "runs" / variant) for variant in ("sage", "concat")]
+    run_command("report", *places, "--media", str(out / "manifest.csv"), "--out", str(out / "report.html"))
+    click.secho(f"Done in {time.perf_counter() - started:.0f} s. Open {out}/report.html in a browser.", bold=True)
 
 
 def _write_audio_encoder(folder: Path) -> str:

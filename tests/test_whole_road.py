@@ -164,4 +164,6 @@ def test_the_demo(tmp_path: Path) -> None:
     assert "12 streams checked, whole" in result.output
     assert result.output.count("random weights") >= 4
     assert list((tmp_path / "demo" / "pictures").glob("*.png"))
+    assert f"Open {tmp_path}/demo/report.html in a browser." in result.output
+    assert '"pictures":{' in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
     assert run("demo", "--out", tmp_path / "demo").exit_code == 1
