@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...data.windows.corpus import Corpus
 from ..config import Config, ModelConfig
-from ..evaluation.predict import predict
+from ..evaluation.predict import Floats, predict_va
 from ..models.variants import build_model
 from .labelled import crossfit_folds
 from .trainer import Log, fit
@@ -21,37 +21,47 @@ OF_A_GATE = ("calibration", "ordinal", "stage_usage")  # terms of the loss that 
 def out_of_fold_errors(corpus: Corpus, training: Sequence[int], config: Config, log: Log) -> Tensor:
     """Returns (N, M) absolute errors, |valence| + |arousal|, of each stream; NaN where not valid or not labelled.
 
+    They are those of `out_of_fold_estimates`. On clips that it was trained on, a stream that only memorises looks as
+    good as one that generalises, and the gate would find both equally reliable.
+
+    Raises:
+        InputError: if all training clips belong together, so that none can be held out.
+    """
+    estimates = out_of_fold_estimates(corpus, training, config, log)
+    errors = (estimates - corpus.va[:, None].to(estimates)).abs().sum(-1)
+    counted = (corpus.va_mask[:, None] & corpus.mask).to(errors.device)
+    return torch.where(counted, errors, torch.nan).to(corpus.device)
+
+
+def out_of_fold_estimates(corpus: Corpus, training: Sequence[int], config: Config, log: Log) -> Tensor:
+    """Returns (N, M, 2) valence and arousal by each stream alone; NaN outside of the training clips.
+
     The training clips are divided into folds along the groups of the split. For each stream, a TCN with a head is
-    trained on all folds but one and evaluated on that one. On clips that it was trained on, a stream that only
-    memorises looks as good as one that generalises, and the gate would find both equally reliable.
+    trained on all folds but one and evaluated on that one.
 
     Raises:
         InputError: if all training clips belong together, so that none can be held out.
     """
     folds = crossfit_folds(corpus, training, config)
-    errors = torch.full_like(corpus.mask, torch.nan, dtype=torch.float32)
+    estimates = torch.full((*corpus.mask.shape, 2), torch.nan, device=corpus.mask.device)
     devices = [corpus.device] if corpus.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):  # errors are equal for all variants, and leave their random numbers alone
+    with torch.random.fork_rng(devices):  # estimates are equal for all variants, and leave their random numbers alone
         torch.manual_seed(config.seed)
         for m, stream in enumerate(corpus.streams):
             for fold, held_out in enumerate(folds):
-                _fill_errors(
-                    held_out, corpus, m, [index for index in training if index not in held_out], config, errors
-                )
+                rest = [index for index in training if index not in held_out]
+                for index, va in zip(held_out, _estimates(corpus.only([m]), rest, held_out, config), strict=True):
+                    estimates[corpus.steps(index), m] = torch.from_numpy(va).to(estimates)
                 log({"event": "crossfit", "stream": stream.name, "fold": fold, "num_folds": len(folds)})
-    return errors.to(corpus.device)
+    return estimates
 
 
-def _fill_errors(held_out: list[int], corpus: Corpus, m: int, rest: list[int], config: Config, errors: Tensor) -> None:
-    """Sets the errors of stream m on held-out clips, by a probe trained on the rest."""
-    unimodal, probe_config = corpus.only([m]), crossfit_config(config)
-    probe = build_model(unimodal.streams, probe_config.model).to(corpus.device)
-    fit(probe, unimodal, rest, [], probe_config)
-    for index, prediction in zip(held_out, predict(probe, unimodal, held_out, config.data), strict=True):
-        steps = corpus.steps(index)
-        error = (torch.from_numpy(prediction.va).to(errors) - corpus.va[steps]).abs().sum(-1)
-        counted = corpus.va_mask[steps] & corpus.mask[steps, m]
-        errors[steps, m] = torch.where(counted, error, torch.nan)
+def _estimates(corpus: Corpus, rest: list[int], held_out: list[int], config: Config) -> list[Floats]:
+    """Returns (T, 2) of each held-out clip of one stream, by a probe trained on the rest."""
+    probe_config = crossfit_config(config)
+    probe = build_model(corpus.streams, probe_config.model).to(corpus.device)
+    fit(probe, corpus, rest, [], probe_config)
+    return predict_va(probe, corpus, held_out, config.data)
 
 
 def crossfit_config(config: Config) -> Config:
