@@ -175,8 +175,10 @@ def _gain(members: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]], key
     """The difference of a figure of the gate to that of the base, seed by seed; empty where one has no gate."""
     if any("trust" not in r for r in (*members, *base)):
         return {}
-    each = [[_mean(s[key] for s in r["trust"]["streams"].values()) for r in group] for group in (members, base)]
-    gains = np.subtract(*each)
+    own, other = (
+        np.array([_mean(s[key] for s in r["trust"]["streams"].values()) for r in group]) for group in (members, base)
+    )
+    gains = own - other
     drawn = gains[np.random.default_rng(0).integers(len(gains), size=(DRAWS, len(gains)))].mean(1)
     return {f"{key}_difference": float(gains.mean()), f"{key}_difference_interval": interval(drawn)}
 
@@ -198,8 +200,8 @@ def table(rows: Sequence[dict[str, Any]], base: str = BASE) -> str:
         cells += [_cell(row["difference"], row["difference_interval"], "+") if "difference" in row else "–"]
         keys = ("spearman_snr", "spearman", "ece", "weight_corrupted", "weight_clean")
         figures = ["–" if np.isnan(row[key]) else f"{row[key]:.3f}" for key in keys]
-        gain = [row.get(f"spearman_snr_difference{end}") for end in ("", "_interval")]
-        cells += [figures[0], "–" if gain[0] is None else _cell(*gain, "+"), *figures[1:]]
+        gain = "spearman_snr_difference"
+        cells += [figures[0], _cell(row[gain], row[f"{gain}_interval"], "+") if gain in row else "–", *figures[1:]]
         cells += [f"{row['num_parameters']:.0f}", f"{row['ms_per_step']:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -33,7 +33,7 @@ from ..training.labelled import settle_grid, settle_split
 from .runs import SCORE, Bench, BenchSettings, Cell, plan, read_score
 from .table import ComparisonTable, tabulate
 from .table_files import write_table
-from .workers import Workers, find_workers
+from .workers import Work, Workers, find_workers
 
 LOCK, ERRORS = ".lock", ".crossfit"
 CellProgress = Callable[[int, int], None]
@@ -171,7 +171,7 @@ def _work(
     """Works through cells; returns those that failed, and True if Ctrl-C ended it."""
     failures = list[FailedCell]()
     here, there = functools.partial(_attempt, bench), functools.partial(_in_worker, bench.settings)
-    ended = workers.spread(here, there, cells, bench.waits, lambda cell, reason: reason)
+    ended = workers.spread(Work(here, there, cells, bench.waits, lambda cell, reason: reason))
     try:
         progress(0, len(cells))
         for num_done, (cell, reason) in enumerate(ended, 1):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ...data.errors import InputError
 from ...data.ray_cluster import connect, death_of, device_on, resources
 from ..config import Config
 from ..training.trainer import settled
-from .workers import Ended, Item, Lost, Value, Waits, Workers, in_turn
+from .workers import Ended, Item, Lost, Value, Work, Workers, in_turn
 
 MAX_DEATHS = 4
 
@@ -51,27 +51,20 @@ class RayWorkers(Workers):
         """Returns the configuration with its precision settled for the device of a worker, which it asks."""
         return self._ray.get(self._submit(functools.partial(_settled, self.device), config))
 
-    def spread(
-        self,
-        here: Callable[[Item], Value],
-        there: Callable[[Item], Value],
-        items: Sequence[Item],
-        waits: Waits,
-        lost: Lost[Item, Value],
-    ) -> Ended[Item, Value]:
+    def spread(self, work: Work[Item, Value]) -> Ended[Item, Value]:
         """Yields each item with its result, as they end; see `Workers.spread`."""
         pending = dict[Future[Any], Any]()
 
         def submit(item: Item) -> Future[Value]:
-            reference = self._submit(there, item)
+            reference = self._submit(work.there, item)
             future = reference.future()
             pending[future] = reference
             return future
 
         try:
-            for item, future in in_turn(submit, items, self._jobs or self._room(), waits):
+            for item, future in in_turn(submit, work.items, self._jobs or self._room(), work.waits):
                 del pending[future]
-                yield item, self._result(item, future, lost)
+                yield item, self._result(item, future, work.lost)
         finally:
             for reference in pending.values():
                 self._ray.cancel(reference, force=True)

@@ -52,7 +52,7 @@ from .runs import Bench, BenchSettings, Cell
 from .search_space import Choices, Space, configured
 from .sweep_report import write_sweep
 from .sweep_result import FailedTrial, SweepResult
-from .workers import Workers, find_workers
+from .workers import Work, Workers, find_workers
 
 SweepProgress = Callable[[int, int, float | None], None]
 
@@ -194,7 +194,7 @@ def _work(
     outcomes: list[TrialOutcome] = []
     left = range(task.num_trials - num_finished(study))
     here, there = functools.partial(_attempt, task, study), functools.partial(_in_worker, task)
-    ended = workers.spread(here, there, left, lambda number, running: False, _lost)
+    ended = workers.spread(Work(here, there, left, lambda number, running: False, _lost))
     try:
         progress(num_finished(study), task.num_trials, _score(study))
         for _, outcome in ended:

@@ -14,7 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -30,6 +31,25 @@ Waits = Callable[[Any, Collection[Any]], bool]
 Lost = Callable[[Item, str], Value]
 
 
+@dataclass(frozen=True)
+class Work(Generic[Item, Value]):
+    """Items to be done by workers.
+
+    Args:
+        here: does an item in this process.
+        there: does the same in a worker; it can be pickled.
+        items: in the order in which they are begun.
+        waits: True if an item would wait for one of the running items.
+        lost: gives the result of an item whose workers died again and again, and the reason.
+    """
+
+    here: Callable[[Item], Value]
+    there: Callable[[Item], Value]
+    items: Sequence[Item]
+    waits: Waits
+    lost: Lost[Item, Value]
+
+
 class Workers(ABC):
     """Base class of all workers; `device` is where they compute, as torch names it."""
 
@@ -40,22 +60,8 @@ class Workers(ABC):
         """Returns the configuration with a precision that suits the device of the workers; see `trainer.settled`."""
 
     @abstractmethod
-    def spread(
-        self,
-        here: Callable[[Item], Value],
-        there: Callable[[Item], Value],
-        items: Sequence[Item],
-        waits: Waits,
-        lost: Lost[Item, Value],
-    ) -> Ended[Item, Value]:
+    def spread(self, work: Work[Item, Value]) -> Ended[Item, Value]:
         """Yields each item with its result, as they end.
-
-        Args:
-            here: does an item in this process.
-            there: does the same in a worker; it can be pickled.
-            items: in the order in which they are begun.
-            waits: True if an item would wait for one of the running items.
-            lost: gives the result of an item whose workers died again and again, and the reason.
 
         Raises:
             InputError: if a worker dies, and nothing takes its place.
@@ -100,18 +106,11 @@ class LocalWorkers(Workers):
         """Returns the configuration with its precision settled for the device."""
         return settled(config, torch.device(self.device))
 
-    def spread(
-        self,
-        here: Callable[[Item], Value],
-        there: Callable[[Item], Value],
-        items: Sequence[Item],
-        waits: Waits,
-        lost: Lost[Item, Value],
-    ) -> Ended[Item, Value]:
+    def spread(self, work: Work[Item, Value]) -> Ended[Item, Value]:
         """Yields each item with its result, as they end; see `Workers.spread`."""
         if self.jobs == 1:
-            return in_this_process(here, items, waits)
-        return in_processes(there, items, self.jobs, waits)
+            return in_this_process(work.here, work.items, work.waits)
+        return in_processes(work.there, work.items, self.jobs, work.waits)
 
 
 def in_this_process(do: Callable[[Item], Value], items: Sequence[Item], waits: Waits) -> Ended[Item, Value]:

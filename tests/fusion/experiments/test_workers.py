@@ -24,7 +24,7 @@ from sage_va.fusion.experiments import ray_workers
 from sage_va.fusion.experiments.compare import Comparison, compare
 from sage_va.fusion.experiments.ray_workers import RayWorkers
 from sage_va.fusion.experiments.search_space import load_space
-from sage_va.fusion.experiments.workers import in_processes, in_this_process
+from sage_va.fusion.experiments.workers import Work, in_processes, in_this_process
 from sage_va.tests.synthetic import make_cache, tiny
 
 SHORT = {"epochs": 2, "crossfit_epochs": 1, "crossfit_folds": 2}
@@ -189,7 +189,8 @@ def test_ray_loses_a_worker_and_finds_the_same(ray: Any, cache: Place, tmp_path:
 def test_a_run_that_kills_its_workers_is_a_failure(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "MAX_DEATHS", 2)
     workers = RayWorkers(None, device="cpu", jobs=1)
-    ended = workers.spread(os._exit, os._exit, [3], lambda item, running: False, lambda item, reason: (item, reason))
+    work = Work(os._exit, os._exit, [3], lambda item, running: False, lambda item, reason: (item, reason))
+    ended = workers.spread(work)
     ((item, (lost, reason)),) = ended
     assert (item, lost) == (3, 3)
     assert reason.startswith("the worker died 2 times (")
@@ -205,7 +206,7 @@ def test_an_error_of_a_ray_worker_is_that_of_the_command(
     workers = RayWorkers(None, device="cpu", jobs=1)
     shutil.rmtree(folder)
     with pytest.raises(InputError, match="a Ray worker: expected the folder of the command, got No such file"):
-        list(workers.spread(abs, abs, [1], lambda item, running: False, lambda item, reason: 0))
+        list(workers.spread(Work(abs, abs, [1], lambda item, running: False, lambda item, reason: 0)))
 
 
 @pytest.mark.slow
