@@ -178,6 +178,23 @@ def test_only_one_quality_signal_hints_at_the_noise(tmp_path: Path) -> None:
     assert abs(idle) < 0.3
 
 
+def test_the_same_evidence_means_another_noise_by_stage(tmp_path: Path) -> None:
+    synthesise(tmp_path, SyntheticData(clips=6, subjects=3, seconds=30.0, ambiguous=True))
+    corpus, truth = load(tmp_path)
+    assert [stream.quality_names for stream in corpus.streams] == [("turned",), ("loudness", "voice")]
+    pairs = list(zip(corpus.clips, corpus.grids, strict=True))
+    snr = np.concatenate([
+        snr_on_grid(truth, clip.clip_id, ["visual/face", "audio/voice"], grid.times_s) for clip, grid in pairs
+    ])  # fmt: skip
+    turned, loudness, voice = np.concatenate([part.numpy() for part in corpus.quality], axis=1).T
+    known = np.isfinite(snr).all(1) & np.isfinite(turned + loudness + voice)
+    for speaks, loud_is_clear in ((True, True), (False, False)):
+        chosen = known & ((voice > 0.5) == speaks)
+        assert (spearman(loudness[chosen], snr[chosen, 1]) > 0.5) == loud_is_clear
+        assert abs(spearman(loudness[chosen], snr[chosen, 1])) > 0.5
+        assert (spearman(turned[chosen], snr[chosen, 0]) < -0.5) == (not speaks)
+
+
 def test_synthetic_audio_runs_late_by_the_known_lag(tmp_path: Path) -> None:
     synthesise(tmp_path, SyntheticData(**SMALL, lag_s=0.4, equal=True, masked=0.0))
     truth = np.load(tmp_path / "truth.npz")
