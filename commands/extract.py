@@ -152,9 +152,12 @@ def extract(
     MEDIA: files, folders, globs, or a CSV/JSONL manifest with the columns clip_id and path and, optionally, subject_id,
     start_s, end_s, crops, fps, person, gender, age and language.
 
+    A manifest that `sage-va prepare` wrote brings the licence of its corpus, and its restriction, into the cache.
+
     Run the command again to resume: clips that are done are skipped. A clip that fails is listed with its reason, and
     the others continue; the exit code is then 1.
     """
+    from ..data.corpora.report import terms_to_record
     from ..data.manifest import find_sources
     from ..data.shard import part_of
 
@@ -181,8 +184,8 @@ def extract(
     if dry_run:
         _show_estimate(sources, recipe, device, extract_options, as_json)
         return
-    terms = {"licence": licence, "restricted": restricted}
     present = _existing(cache)
+    terms = terms_to_record(media, cache, present.root() if present else None, licence, restricted)
     summary = finished(recipe.arguments, device, sources, present, extract_options) if present else None
     if summary:
         store = data.open_store(cache, "a", **terms)

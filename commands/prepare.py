@@ -70,7 +70,8 @@ def describe_preparation(report: Preparation, corpus: str) -> str:
     lines = [f"{report.title}: {len(report.clips)} clips ({split}), {report.num_sources} with media"]
     if report.num_audio:
         lines.append(f"{report.num_audio} videos without sound; their audio files are extracted by audio.csv")
-    lines += [*_shares(report.clips), f"subjects: {report.subjects}"]
+    restricted = ", restricted: caches, copies and models of it are marked" if report.restricted else ""
+    lines += [*_shares(report.clips), f"subjects: {report.subjects}", f"licence: {report.licence}{restricted}"]
     for target, one in report.agreement.items():
         how = f"CCC {one.ccc:.3f} (mean over pairs and clips), Cronbach's alpha {one.alpha:.3f}; gold: {report.gold}"
         lines.append(f"agreement of {one.num_annotators} annotators, {target}: {how}")
@@ -121,9 +122,8 @@ def next_commands(report: Preparation, corpus: str) -> list[str]:
         shlex.quote(str(Path(report.out or "", name))) for name in ("manifest.csv", "audio.csv", "cache.zarr", "labels")
     )
     faces = f"--faces {'crops' if report.has_crops else 'detect'}"
-    terms = f"--licence {shlex.quote(report.licence)}{' --restricted' * report.restricted}"
     encoders = VISUAL if report.num_audio else f"{VISUAL} {AUDIO}"
-    extract = [f"sage-va extract {manifest} --out {cache} {encoders} {faces} {terms}"] * bool(report.num_sources)
+    extract = [f"sage-va extract {manifest} --out {cache} {encoders} {faces}"] * bool(report.num_sources)
     return [
         *extract,
         *[f"sage-va extract {audio} --out {cache} {AUDIO}"] * bool(report.num_audio),

@@ -45,8 +45,7 @@ def road(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_wav2vec2(folder / "voice", weights=True)
     run("prepare", "affwild2", folder / "corpus", "--out", folder / "p")
     encoders = ("--visual", TINY_CONVNET, "--visual-weights", "random", "--audio", folder / "voice")
-    terms = ("--licence", "Aff-Wild2 EULA", "--restricted")
-    run("extract", folder / "p/manifest.csv", "--out", folder / "c.zarr", *encoders, "--faces", "crops", *terms)
+    run("extract", folder / "p/manifest.csv", "--out", folder / "c.zarr", *encoders, "--faces", "crops")
     return folder
 
 
@@ -89,3 +88,4 @@ def test_the_official_split_trains_validates_and_predicts(road: Path, store: Sto
     run("predict", road / "run", road / "c.zarr", "--out", road / "predictions")
     assert {path.stem for path in (road / "predictions").glob("*.csv")} == set(store.clip_ids())
     assert store.root()["restricted"] is True
+    assert store.root()["licence"].startswith("Aff-Wild2 EULA")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from ..errors import InputError, first_line
+from ..terms import Terms
+from .disk import PREPARED
 from .gold import AnnotatorAgreement
 
 
@@ -70,3 +76,51 @@ class Preparation:
         for agreement in values["agreement"].values():
             agreement |= {key: None for key, value in agreement.items() if not math.isfinite(value)}
         return {**values, "num_problems": self.num_problems}
+
+
+def terms_beside(media: Sequence[str]) -> Terms:
+    """Returns the terms of use of the corpora whose manifests are among some media, as `prepare` recorded them.
+
+    Several licences are joined; one restricted corpus restricts all. Without a prepared manifest, nothing is stated.
+
+    Raises:
+        InputError: if a report cannot be read.
+    """
+    folders = dict.fromkeys(Path(text).parent for text in media if text.lower().endswith(".csv"))
+    reports = [_read(folder / PREPARED) for folder in folders if (folder / PREPARED).is_file()]
+    licences = dict.fromkeys(str(report["licence"]) for report in reports)
+    return Terms("; ".join(licences) or None, any(report["restricted"] for report in reports))
+
+
+def terms_to_record(
+    media: Sequence[str], cache: str, root: Mapping[str, Any] | None, licence: str | None, restricted: bool | None
+) -> dict[str, Any]:
+    """Returns the keywords `licence` and `restricted` of `open_store` for an extraction of some media.
+
+    What the user states prevails; else a new cache has the terms of the prepared manifests among the media.
+
+    Args:
+        media: files, folders and manifests.
+        cache: its address.
+        root: what an existing cache records; None for a new one.
+        licence, restricted: as the user states them; None = not stated.
+
+    Raises:
+        InputError: if restricted data would join a cache that is not restricted.
+    """
+    prepared = terms_beside(media)
+    if restricted is not None or not prepared.restricted:
+        return {"licence": licence or (None if root else prepared.licence), "restricted": restricted}
+    if root and not root["restricted"]:
+        todo = "Choose another --out or, if you may, pass --unrestricted."
+        raise InputError(cache, f"restricted data ({prepared.licence}) in a cache that is not restricted", todo=todo)
+    return {"licence": licence or (None if root else prepared.licence), "restricted": True}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return {name: report[name] for name in ("licence", "restricted")}
+    except (ValueError, KeyError, TypeError) as error:
+        todo = "Prepare the corpus again."
+        raise InputError(path, f"not a report of `sage-va prepare` ({first_line(error)[:80]})", todo=todo) from error
