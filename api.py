@@ -40,6 +40,8 @@ from .fusion.training.trainer import Log
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from .extract.rebuild import Rebuilt
+
 Report = Callable[[ExtractionProgress], None]
 Keep = Callable[[Clip, Prediction], None]
 
@@ -152,10 +154,17 @@ def predict(
     listed = [media] if isinstance(media, str | Path) else media
     places = listed if isinstance(listed, Store) else [str(place) for place in listed]
     predictions: list[Prediction] = []
-    wanted = {"sampling": Sampling(at, smooth), "clips": clips, "note": lambda text: warnings.warn(text, stacklevel=4)}
+    wanted = {"sampling": Sampling(at, smooth), "clips": clips, "note": _warn}
     for failure in predict_each(models, places, lambda _, one: predictions.append(one), **wanted, **extraction):
         warnings.warn(f"no prediction for {failure['clip_id']}: {failure['reason']}", stacklevel=2)
     return predictions
+
+
+def _warn(rebuilt: Rebuilt) -> None:
+    """Warns of what recordings lost or lack, and of another preparation than that of the training."""
+    lines = [f"{clip_id}: {note}" for clip_id, notes in sorted(rebuilt.notes.items()) for note in notes]
+    for line in [rebuilt.preparation, *lines] if rebuilt.preparation else lines:
+        warnings.warn(line, stacklevel=4)
 
 
 @dataclass(frozen=True)
@@ -165,8 +174,8 @@ class PredictedFiles:
     runs: places of the models; streams: their inputs; random_weights: those of them with an untrained encoder;
     num_models: models whose predictions are averaged; at: the instants of the values; grid_hz: steps per second of the
     models; smoothing_s: widths of the moving averages; out: the folder; formats: of the files; preparation: how
-    recordings were prepared, if in another way than those of the training; clips: those with files; failures:
-    `{"clip_id", "reason"}` of the others.
+    recordings were prepared, if in another way than those of the training; notes: clip_id -> what a clip lost or lacks;
+    clips: those with files; failures: `{"clip_id", "reason"}` of the others.
     """
 
     runs: list[str]
@@ -179,6 +188,7 @@ class PredictedFiles:
     out: str
     formats: list[str]
     preparation: str | None
+    notes: dict[str, list[str]]
     clips: list[str]
     failures: list[dict[str, str]]
 
@@ -229,8 +239,8 @@ def predict_to_files(
             write_prediction(contained(out, f"{prediction.clip_id}.{suffix}"), prediction, clip, labels)
         written.append(prediction.clip_id)
 
-    notes: list[str] = []
-    wanted = {"sampling": sampling, "clips": clips, "note": notes.append}
+    noted: list[Rebuilt] = []
+    wanted = {"sampling": sampling, "clips": clips, "note": noted.append}
     failures = predict_each(models, media, keep, progress, **wanted, **extraction)
     files = PredictedFiles(
         runs=[str(place) for place in places],
@@ -242,7 +252,8 @@ def predict_to_files(
         smoothing_s=smoothing_widths(models, sampling),
         out=str(out),
         formats=list(formats),
-        preparation=notes[0] if notes else None,
+        preparation=noted[0].preparation if noted else None,
+        notes=noted[0].notes if noted else {},
         clips=written,
         failures=failures,
     )
@@ -270,7 +281,7 @@ def predict_each(
     *,
     sampling: Sampling = PLAIN,
     clips: Sequence[str] = (),
-    note: Callable[[str], None] | None = None,
+    note: Callable[[Rebuilt], None] | None = None,
     **extraction: Any,
 ) -> list[dict[str, str]]:
     """Passes each clip with its prediction to `keep`; returns `{"clip_id", "reason"}` of clips that have none.
@@ -280,7 +291,7 @@ def predict_each(
         media: an open cache, or as for `predict_to_files`, like progress and extraction.
         sampling: instants and smoothing.
         clips: ids or patterns; none = all.
-        note: called once where recordings are prepared in another way than those of the training.
+        note: called once recordings are extracted.
     """
     each = _Each(models, sampling, keep, progress)
     if isinstance(media, Store):
@@ -290,11 +301,11 @@ def predict_each(
         return predict_each(models, cache, keep, progress, sampling=sampling, clips=clips)
     with tempfile.TemporaryDirectory(prefix="sage-va-") as folder:
         store = open_store(Path(folder) / "cache.zarr", "a")
-        failures, preparation = _extract(models[0], media, store, clips, progress, **extraction)
-        if preparation and note:
-            note(preparation)
-        whole = [clip_id for clip_id in store.clip_ids() if clip_id not in failures]
-        rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in sorted(failures.items())]
+        rebuilt = _extract(models[0], media, store, clips, progress, **extraction)
+        if note:
+            note(rebuilt)
+        whole = [clip_id for clip_id in store.clip_ids() if clip_id not in rebuilt.failures]
+        rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in sorted(rebuilt.failures.items())]
         each.progress = None
         return rows + each.of(store, whole)
 
@@ -347,8 +358,8 @@ def _extract(
     batch_size: int | None = None,
     num_decode_threads: int | None = None,
     **settings: Any,
-) -> tuple[dict[str, str], str | None]:
-    """Extracts the streams of a model; returns why clips failed, and how they were prepared if not as in training."""
+) -> Rebuilt:
+    """Extracts the streams of a model."""
     from .data.manifest import find_sources
     from .extract.rebuild import Rebuilding
 

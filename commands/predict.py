@@ -109,6 +109,7 @@ def describe_prediction(files: PredictedFiles) -> str:
     lines = [f"{len(files.clips)} clips -> {files.out}{several}", *describe_values(files)]
     if files.preparation:
         lines.append(files.preparation)
+    lines += [f"note: {clip_id}: {note}" for clip_id, notes in sorted(files.notes.items()) for note in notes]
     if files.random_weights:
         lines.append(f"Untrained encoder (random weights): {', '.join(files.random_weights)}")
     return "\n".join([*lines, *failures(files.failures)])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from ..data.crops import CropTemplate, takes_crops
@@ -12,8 +13,32 @@ from ..data.machine import num_cores
 from ..data.manifest import Source
 from ..data.store.base import Store
 from ..data.windows.corpus import Stream
-from .engine.progress import ExtractionProgress
+from .engine.progress import ExtractionProgress, Summary
 from .options import ExtractOptions
+
+NO_FACE = "no face was found, all frames are masked"
+
+
+@dataclass
+class Rebuilt:
+    """The result of an extraction with the encoders of a model.
+
+    Args:
+        failures: clip_id -> reason, of the clips that failed.
+        notes: clip_id -> what another clip lost or lacks, one line each.
+        preparation: how recordings were prepared, if in another way than those of the training.
+    """
+
+    failures: dict[str, str] = field(default_factory=dict[str, str])
+    notes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    preparation: str | None = None
+
+    def add(self, summary: Summary) -> None:
+        """Takes what a pass over the recordings has to say."""
+        self.failures |= {failure.clip_id: failure.reason for failure in summary.failures}
+        for clip_id, lines in [*((clip_id, [NO_FACE]) for clip_id in summary.without_face), *summary.notes.items()]:
+            known = self.notes.setdefault(clip_id, [])
+            known += [line for line in lines if line not in known]
 
 
 @dataclass(frozen=True)
@@ -46,10 +71,8 @@ class Rebuilding:
         template: CropTemplate,
         folder: Path,
         progress: Callable[[ExtractionProgress], None] | None,
-    ) -> tuple[dict[str, str], str | None]:
-        """Extracts streams into a cache; returns the reason for each clip that failed, and how it was prepared.
-
-        That is None where recordings are prepared as those of the training were.
+    ) -> Rebuilt:
+        """Extracts streams into a cache.
 
         Args:
             streams: of a model.
@@ -64,31 +87,41 @@ class Rebuilding:
         """
         from .engine.pipeline import extract
 
-        failures: dict[str, str] = {}
-        note = None
-        passes = self._passes(streams)
+        rebuilt, passes = Rebuilt(), self._passes(streams)
         if any(takes_crops(stream.fingerprint) for stream in streams) and not all(source.crops for source in sources):
-            sources, failures, note = self._add_crops(sources, folder, template)
+            sources = self._add_crops(sources, folder, template, rebuilt, progress)
         for encoders, options in passes if sources else ():
-            summary = extract(sources, store, **encoders, options=options, progress=progress)
-            failures |= {failure.clip_id: failure.reason for failure in summary.failures}
-        return failures, note
+            rebuilt.add(extract(sources, store, **encoders, options=options, progress=progress))
+        return rebuilt
 
     def _add_crops(
-        self, sources: Sequence[Source], folder: Path, template: CropTemplate
-    ) -> tuple[list[Source], dict[str, str], str]:
+        self,
+        sources: Sequence[Source],
+        folder: Path,
+        template: CropTemplate,
+        rebuilt: Rebuilt,
+        progress: Callable[[ExtractionProgress], None] | None,
+    ) -> list[Source]:
         from .faces.crop_folder import add_crops
         from .faces.finder import FaceFinder
 
+        start_s = perf_counter()
+
+        def tick(done: int, total: int) -> None:
+            if progress:
+                progress(ExtractionProgress(total, done, 0, 0, 0, 0.0, perf_counter() - start_s, None))
+
         finder = FaceFinder.of(self.face_detector, self.face_weights)
         num_threads = (self.others or {}).get("num_decode_threads") or num_cores()
-        options = {"person": self.person, "template": template, "num_threads": num_threads}
-        cropped, failures = add_crops(sources, folder, finder, **options)
-        note = (
+        options = {"person": self.person, "template": template, "num_threads": num_threads, "tick": tick}
+        cropped = add_crops(sources, folder, finder, **options)
+        rebuilt.failures |= cropped.failures
+        rebuilt.notes |= {clip_id: [NO_FACE] for clip_id in cropped.without_face}
+        rebuilt.preparation = (
             f"The model was trained on ready-made crops; here {self.face_detector} finds the faces, and those of one "
             f"person ({self.person}) are aligned to {template}: estimates may differ from those on its own crops"
         )
-        return cropped, failures, note
+        return cropped.clips
 
     def _passes(self, streams: Sequence[Stream]) -> list[tuple[dict[str, Any], ExtractOptions]]:
         """Returns the passes over the recordings that make the streams: encoders by modality, and options.

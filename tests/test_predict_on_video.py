@@ -100,11 +100,17 @@ def test_the_model_folder_holds_the_template(places: dict[str, Path]) -> None:
     assert SAGE.load(places["model"]).crop_template == AFFWILD2
 
 
-def test_a_recording_without_a_face_is_named(places: dict[str, Path], tmp_path: Path) -> None:
+def test_a_recording_without_a_face_is_masked_and_named(places: dict[str, Path], tmp_path: Path) -> None:
     film = write_media(tmp_path / "empty.mp4", drawn(lambda _: [], 6))
-    done = run("predict", places["model"], film, places["film"], "--out", tmp_path, "--face-detector", "squares")
+    (tmp_path / "bad.mp4").write_bytes(b"no film")
+    media = (film, places["film"], tmp_path / "bad.mp4")
+    done = run("predict", places["model"], *media, "--out", tmp_path, "--face-detector", "squares")
     assert done.exit_code == 1
-    assert "failed: empty.mp4: expected a face, got none in 6 frames." in done.stdout
+    lines = done.stdout.splitlines()
+    assert "note: empty.mp4: no face was found, all frames are masked" in lines
+    assert any(line.startswith("failed: bad.mp4: ") for line in lines)
+    masks = np.genfromtxt(tmp_path / "empty.mp4.csv", delimiter=",", names=True)["mask_visual"]
+    assert masks.tolist() == [0.0] * 6
     assert (tmp_path / "film.mp4.csv").exists()
 
 

@@ -19,6 +19,8 @@ def read_crops(
 ) -> Iterator[Frames]:
     """Reads the crop folder of a clip; crop n shows frame n - 1, an absent crop is a frame without an image.
 
+    The folder of a clip with a recording may be empty: then no frame has an image.
+
     Args:
         source: the clip.
         fps: frame rate of a folder without a recording, unless the source has one.
@@ -46,13 +48,19 @@ def read_crops(
 def _numbered(source: Source) -> Mapping[int, Path]:
     folder = source.crops
     numbers = crop_numbers(folder) if folder and folder.is_dir() else {}
-    if not numbers:
+    if not numbers and not _without_face(source):
         expected = "a folder of crops 00001.jpg, …"
         raise InputError(source.clip_id, expected=expected, got=f"none in {folder}", todo="Correct the path.")
     if 0 in numbers:
         todo = "Rename them: crop n shows frame n - 1."
         raise InputError(source.clip_id, expected="crops numbered from 1", got=numbers[0].name, todo=todo)
     return numbers
+
+
+def _without_face(source: Source) -> bool:
+    """True for an empty folder beside a recording: no frame of it shows the face."""
+    folder = source.crops
+    return source.path is not None and folder is not None and folder.is_dir() and not any(folder.iterdir())
 
 
 def _set_regular_times(source: Source, fps: float | None, num_frames: int, times: FrameTimes) -> None:

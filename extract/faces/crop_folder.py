@@ -31,6 +31,10 @@ _JPEG_QUALITY = 95
 _BLACK = (0, 0, 0)
 
 
+class NoFaceError(InputError):
+    """A recording that does not show the person."""
+
+
 @dataclass
 class CropFolders:
     """The result of `write_crop_folders`.
@@ -123,7 +127,7 @@ def write_crop_folder(source: Source, place: Path, finder: FaceFinder, template:
         template: of the crops.
 
     Raises:
-        InputError: if the recording cannot be decoded, is a cut, or does not show the person.
+        InputError: if the recording cannot be decoded, or is a cut. NoFaceError: if it does not show the person.
     """
     options = DecodeOptions()
     detections = detect_faces(source, file_sha256(_recording(source)), finder, options)
@@ -131,7 +135,7 @@ def write_crop_folder(source: Source, place: Path, finder: FaceFinder, template:
     if not images:
         who = f"the person {source.person!r}" if source.person else "a face"
         got, todo = f"none in {len(detections.times_s)} frames", "Leave the clip out, or try another detector."
-        raise InputError(source.clip_id, expected=who, got=got, todo=todo)
+        raise NoFaceError(source.clip_id, expected=who, got=got, todo=todo)
     size, numbers = (template.size, template.size), iter(images)
     cropped = decode_person(
         source, options, detections, lambda face_of: FaceCropper(size, _BLACK, template.margin, face_of)
@@ -145,6 +149,21 @@ def write_crop_folder(source: Source, place: Path, finder: FaceFinder, template:
     raise AssertionError("decoding ends with a result")
 
 
+@dataclass(frozen=True)
+class CroppedClips:
+    """The result of `add_crops`.
+
+    Args:
+        clips: with crops.
+        failures: clip_id -> reason, of the others.
+        without_face: clips whose folder is empty, since no frame shows the person.
+    """
+
+    clips: list[Source]
+    failures: dict[str, str]
+    without_face: list[str]
+
+
 def add_crops(
     sources: Sequence[Source],
     folder: Path,
@@ -153,13 +172,14 @@ def add_crops(
     person: str = "largest",
     template: CropTemplate = AFFWILD2,
     num_threads: int = 1,
-) -> tuple[list[Source], dict[str, str]]:
-    """Returns clips that all have crops, written below a folder where there were none; and why others failed, by id.
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> CroppedClips:
+    """Returns clips that all have crops, written below a folder where there were none.
 
     Args:
         sources: the clips.
         folder: for the crops.
-        finder, person, template, num_threads: as for `write_crop_folders`.
+        finder, person, template, num_threads, tick: as for `write_crop_folders`.
     """
     failures: dict[str, str] = {}
     clips: list[Source] = []
@@ -168,17 +188,26 @@ def add_crops(
             clips += people_of(source, finder) if person == "all" and not source.person else [source]
         except InputError as error:
             failures[source.clip_id] = error.about(source.clip_id)
-    cropped = [replace(clip, crops=folder / str(number)) for number, clip in enumerate(clips)]
+    cropped, without_face = (
+        [replace(clip, crops=folder / str(number)) for number, clip in enumerate(clips)],
+        list[str](),
+    )
 
     def write(clip: Source) -> None:
         assert clip.crops is not None, "it has just been set"
-        write_crop_folder(clip, clip.crops, finder, template)
+        try:
+            write_crop_folder(clip, clip.crops, finder, template)
+        except NoFaceError:
+            clip.crops.mkdir(parents=True)
+            without_face.append(clip.clip_id)
 
-    for clip, error in _each(write, cropped, num_threads):
+    for done, (clip, error) in enumerate(_each(write, cropped, num_threads), 1):
         if error:
             failures[clip.clip_id] = error.about(clip.clip_id)
+        tick(done, len(cropped))
     whole = [replace(clip, person=None) for clip in cropped if clip.clip_id not in failures]  # crops show one person
-    return sorted([*whole, *(source for source in sources if source.crops)], key=lambda clip: clip.clip_id), failures
+    ready = sorted([*whole, *(source for source in sources if source.crops)], key=lambda clip: clip.clip_id)
+    return CroppedClips(ready, failures, sorted(without_face))
 
 
 def _recording(source: Source) -> Path:

@@ -530,3 +530,19 @@ def test_long_sound_takes_no_more_memory_than_short(tmp_path):
         assert steps == minutes * 60 * 50 - 1
         peaks.append(peak)
     assert peaks[1] <= 1.05 * peaks[0], peaks
+
+
+def test_an_empty_folder_of_crops_beside_a_recording_shows_no_face(tmp_path):
+    path = write_media(tmp_path / "a.mp4", grey_frames(6))
+    (tmp_path / "empty").mkdir()
+    options = DecodeOptions(transform=Letterbox((32, 32), (0, 0, 0)), faces="crops")
+    (result,) = (
+        part
+        for part in decode(Source("a", path=path, crops=tmp_path / "empty"), options)
+        if not isinstance(part, Frames)
+    )
+    assert (result.shown.tolist(), result.visual_report["num_crops"]) == ([-1] * 6, 0)
+    (tmp_path / "empty/notes.txt").write_text("not crops")
+    for source in (Source("a", path=path, crops=tmp_path / "empty"), Source("a", path=path, crops=tmp_path / "absent")):
+        with pytest.raises(InputError, match=r"expected a folder of crops 00001\.jpg, …, got none in"):
+            list(decode(source, options))

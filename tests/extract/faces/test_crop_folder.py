@@ -116,11 +116,17 @@ def test_a_full_disk_leaves_no_part_of_a_folder(
 def test_clips_get_crops_where_they_have_none(one: Source, two: Source, finder: FaceFinder, tmp_path: Path) -> None:
     own = Source("own", crops=tmp_path, fps=25.0)
     lost = Source("lost.mp4", path=tmp_path / "lost.mp4")
-    clips, failures = add_crops([own, one, lost, two], tmp_path / "made", finder)
-    assert [clip.clip_id for clip in clips] == ["one.mp4", "own", "two.mp4"]
-    assert (clips[1], list(failures)) == (own, ["lost.mp4"])
-    assert len(crop_numbers(clips[0].crops)) == 16
-    people, _ = add_crops([two], tmp_path / "everyone", finder, person="all")
+    empty = Source("empty.mp4", path=write_media(tmp_path / "empty.mp4", drawn(lambda _: [], 5)))
+    ticks: list[tuple[int, int]] = []
+    cropped = add_crops(
+        [own, one, lost, two, empty], tmp_path / "new", finder, tick=lambda *counts: ticks.append(counts)
+    )
+    clips = cropped.clips
+    assert [clip.clip_id for clip in clips] == ["empty.mp4", "one.mp4", "own", "two.mp4"]
+    assert (clips[2], list(cropped.failures), cropped.without_face) == (own, ["lost.mp4"], ["empty.mp4"])
+    assert [len(crop_numbers(clip.crops)) for clip in clips[:2]] == [0, 16]
+    assert ticks == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    people = add_crops([two], tmp_path / "everyone", finder, person="all").clips
     assert [(clip.clip_id, clip.person) for clip in people] == [("two.mp4#0", None), ("two.mp4#1", None)]
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_va.data import Clip, FrameClock, Grid, InputError
+from sage_va.data.corpora.readers import read_eaf
 from sage_va.data.labels import read_label_file
 from sage_va.fusion.evaluation.predict import Prediction
 from sage_va.fusion.evaluation.prediction_files import FORMATS, write_prediction
@@ -133,6 +134,15 @@ def test_eaf_has_a_tier_for_each_target_and_names_the_recording() -> None:
     assert second.findtext("ANNOTATION_VALUE") == "-0.01600"
     media = root.find("HEADER/MEDIA_DESCRIPTOR")
     assert (media.get("RELATIVE_MEDIA_URL"), media.get("MIME_TYPE")) == ("a/film.mp4", "video/mp4")
+
+
+def test_eaf_is_read_back_as_a_label_file(tmp_path: Path) -> None:
+    write_prediction(tmp_path / "film.eaf", on_grid(GRID), CLIP, LABELS)
+    traces = read_eaf(tmp_path / "film.eaf")
+    for target, name in enumerate(("valence", "arousal")):
+        trace = traces[name]
+        at = np.interp(GRID.times_s, trace.times_s, trace.values[:, 0])
+        np.testing.assert_allclose(at, on_grid(GRID).va[:, target], atol=2e-3)
 
 
 @pytest.mark.parametrize("times_s", [[0.1, 0.1002, 0.1004], [-3.0, -2.0, 1.0]])
