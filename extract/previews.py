@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from av import VideoFrame
 from av.container import InputContainer
 from av.error import FFmpegError
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from ..data.errors import InputError
 from ..data.manifest import Source, crop_numbers, find_sources
 from .decode.audio import MonoAudio
 from .decode.container import REENCODE, open_media, video_stream
+from .decode.frames import sane_aspect
 
 NUM_PEAKS = 400
 SIZES = ((24, 72, 70), (20, 64, 60), (16, 56, 55), (12, 48, 50), (8, 40, 45), (6, 32, 40))  # pictures, height, quality
@@ -62,7 +64,7 @@ def _frames(container: InputContainer, times_s: NDArray[np.float64]) -> Iterator
     if video is None or video.time_base is None:
         return
     video.thread_type = "AUTO"
-    frames, reached_s = container.decode(video), -np.inf
+    frames, reached_s, aspect = container.decode(video), -np.inf, float(sane_aspect(video.sample_aspect_ratio))
     step_s = float(np.diff(times_s[:2])[0])
     for time_s in times_s:
         if step_s > 5 and time_s - reached_s > 5:
@@ -71,8 +73,14 @@ def _frames(container: InputContainer, times_s: NDArray[np.float64]) -> Iterator
         for frame in frames:
             reached_s = frame.time if frame.time is not None else reached_s
             if reached_s >= time_s - 1e-3:
-                yield float(reached_s), frame.to_ndarray(format="rgb24")
+                yield float(reached_s), _upright(frame, aspect)
                 break
+
+
+def _upright(frame: VideoFrame, aspect: float) -> Pixels:
+    """Returns an image at its display aspect, turned upright."""
+    scaled = frame.reformat(round(frame.width * aspect), frame.height, "rgb24")
+    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), round(frame.rotation / 90) % 4))
 
 
 def _crops(

@@ -68,9 +68,9 @@ def _json(contents: Mapping[str, Any]) -> str:
 
 
 def _policy(styles: list[str], scripts: list[str]) -> str:
-    """Returns the policy of the page: these styles and scripts, pictures in the page, nothing from elsewhere."""
+    """Returns the policy of the page: these styles and scripts, pictures that it holds, nothing from elsewhere."""
     hashes = [" ".join(f"'sha256-{_sha256(text)}'" for text in texts) for texts in (styles, scripts)]
-    kinds = f"default-src 'none'; style-src {hashes[0]}; script-src {hashes[1]}; img-src data:"
+    kinds = f"default-src 'none'; style-src {hashes[0]}; script-src {hashes[1]}; img-src data: blob:"
     return f"{kinds}; base-uri 'none'; form-action 'none'"
 
 

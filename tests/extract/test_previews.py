@@ -1,7 +1,9 @@
 """Previews of recordings: pictures at their times, the outline of the audio, within the bytes that they may take."""
 
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -31,6 +33,32 @@ def test_pictures_are_the_frames_at_their_times(recording: Path) -> None:
     for k, time_s in enumerate(preview.times_s):
         level = strip[:, k * width + 4 : (k + 1) * width - 4].mean()
         assert abs(level - (8 + 5 * round(time_s * 25)) % 256) < 6
+
+
+def test_pictures_of_a_long_recording_are_sought(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "long.mp4", grey_frames(300), fps=2, time_base=Fraction(1, 1000))
+    preview = preview_of(Source("a", path=path), 0.0, 150.0, 100_000)
+    strip, (width, _) = pixels(preview.jpeg), preview.size
+    assert preview.times_s == pytest.approx(np.ceil((np.arange(24) + 0.5) * 6.25 * 2) / 2)
+    for k, time_s in enumerate(preview.times_s):
+        level = strip[:, k * width + 4 : (k + 1) * width - 4].mean()
+        assert abs(level - (8 + 5 * round(time_s * 2)) % 256) < 6
+
+
+def test_pictures_are_turned_upright(tmp_path: Path) -> None:
+    stored = np.zeros((64, 96, 3), np.uint8)
+    stored[:24] = 250
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.set_display_rotation(90)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
+        container.mux(stream.encode(None))
+    preview = preview_of(Source("a", path=tmp_path / "a.mp4"), -1.0, 0.0, 100_000)
+    width, height = preview.size
+    assert width < height
+    first = pixels(preview.jpeg)[:, :width]
+    assert first[:, :4].mean() > 200 > 50 > first[:, -4:].mean()
 
 
 def test_peaks_outline_the_audio(recording: Path) -> None:

@@ -10,6 +10,7 @@ const COLUMNS = [
   { title: "labels", value: (row) => row.labels, show: (row) => count(row.labels) },
   ...contents.streams.map((stream, m) => ({
     title: `${stream.label} valid`,
+    wide: stream.label.length > 10,
     value: (row) => row.valid[m],
     show: (row) => (known(row.valid[m]) ? `${Math.round(row.valid[m] * 100)} %` : "–"),
   })),
@@ -19,7 +20,7 @@ function clipTable(open) {
   const state = { column: 0, falling: false, text: "", chosen: null };
   const body = element("tbody");
   const status = element("span", { role: "status" });
-  const heads = COLUMNS.map((column, k) => element("th", { scope: "col" },
+  const heads = COLUMNS.map((column, k) => element("th", { scope: "col", class: column.wide ? "wide" : null },
     element("button", { class: "sort", type: "button", onclick: () => sortBy(k) }, column.title)));
 
   function sortBy(column) {

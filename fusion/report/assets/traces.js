@@ -23,7 +23,7 @@ function decoded(id) {
     weights: raw.weights ? raw.weights.map(shares) : null,
     masked: raw.mask,
     stage: raw.stage,
-    pictures: raw.pictures,
+    pictures: raw.pictures ? { ...raw.pictures, url: URL.createObjectURL(new Blob([bytes(raw.pictures.jpeg)], { type: "image/jpeg" })) } : null,
     wave: raw.wave ? { peaks: new Int8Array(bytes(raw.wave.peaks).buffer), span: raw.wave.span_s } : null,
   };
 }
@@ -76,7 +76,9 @@ function clipView(id, neighbour) {
   const state = { index: 0, low: ends[0], high: ends[1], width: 0, worst: -1 };
   const stack = element("div", { class: "stack" });
   const playhead = element("div", { class: "playhead", "aria-hidden": "true" });
-  const readout = element("dl", { class: "readout" });
+  const readings = element("dl");
+  const frame = clip.pictures ? frameOf(clip) : null;
+  const readout = element("div", { class: "readout" }, frame && frame.node, readings);
   const slider = element("input", { class: "scrubber", type: "range", min: 0, max: clip.times.length - 1, step: 1, value: 0,
     "aria-label": "Playhead", oninput: () => moveTo(+slider.value) });
   const lanes = lanesOf(clip, row);
@@ -97,7 +99,8 @@ function clipView(id, neighbour) {
     const { left, plot } = box();
     playhead.style.left = `${left + ((time - state.low) / (state.high - state.low)) * plot}px`;
     playhead.dataset.time = `${number(time, 2)} s`;
-    readout.replaceChildren(...readings(clip, state.index));
+    if (frame) frame.show(time);
+    readings.replaceChildren(...readingsAt(clip, state.index));
   }
 
   function show(low, high) {
@@ -183,15 +186,15 @@ function clipView(id, neighbour) {
       observer.disconnect();
       document.removeEventListener("keydown", onKey);
       for (const lane of lanes) lane.forget();
+      if (clip.pictures) URL.revokeObjectURL(clip.pictures.url);
     },
   };
 }
 
 /** What the playhead stands on, as terms with their values. */
-function readings(clip, index) {
+function readingsAt(clip, index) {
   const item = (term, value) => element("div", {}, element("dt", {}, term), element("dd", {}, value));
   const items = [];
-  if (clip.pictures) items.push(frameAt(clip, clip.times[index]));
   items.push(item("time", `${number(clip.times[index], 2)} s`));
   TARGETS.forEach((name, target) => {
     const truth = clip.truth ? ` (gold ${number(clip.truth[target][index], 2)})` : "";
@@ -228,12 +231,13 @@ function nearest(times, time) {
   return times.reduce((best, each, k) => (Math.abs(each - time) < Math.abs(times[best] - time) ? k : best), 0);
 }
 
-function frameAt(clip, time) {
-  const { times_s: times, jpeg, size: [width, height] } = clip.pictures;
+/** The picture of the recording nearest to the playhead. */
+function frameOf(clip) {
+  const { times_s: times, url, size: [width, height] } = clip.pictures;
   const scale = 56 / height;
-  return element("div", { class: "frame", role: "img", "aria-label": "Picture of the recording nearest to the playhead", style: {
-    width: `${width * scale}px`, height: "56px", "background-image": `url(data:image/jpeg;base64,${jpeg})`,
-    "background-size": `${width * times.length * scale}px 56px`, "background-position": `${-nearest(times, time) * width * scale}px 0` } });
+  const node = element("div", { class: "frame", role: "img", "aria-label": "Picture of the recording nearest to the playhead", style: {
+    width: `${width * scale}px`, height: "56px", "background-image": `url(${url})`, "background-size": `${width * times.length * scale}px 56px` } });
+  return { node, show: (time) => node.style.setProperty("background-position", `${-nearest(times, time) * width * scale}px 0`) };
 }
 
 /** The lanes of a clip, from top to bottom. Each has a node, `draw(box, low, high)` and `forget()`. */
@@ -416,7 +420,7 @@ function waveLane(clip) {
 }
 
 function filmLane(clip) {
-  const { times_s: times, jpeg, size: [width, height] } = clip.pictures;
+  const { times_s: times, url, size: [width, height] } = clip.pictures;
   const scale = 56 / height;
   const film = element("div", { class: "film", role: "img", "aria-label": `${plural(times.length, "picture")} of the recording along the time axis.` });
   return {
@@ -427,7 +431,7 @@ function filmLane(clip) {
       film.replaceChildren(...Array.from({ length: num }, (_, k) => {
         const place = nearest(times, low + ((k + 0.5) / num) * (high - low));
         const shift = (wide - width * scale) / 2 - place * width * scale;
-        return element("div", { style: { left: `${k * wide}px`, width: `${wide}px`, "background-image": `url(data:image/jpeg;base64,${jpeg})`,
+        return element("div", { style: { left: `${k * wide}px`, width: `${wide}px`, "background-image": `url(${url})`,
           "background-size": `${width * times.length * scale}px 56px`, "background-position": `${shift}px 0` } });
       }));
     },

@@ -1,6 +1,8 @@
 """The page in a browser: no errors, no requests, everything by keyboard, names as text, room enough on a phone."""
 
+import base64
 import copy
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sage_va.fusion.report.page import page
 from sage_va.tests.browser import start_browser
@@ -16,6 +19,12 @@ from sage_va.tests.browser import start_browser
 pytestmark = pytest.mark.browser
 EVIL = "</script><script>window.evil=1</script><img src=x onerror=window.evil=1>"
 NUM_STEPS = 100
+
+
+def two_pictures() -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (48, 24), "orange").save(file, "jpeg")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def clip_trace(rng: np.random.Generator) -> dict[str, Any]:
@@ -28,6 +37,8 @@ def clip_trace(rng: np.random.Generator) -> dict[str, Any]:
         "high": pair,
         "others": [{"title": "concat", "va": pair}], "mask": [[10, 30], []], "reliability": share, "weights": share,
         "stage": {"num": 3, "starts": [0, 40], "stages": [0, 2]},
+        "pictures": {"times_s": [0.0, 5.0], "jpeg": two_pictures(), "size": [24, 24]},
+        "wave": {"peaks": base64.b64encode(bytes(range(100))).decode(), "span_s": [0.0, 10.0]},
     }  # fmt: skip
 
 
@@ -80,7 +91,10 @@ def opened(browser: Any, contents: dict[str, Any], tmp_path: Path) -> Iterator[C
         tab = context.new_page()
         tab.on("console", lambda message: trouble.append(f"{message.type}: {message.text}"))
         tab.on("pageerror", lambda error: trouble.append(str(error)))
-        tab.on("request", lambda request: None if request.url.startswith("data:") else trouble.append(request.url))
+        tab.on(
+            "request",
+            lambda request: None if request.url.startswith(("data:", "blob:")) else trouble.append(request.url),
+        )
         tab.goto((tmp_path / "page.html").as_uri())
         tab.wait_for_selector("#viewer .uplot canvas")
         return tab
@@ -126,7 +140,10 @@ def test_a_clip_is_chosen_and_the_playhead_moved_by_keyboard(opened: Callable[..
     readout = tab.locator(".readout").inner_text()
     assert "1.50 s" in readout
     assert "masked" in readout
+    shift = "document.querySelector('.frame').style.backgroundPosition"
+    assert tab.evaluate(shift).startswith("0px")
     slider.press("End")
+    assert tab.evaluate(shift).startswith("-56px")
     assert "stage\n3 of 3" in tab.locator(".readout").inner_text()
     slider.press("n")
     assert title(tab) == "clip2"
