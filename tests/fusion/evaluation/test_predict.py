@@ -134,7 +134,7 @@ def test_a_prediction_allocates_rows_of_the_requested_clips_alone(causal: bool) 
     """One block of sums for all batches, of 90 steps and a row of padding, though the corpus has 40,000 steps."""
     corpus, data = random_corpus(STREAMS, [20_000, 90, 20_000]), DataConfig(window_s=1.2, hop_s=0.8)
     model = make(causal=causal)
-    for function, width in ((predict_va, 1 + 2), (predict, 1 + 2 + 2 + 2 + 3 + 4)):
+    for function, width in ((predict_va, 1 + 2), (predict, 1 + 2 + 2 + 2 + 4 + 4)):
         with Allocations() as allocations:
             function(model, corpus, [1], data, batch_size=2)
         assert allocations.shapes.count((91, width)) == 1
