@@ -71,7 +71,11 @@ def describe_preparation(report: Preparation, corpus: str) -> str:
     if report.num_audio:
         lines.append(f"{report.num_audio} videos without sound; their audio files are extracted by audio.csv")
     restricted = ", restricted: caches, copies and models of it are marked" if report.restricted else ""
-    lines += [*_shares(report.clips), f"subjects: {report.subjects}", f"licence: {report.licence}{restricted}"]
+    lines += [
+        *_shares(report.clips),
+        f"subjects: {report.subjects}",
+        f"licence: {report.licence or 'not stated'}{restricted}",
+    ]
     for target, one in report.agreement.items():
         how = f"CCC {one.ccc:.3f} (mean over pairs and clips), Cronbach's alpha {one.alpha:.3f}; gold: {report.gold}"
         lines.append(f"agreement of {one.num_annotators} annotators, {target}: {how}")

@@ -68,13 +68,13 @@ class PublishedCorpus(ABC):
 
     Attributes:
         title: name and reference.
-        licence: terms of use in a few words, recorded in the cache.
+        licence: terms of use in a few words, recorded in the cache; None where they are not known.
         restricted: True where the data must not be passed on.
         subjects: what is known about the persons shown, in a sentence.
     """
 
     title: ClassVar[str]
-    licence: ClassVar[str]
+    licence: ClassVar[str | None]
     restricted: ClassVar[bool] = True
     subjects: ClassVar[str]
 

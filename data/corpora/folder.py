@@ -36,7 +36,7 @@ class Folder(PublishedCorpus):
     """
 
     title = "own recordings"
-    licence = "not stated"
+    licence = None
     restricted = False
     subjects = "not known: add a column subject_id to the manifest if one person is in several recordings"
 

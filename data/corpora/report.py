@@ -47,7 +47,7 @@ class Preparation:
     """
 
     title: str
-    licence: str
+    licence: str | None
     restricted: bool
     subjects: str
     out: str | None
@@ -88,7 +88,7 @@ def terms_beside(media: Sequence[str]) -> Terms:
     """
     folders = dict.fromkeys(Path(text).parent for text in media if text.lower().endswith(".csv"))
     reports = [_read(folder / PREPARED) for folder in folders if (folder / PREPARED).is_file()]
-    licences = dict.fromkeys(str(report["licence"]) for report in reports)
+    licences = dict.fromkeys(str(report["licence"]) for report in reports if report["licence"])
     return Terms("; ".join(licences) or None, any(report["restricted"] for report in reports))
 
 

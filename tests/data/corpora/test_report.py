@@ -13,7 +13,9 @@ from sage_va.tests.corpora import write
 def test_terms_of_prepared_manifests(tmp_path: Path) -> None:
     write(tmp_path / "a/prepared.json", '{"licence": "EULA", "restricted": true}')
     write(tmp_path / "b/prepared.json", '{"licence": "CC0", "restricted": false}')
-    a, b, c = (str(tmp_path / name / "manifest.csv") for name in "abc")
+    write(tmp_path / "d/prepared.json", '{"licence": null, "restricted": false}')
+    a, b, c, d = (str(tmp_path / name / "manifest.csv") for name in "abcd")
+    assert terms_beside([d]) == Terms(None, False)
     assert terms_beside([a]) == Terms("EULA", True)
     assert terms_beside([b]) == Terms("CC0", False)
     assert terms_beside([b, a, str(tmp_path / "a/audio.csv")]) == Terms("CC0; EULA", True)
