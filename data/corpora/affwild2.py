@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..labels import Labels
 from ..manifest import Source
 from .base import ListedClip, ListedCorpus, PublishedCorpus, attempt
-from .disk import Disk, one_recording, recordings
+from .disk import Disk, by_stem, one_recording, recordings
 from .readers import beyond_note, read_frames
 
 PARTS = {"train_set": "train", "training_set": "train", "validation_set": "val"}
@@ -85,26 +85,24 @@ class _Files:
 
 def _label_files(disk: Disk) -> dict[str, list[Path]]:
     """Returns name -> its annotations; folders of other challenges, which have the same names, begin otherwise."""
-    files: dict[str, list[Path]] = {}
-    roots: dict[Path, None] = {}
-    begins: dict[Path, bool] = {}
+    folders: dict[Path, list[Path]] = {}
     for path in disk.texts:
-        folder = path.parent
-        if folder.name.lower() in PARTS and path.suffix.lower() == ".txt":
-            if folder not in begins:
-                begins[folder] = _first_line(path).replace(" ", "") == HEADER
-            if begins[folder]:
-                files.setdefault(path.stem, []).append(path)
-                roots[folder.parent] = None
+        if path.parent.name.lower() in PARTS and path.suffix.lower() == ".txt":
+            folders.setdefault(path.parent, []).append(path)
+    chosen = {
+        folder: paths
+        for folder, paths in folders.items()
+        if any(_first_line(path).replace(" ", "") == HEADER for path in paths)
+    }
+    roots = list(dict.fromkeys(folder.parent for folder in chosen))
     if len(roots) > 1:
-        one, other = list(roots)[:2]
         todo = "Give a folder that holds one of them, or move the other one away."
-        raise InputError(disk.root, f"two releases of the annotations: {one} and {other}", todo=todo)
-    if not files:
+        raise InputError(disk.root, f"two releases of the annotations: {roots[0]} and {roots[1]}", todo=todo)
+    if not roots:
         expected = f"folders Train_Set and Validation_Set of .txt files that begin with {HEADER}"
         todo = "Unpack the annotations of the VA challenge below this folder."
         raise InputError(disk.root, expected=expected, got="none", todo=todo)
-    return files
+    return by_stem([path for paths in chosen.values() for path in paths])
 
 
 def _first_line(path: Path) -> str:

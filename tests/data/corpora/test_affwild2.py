@@ -145,6 +145,12 @@ FAULTS = [
         True,
     ),
     (
+        "1-30-1280x720",  # the first file of its folder
+        lambda root: write(root / TRAIN / "1-30-1280x720.txt", "0.1,0.2\n"),
+        "1-30-1280x720.txt:1: expected columns valence, arousal, got 0.1, 0.2. Add the header line",
+        True,
+    ),
+    (
         "video5_left",
         lambda root: write(root / TRAIN / "video5_left.txt", "valence,arousal\n0,x\n"),
         "video5_left.txt:2: expected numbers, got '0,x'. Correct or remove the row",
