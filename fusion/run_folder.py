@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from ..data.atomic import PART, replacing, write_text
 from ..data.crops import CropTemplate, template_of
 from ..data.errors import InputError
 from ..data.store.base import Store
+from ..data.tensor_file import load_tensors, save_tensors
 from ..data.windows.corpus import Stream
 from ..data.windows.memmap_cache import address_of
 from ..data.windows.splits import Role, read_split
@@ -130,9 +129,7 @@ def finish_run(out: Path, model: VAModel, config: Config, origin: Mapping[str, A
         origin: what `Run` keeps under the names of `ORIGIN`, and what else is to be known; `provenance`
             as of the start of the training, else of now.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with replacing(out / MODEL) as part:
-        save_file(state, part)
+    save_tensors(out / MODEL, model.state_dict())
     template = template_of(stream.fingerprint for stream in model.streams)
     described = {
         "config": config.model_dump(mode="json"),
@@ -185,11 +182,11 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
         streams = [Stream(**{**s, "quality_names": tuple(s["quality_names"])}) for s in described["streams"]]
         model = build_model(streams, config.model)
         model.lag_s = config.labels.settled_s
-        model.load_state_dict(load_file(path / MODEL))
+        model.load_state_dict(load_tensors(path / MODEL)[0])
         roles = read_split(path / SPLIT)
         kept = {name: described[name] for name in ORIGIN}
         template = CropTemplate.from_json(described.get("crop_template"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         got = " ".join(str(error).split())[:200]

@@ -6,12 +6,15 @@ records and the span of its frames. So an entry never goes stale; a changed cach
     building/NAME.HOST-UUID   a builder writes here, one at a time per lock
       → NAME                  one rename, after fsync: complete or absent
       → building/…/old        removed: one rename, then deletion; who has it mapped keeps it
+
+`meta.json` has the SHA-256 of each file; an entry with another is rebuilt. When they are compared: checked_files.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import mmap
 import os
@@ -19,6 +22,7 @@ import shutil
 import sys
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +37,10 @@ from ..hashing import json_sha256, sealed, unsealed
 from ..store.base import Store
 from ..timebase import Grid
 from ..user_cache import user_cache
+from .checked_files import are_whole, remember_checked
 from .to_grid import OnGrid
 
-VERSION = 2  # of the layout of files and of the rules by which tracks are put on a grid
+VERSION = 3  # of the layout of files and of the rules by which tracks are put on a grid
 META = "meta.json"
 BUILDING = "building"
 UNUSED_S = 30 * 24 * 3600
@@ -114,26 +119,30 @@ def _lock(name: str) -> Path:
 
 def _build(place: Path, source: Mapping[str, Any], parts: Iterable[OnGrid]) -> OnGrid:
     with _temporary(place) as temporary:
-        grids, layouts = _write_arrays(temporary, parts)
+        grids, layouts, checksums = _write_arrays(temporary, parts)
         steps = [{"first_step": grid.first_step, "num_steps": grid.num_steps} for grid in grids]
         clips = [{**clip, **grid} for clip, grid in zip(source["clips"], steps, strict=True)]
         with _writing():
-            write_new(temporary / META, json_file(sealed({**source, "clips": clips, "arrays": layouts})))
+            write_new(
+                temporary / META, json_file(sealed({**source, "clips": clips, "arrays": layouts, "sha256": checksums}))
+            )
             sync_folders(temporary)
             if _open(place) is None:
                 _set_aside(place)
             move_new(temporary, place)
+        remember_checked(place, layouts)
     on_grid = _open(place)
     assert on_grid is not None, "an entry that was just built"
     return on_grid
 
 
-def _write_arrays(folder: Path, parts: Iterable[OnGrid]) -> tuple[list[Grid], dict[str, Any]]:
-    """Writes clip by clip; returns the grids, and dtype and shape of each array by name."""
+def _write_arrays(folder: Path, parts: Iterable[OnGrid]) -> tuple[list[Grid], dict[str, Any], dict[str, str]]:
+    """Writes clip by clip; returns the grids, and by name dtype and shape, and SHA-256 (hex) of each array."""
     grids: list[Grid] = []
     first: dict[str, NDArray[Any]] = {}
     with contextlib.ExitStack() as opened:
         files: dict[str, BinaryIO] = {}
+        digests = defaultdict[str, Any](hashlib.sha256)
         for part in parts:
             with _writing():
                 for name, array in part.arrays.items():
@@ -141,17 +150,19 @@ def _write_arrays(folder: Path, parts: Iterable[OnGrid]) -> tuple[list[Grid], di
                         files[name] = opened.enter_context((folder / name).open("wb", buffering=0))
                         first[name] = array[:0].copy()
                     assert (array.dtype, array.shape[1:]) == (first[name].dtype, first[name].shape[1:]), name
-                    _append(files[name], array)
+                    _append(files[name], digests[name], array)
             grids += part.grids
         with _writing():
             for file in files.values():
                 os.fsync(file.fileno())
     num_steps = sum(grid.num_steps for grid in grids)
-    return grids, {name: [array.dtype.name, [num_steps, *array.shape[1:]]] for name, array in first.items()}
+    layouts = {name: [array.dtype.name, [num_steps, *array.shape[1:]]] for name, array in first.items()}
+    return grids, layouts, {name: digest.hexdigest() for name, digest in digests.items()}
 
 
-def _append(file: BinaryIO, array: NDArray[Any]) -> None:
+def _append(file: BinaryIO, digest: Any, array: NDArray[Any]) -> None:
     rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    digest.update(rest)
     while len(rest):
         rest = rest[file.write(rest) :]
 
@@ -201,6 +212,8 @@ def _open(place: Path) -> OnGrid | None:
     """Opens an entry and marks it as used now; None where it is absent or damaged."""
     meta = _meta(place)
     if meta is None:
+        return None
+    if not are_whole(place, meta["sha256"]):
         return None
     grids = [Grid(meta["grid_hz"], clip["first_step"], clip["num_steps"]) for clip in meta["clips"]]
     try:

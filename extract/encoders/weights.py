@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from ...data.errors import InputError
 from ...data.hub import reason_of
+from ...data.tensor_file import tensors_sha256
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _CHECKPOINT_KEYS = ("state_dict", "model")
@@ -24,12 +24,7 @@ _DAMAGED = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, Val
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """Returns a SHA-256 (hex) over sorted names, dtypes, shapes and bytes: equal weights have equal hashes."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return tensors_sha256(state)
 
 
 def load_state(path: Path) -> dict[str, Tensor]:

@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ...data.atomic import replacing
 from ...data.crops import AFFWILD2, CropTemplate
 from ...data.errors import InputError, first_line
 from ...data.hub import offline_if_unreachable
 from ...data.labels import LabelFolder
 from ...data.store.base import Store, open_store
+from ...data.tensor_file import load_tensors, save_tensors
 from ...data.windows.corpus import Corpus, Stream, Windows
 from ...data.windows.load import load_corpus, normaliser_of, read_clips
 from ...data.windows.normalise import Normaliser
@@ -241,9 +239,7 @@ class SAGE(nn.Module, ModelHubMixin):
         return super().save_pretrained(save_directory, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        with replacing(save_directory / MODEL) as part:
-            save_file(state, part, metadata={"format": "pt"})
+        save_tensors(save_directory / MODEL, self.model.state_dict())
         write_json(save_directory / CONFIG, self.described())
         card = save_directory / CARD
         if not card.exists() or MARK in card.read_text(encoding="utf-8"):
@@ -325,9 +321,9 @@ def _read(place: str, weights: Path, described: Path) -> SAGE:
         streams = [Stream(**{**each, "quality_names": tuple(each["quality_names"])}) for each in values["streams"]]
         model = build_model(streams, config.model)
         model.lag_s = config.labels.settled_s
-        model.load_state_dict(load_file(weights))
+        model.load_state_dict(load_tensors(weights)[0])
         return SAGE(model, config, **vars(metadata))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         got, todo = " ".join(first_line(error).split())[:200], "Fetch or export it again."

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ...data.atomic import replacing, sync
+from ...data.atomic import sync
 from ...data.errors import InputError
+from ...data.tensor_file import load_tensors, save_tensors
 from ..distributed import gathered, is_main, num_processes
 
 State = tuple[Mapping[str, Tensor], Mapping[str, Any]]
@@ -66,9 +65,8 @@ class StateFile:
         if is_main():
             if self.log is not None:
                 sync(self.log)
-            on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            with replacing(self.path) as part:
-                save_file(on_cpu, part, {"state": json.dumps({"version": VERSION, "facts": self.facts, **plain})})
+            state_json = json.dumps({"version": VERSION, "facts": self.facts, **plain})
+            save_tensors(self.path, tensors, {"state": state_json})
         self.saved_s = time.monotonic()
 
     @property
@@ -86,11 +84,10 @@ class StateFile:
         if not self.path.exists():
             return None
         try:
-            with safe_open(self.path, "pt") as file:
-                plain = json.loads(file.metadata()["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors, header = load_tensors(self.path)
+            plain = json.loads(header["state"])
             facts = plain["facts"]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             got, todo = " ".join(str(error).split())[:200], "Remove the folder, and train again."
             raise InputError(self.path, expected="the state of a training", got=got, todo=todo) from None
         if plain.get("version") != VERSION:

@@ -15,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ...data.atomic import locked, make_folder, replacing
+from ...data.atomic import locked, make_folder
 from ...data.hashing import json_sha256
+from ...data.tensor_file import DamagedTensorsError, load_tensors, save_tensors
 from ...data.windows.corpus import Corpus
 from ..config import Config
 from ..provenance import versions
@@ -86,8 +85,7 @@ class SharedErrors:
                 errors = _read(path)
                 if errors is None:
                     errors = out_of_fold_errors(corpus, training, config, log)
-                    with replacing(path) as part:
-                        save_file({"errors": errors.cpu().contiguous()}, part)
+                    save_tensors(path, {"errors": errors})
         return errors.to(corpus.device)
 
     def _path(self, key: str) -> Path:
@@ -97,7 +95,6 @@ class SharedErrors:
 def _read(path: Path) -> Tensor | None:
     """Returns the errors in a file; None where there is none, or a damaged one."""
     try:
-        with safe_open(path, "pt") as file:
-            return file.get_tensor("errors")
-    except (OSError, SafetensorError):
+        return load_tensors(path)[0]["errors"]
+    except (OSError, KeyError, DamagedTensorsError):
         return None

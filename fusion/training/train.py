@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ...data.atomic import replacing
 from ...data.errors import InputError
 from ...data.hashing import json_sha256
 from ...data.labels import LabelFolder
 from ...data.store.base import Store
+from ...data.tensor_file import DamagedTensorsError, load_tensors, save_tensors
 from ...data.windows.corpus import Corpus, cut, plan_windows
 from ...data.windows.placement import place
 from ...data.windows.splits import Role, read_split
@@ -231,13 +229,13 @@ def _errors(
 ) -> Tensor:
     """Returns the out-of-fold errors, from the folder of the run if it was stopped after they were computed."""
     path = out / ERRORS
-    with contextlib.suppress(OSError, KeyError, SafetensorError), safe_open(path, "pt") as file:
-        if (file.metadata() or {}).get("facts") == facts:  # errors for other labels are computed again
-            return file.get_tensor("errors").to(corpus.device)
+    with contextlib.suppress(OSError, KeyError, DamagedTensorsError):
+        tensors, header = load_tensors(path)
+        if header.get("facts") == facts:  # errors for other labels are computed again
+            return tensors["errors"].to(corpus.device)
     errors = errors_of(corpus, training, config, log)
     if is_main():
-        with replacing(path) as part:
-            save_file({"errors": errors.cpu().contiguous()}, part, {"facts": facts})
+        save_tensors(path, {"errors": errors}, {"facts": facts})
     return errors
 
 

@@ -20,6 +20,8 @@ import torch
 
 from sage_va.data import Clip, DamagedError, FrameClock, Grid, InputError, Store, Track, open_store, stream_name
 from sage_va.data.atomic import HOST, locked
+from sage_va.data.hashing import file_sha256
+from sage_va.data.windows import checked_files
 from sage_va.data.windows import memmap_cache as module
 from sage_va.data.windows.corpus import Corpus
 from sage_va.data.windows.load import choose_streams, load_corpus, read_clips
@@ -105,7 +107,7 @@ class TestForm:
         values = np.fromfile(entry.path / "values-0", np.float16).reshape(-1, 4)
         assert np.array_equal(values, corpus.values[0].numpy())
         assert {path.name for path in entry.path.iterdir()} == {
-            "meta.json", "mask", "values-0", "values-1", "quality-0", "quality-1",
+            "meta.json", "checked.json", "mask", "values-0", "values-1", "quality-0", "quality-1",
         }  # fmt: skip
         assert leftovers() == []
 
@@ -166,6 +168,35 @@ class TestForm:
         assert same(load(store), first)
         assert mapped_corpora()[0].meta == entry.meta
         assert leftovers() == []
+
+    @pytest.mark.parametrize("name", ["mask", "values-0", "values-1", "quality-0"])
+    def test_a_flipped_byte_is_never_trained_on(self, store: Store, name: str) -> None:
+        """Before checksums, half of all flips gave other features and no word of it."""
+        direct = load(store, keep=False)
+        load(store)
+        (entry,) = mapped_corpora()
+        for place in (0, -1):
+            content = bytearray((entry.path / name).read_bytes())
+            content[place] ^= 1
+            (entry.path / name).write_bytes(content)
+            assert same(load(store), direct)
+
+    def test_a_whole_file_is_hashed_once_and_again_after_a_week(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hashed: list[str] = []
+
+        def counting(path: Path) -> str:
+            hashed.append(path.name)
+            return file_sha256(path)
+
+        monkeypatch.setattr(checked_files, "file_sha256", counting)
+        load(store)
+        load(store)
+        assert hashed == []
+        monkeypatch.setattr(checked_files, "WEEK_S", 0.0)
+        load(store)
+        assert sorted(hashed) == ["mask", "quality-0", "quality-1", "values-0", "values-1"]
 
     def test_damage_in_the_cache(self, store: Store) -> None:
         path = Path(store.url) / FACES / "clip1"

@@ -248,7 +248,7 @@ def test_what_cannot_be_saved_or_loaded(
     load_run(trained[0])
     untrained().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no")
-    with pytest.raises(InputError, match=r"expected a whole saved model, got SafetensorError: .*Fetch or export"):
+    with pytest.raises(InputError, match=r"expected a whole saved model, got DamagedTensorsError: .*Fetch or export"):
         SAGE.load(tmp_path)
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InputError, match="expected a whole saved model, got KeyError: 'config'"):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sage_va.data import InputError, open_store
+from sage_va.data import InputError, open_store, tensor_file
 from sage_va.fusion.config import Config, check_config
 from sage_va.fusion.training import resume_state as state_module
 from sage_va.fusion.training.resume_state import StateFile
@@ -242,7 +242,7 @@ def test_a_full_disk_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / ".part-last.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state_module, "save_file", full)
+    monkeypatch.setattr(tensor_file, "save_file", full)
     with pytest.raises(OSError, match="No space"):
         file.save(({"x": torch.zeros(3)}, plain))
     state = file.load()
