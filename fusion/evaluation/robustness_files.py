@@ -17,7 +17,7 @@ from .metrics import NAMES
 from .paired import Gain
 from .report import cautions
 from .robustness import Robustness, RobustnessReport
-from .style import COLOURS, STYLES
+from .style import COLOURS, STYLES, house_style
 
 NUM_COLUMNS = 5  # of the overview
 
@@ -58,6 +58,7 @@ def _points(runs: Sequence[Robustness]) -> Iterator[Sequence[Any]]:
                 yield (*about, name, kind.modality, strength, *cells)
 
 
+@house_style()
 def plot_robustness(path: Path, runs: Sequence[Robustness]) -> None:
     """Draws the mean CCC by strength: a panel per kind of corruption, a line per run that takes the modality.
 
@@ -80,8 +81,8 @@ def plot_robustness(path: Path, runs: Sequence[Robustness]) -> None:
             if (ccc := run.kinds[name].ccc) is not None:
                 style = {"color": COLOURS[k % len(COLOURS)], "ls": STYLES[k // len(COLOURS) % len(STYLES)]}
                 (lines[title_of(run)],) = axis.plot(run.strengths, ccc["mean"], marker="o", ms=3, **style)
-        axis.set_title(name, fontsize="medium")
-        axis.grid(alpha=0.3)
+        axis.set_title(name)
+        axis.grid()
     for axis in axes.flat[len(kinds) :]:
         axis.set_axis_off()
     axes.flat[-1].legend(lines.values(), lines.keys(), loc="center", fontsize="x-small", frameon=False)
@@ -94,6 +95,7 @@ def plot_robustness(path: Path, runs: Sequence[Robustness]) -> None:
     plt.close(figure)
 
 
+@house_style()
 def plot_kind(path: Path, report: RobustnessReport, kind: str) -> None:
     """Draws one kind of corruption: all runs by strength, and what each variant gains over the base in area.
 
@@ -126,11 +128,12 @@ def plot_kind(path: Path, report: RobustnessReport, kind: str) -> None:
     gains.set_yticks(range(len(report.differences)), [each.variant for each in reversed(report.differences)])
     gains.set(title=f"area − area of {base}, 95 %", xlabel="CCC", ylim=(-0.5, len(report.differences) - 0.5))
     curves.set(xlabel="strength", ylabel="CCC, mean of valence and arousal", title=report.runs[0].kinds[kind].means)
-    curves.title.set_fontsize("small")
-    curves.legend(fontsize="x-small", frameon=False)
+    gains.locator_params(axis="x", nbins=4)
+    curves.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=4)
     for axis in (curves, gains):
-        axis.grid(alpha=0.3)
-    figure.suptitle("\n".join([kind, *cautions(untrained(report.runs))]), fontsize="medium")
+        axis.grid()
+    lines = [kind, *cautions(untrained(report.runs))]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize="medium")
     with replacing(path) as part:
         figure.savefig(part, dpi=110)
     plt.close(figure)

@@ -13,7 +13,7 @@ import numpy as np
 from ...data.atomic import replacing, write_text
 from ..config import Config
 from ..evaluation.report import cautions
-from ..evaluation.style import COLOURS
+from ..evaluation.style import COLOURS, house_style, legend_above
 from .sweep_result import SweepResult, TrialRow
 
 ABOUT = ("trial", "state", "score", "valence", "arousal", "epoch", "num_epochs", "seconds", "reason")
@@ -53,6 +53,7 @@ def plain_value(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
+@house_style()
 def plot_sweep(path: Path, result: SweepResult) -> None:
     """Draws the score of each trial in their order with the best so far, and the importance of the keys.
 
@@ -78,8 +79,8 @@ def plot_sweep(path: Path, result: SweepResult) -> None:
     numbers, scores = np.array(complete).T
     left.step(numbers, np.maximum.accumulate(scores), where="post", color="grey", label="best so far")
     left.set(xlabel="trial", ylabel="validation CCC")
-    left.legend(fontsize="small")
-    left.grid(alpha=0.3)
+    legend_above(left)
+    left.grid()
     right.barh(list(importance), list(importance.values()), color=COLOURS[2])
     right.invert_yaxis()
     none = "" if importance else ": too few complete trials"

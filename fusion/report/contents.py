@@ -13,8 +13,9 @@ from ..evaluation.report import cautions
 from ..provenance import versions
 from ..result import plain
 from ..run_folder import CONFIG, Run
+from .curves import learning_curves, media_scores, robustness_curves
 from .members import ReportModel
-from .standing import calibration, clip_rows, learning_curves, robustness_curves, standing
+from .standing import calibration, clip_rows, standing
 from .traces import traces
 
 FEW_CLIPS = 20
@@ -52,6 +53,7 @@ def contents(models: Sequence[ReportModel], previews: Mapping[str, ClipPreview])
             "traces": traces(models, previews),
             "calibration": calibration(models[0]),
             "robustness": robustness_curves(models),
+            "recordings": media_scores(models),
             "learning": learning_curves(models),
             "provenance": [_origin(model) for model in models],
             "limits": [*_own_limits(models), *LIMITS],

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...data.atomic import write_text
 
-SCRIPTS = ("values.js", "plots.js", "clips.js", "traces.js", "sections.js", "main.js")
+SCRIPTS = ("values.js", "plots.js", "clips.js", "lanes.js", "traces.js", "sections.js", "main.js")
 
 
 def write_page(path: Path, contents: Mapping[str, Any]) -> int:

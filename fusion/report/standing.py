@@ -1,26 +1,21 @@
-"""The numbers of a report: scores with intervals, paired differences, clips, calibration, curves."""
+"""The numbers of a report: scores with intervals, paired differences, clips, calibration."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...data.errors import InputError
 from ..evaluation.metrics import NAMES, ClipMoments, pooled_ccc
 from ..evaluation.reliability import ReliabilityReport
 from ..experiments.runs import CellClip, CellScore
 from ..experiments.table import ComparisonTable, Difference, tabulate
 from ..result import plain
-from ..run_folder import METRICS
 from .members import ReportMember, ReportModel
 
-ROBUSTNESS = "robustness.json"
 Sums = dict[str, torch.Tensor]  # clip -> moments (2, 6)
 
 
@@ -175,66 +170,3 @@ def _diagram(label: str, reports: Sequence[ReliabilityReport]) -> dict[str, Any]
         "count": total,
         **means,
     }
-
-
-def robustness_curves(models: Sequence[ReportModel]) -> list[dict[str, Any]]:
-    """Returns the curves that `sage-va eval --robustness --out` wrote into the folders of these runs.
-
-    Raises:
-        InputError: if such a file cannot be read.
-    """
-    curves = []
-    for model in models:
-        for member in model.members:
-            place = member.scored.path
-            for path in (place / ROBUSTNESS, place / "robustness" / ROBUSTNESS):
-                curves += _curves_of(path) if path.is_file() else []
-    return curves
-
-
-def _curves_of(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [
-            {
-                "title": f"{Path(run['run']).name} ({run['variant']})",
-                "strengths": run["strengths"],
-                "kinds": {
-                    name: {"means": kind["means"], "ccc": kind["ccc"]["mean"] if kind["taken"] else None}
-                    for name, kind in run["kinds"].items()
-                },
-            }
-            for run in json.loads(path.read_text(encoding="utf-8"))["runs"]
-        ]
-    except (ValueError, KeyError, TypeError):
-        todo = "Run `sage-va eval --robustness` again, or remove the file."
-        raise InputError(path, "this is not the result of a robustness test", todo=todo) from None
-
-
-def learning_curves(models: Sequence[ReportModel]) -> list[dict[str, Any]]:
-    """Returns the loss and the validation CCC by epoch, of every run and fold whose metrics log is there."""
-    return [
-        {"model": model.title, "run": run.path.name, **rows}
-        for model in models
-        for member in model.members
-        for run in member.scored.runs
-        if (rows := _epochs(run.path / METRICS))
-    ]
-
-
-def _epochs(path: Path) -> dict[str, Any]:
-    """The columns of a metrics log; empty where there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return {
-            "epoch": [row["epoch"] for row in rows],
-            "loss": [_rounded(row["loss"]["loss"]) for row in rows],
-            "val": [_rounded(row["val"]["mean"]) for row in rows],
-        }
-    except (ValueError, KeyError, TypeError):
-        raise InputError(path, "this metrics log cannot be read", todo="Train again, or remove the file.") from None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 5)

@@ -42,7 +42,7 @@ function head(sections, repaint) {
 }
 
 const clips = clipsSection();
-const sections = [headline(), comparison(), clips.node, reliability(), robustness(), learning(), provenance(), limits()].filter(Boolean);
+const sections = [headline(), comparison(), clips.node, reliability(), robustness(), recordings(), learning(), provenance(), limits()].filter(Boolean);
 document.getElementById("top").append(...head(sections, () => clips.view.repaint()));
 document.getElementById("main").append(...sections);
 clips.start();

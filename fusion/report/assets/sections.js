@@ -122,6 +122,31 @@ function robustness() {
     numbersBelow("Robustness as a table", ["run, corruption", ...runs[0].strengths.map(tickText)], rows));
 }
 
+function recordings() {
+  const runs = contents.recordings;
+  if (!runs.length) return null;
+  const losses = runs.flatMap((run) => run.kinds.map((kind) => kind.loss));
+  const reach = Math.max(0.01, ...scaleOf(losses).map(Math.abs));
+  const labels = Object.keys(runs[0].clean.valid);
+  const gate = (score) => labels.map((label) => (score.reliability ? number(score.reliability[label], 2) : "–"));
+  const table = (run) => {
+    const cell = (label, ...parts) => element("td", { role: "cell", "data-label": label }, element("div", { class: "cell" }, ...parts));
+    const plain = (label, text) => element("td", { role: "cell", "data-label": label }, text);
+    const row = (title, small, ...cells) => element("tr", { role: "row" }, element("th", { scope: "row", role: "rowheader" }, title,
+      small ? element("br") : null, small ? element("small", {}, small) : null), cells);
+    const rows = [row("as recorded", null, plain("CCC", number(run.clean.ccc.mean)), plain("change", "–"), ...gate(run.clean).map((text, m) => plain(labels[m], text))),
+      ...run.kinds.map((kind) => row(kind.name, kind.means, plain("CCC", number(kind.ccc.mean)),
+        cell("change", track(kind.loss, [-reach, reach], "grey", 0), element("span", {}, signed(kind.loss.value), element("br"), element("small", {}, interval(kind.loss, 2, signed)))),
+        ...gate(kind).map((text, m) => plain(labels[m], text))))];
+    const heads = ["recordings", "CCC mean", "change", ...labels.map((label) => `reliability, ${label}`)];
+    return element("div", {}, element("h3", {}, run.title), element("div", { class: "scroll models-scroll", tabindex: 0, role: "region", "aria-label": `Corrupted recordings, ${run.title}` },
+      element("table", { class: "models", role: "table" }, element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, heads.map((head) => element("th", { scope: "col", role: "columnheader" }, head)))),
+        element("tbody", { role: "rowgroup" }, rows))));
+  };
+  return section("recordings", "Recordings that go wrong", "The same clips after their recordings were corrupted: the score, its paired change with 95 % interval, and the mean reliability of each stream.",
+    element("div", { class: "tables" }, runs.map(table)));
+}
+
 function learning() {
   const runs = contents.learning;
   if (!runs.length) return null;

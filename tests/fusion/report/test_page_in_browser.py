@@ -21,6 +21,11 @@ EVIL = "</script><script>window.evil=1</script><img src=x onerror=window.evil=1>
 NUM_STEPS = 100
 
 
+def media_score() -> dict[str, Any]:
+    shares = {"visual": 0.5, "audio": None}
+    return {"ccc": {"mean": 0.4}, "valid": shares, "weight": shares, "reliability": shares}
+
+
 def two_pictures() -> str:
     file = io.BytesIO()
     Image.new("RGB", (48, 24), "orange").save(file, "jpeg")
@@ -66,6 +71,8 @@ def contents() -> dict[str, Any]:
         "clips": clips, "traces": {clip["id"]: clip_trace(rng) for clip in clips},
         "calibration": [{"label": "visual", "sigma": 0.5, "ece": 0.1, "spearman": 0.3, **bins}],
         "robustness": [{"title": "a", "strengths": [0, 1], "kinds": {"noise": {"means": "m", "ccc": [0.5, None]}}}],
+        "recordings": [{"title": "a", "clean": media_score(), "kinds": [
+            {"name": "dark", "means": "dark", **media_score(), "loss": {"value": -0.1, "low": -0.2, "high": 0.0}}]}],
         "learning": [{"model": "sage", "run": "a", "epoch": [0, 1], "loss": [2, 1], "val": [None, 0.5]}],
         "provenance": [{"title": "sage", "runs": ["a"], "seeds": [0], "cache": "c", "labels": "l", "licence": None,
                         "restricted": True, "clips": {"val": 3}, "smoothing_s": [1.0], "labels_sha256": None,
@@ -205,7 +212,7 @@ def test_what_results_rest_on_stands_beside_them(opened: Callable[..., Any]) -> 
     notes = tab.get_by_role("note").all_inner_texts()
     assert any("Restricted data" in note for note in notes)
     assert any("random weights" in note and "visual/x" in note for note in notes)
-    assert tab.locator(".chip").count() == 6
+    assert tab.locator(".chip").count() == 7
     assert "Not compared with late" in tab.locator(".verdicts").inner_text()
 
 

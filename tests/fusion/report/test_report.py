@@ -153,6 +153,23 @@ def test_robustness_of_the_run_is_shown(runs: dict[str, Path], tmp_path: Path) -
         report(run, tmp_path / "page.html")
 
 
+def test_scores_on_corrupted_recordings_are_shown(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs["concat-0"], tmp_path / "run"))
+    score = {"ccc": {"mean": 0.4}, "valid": {"visual": 1.0}, "weight": None, "reliability": None}
+    kind = {"means": "dark", "score": score, "difference": {"mean": {"mean": -0.1, "interval": [None, None]}}}
+    file = run / "media.json"
+    file.write_text(
+        json.dumps({"runs": [{"run": "x/run", "variant": "concat", "clean": score, "kinds": {"dark": kind}}]})
+    )
+    report(run, tmp_path / "page.html")
+    (shown,) = contents_of(tmp_path / "page.html")["recordings"]
+    loss = {"value": -0.1, "low": None, "high": None}
+    assert shown["kinds"] == [{"name": "dark", "means": "dark", **score, "loss": loss}]
+    file.write_text('{"runs": [1]}')
+    with pytest.raises(InputError, match=r"media\.json: this is not the result of a robustness test"):
+        report(run, tmp_path / "page.html")
+
+
 def test_a_damaged_metrics_log_is_named(runs: dict[str, Path], tmp_path: Path) -> None:
     run = Path(shutil.copytree(runs["concat-0"], tmp_path / "run"))
     (run / "metrics.jsonl").write_text('{"epoch": 0}\n')
