@@ -13,11 +13,13 @@ import argparse
 import csv
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 NUM_RUNS = 8
+MODALITIES = ("visual", "audio")
 VARIANTS = (  # the first is what the others are held against
     "concat", "concat-quality", "linear", "visual", "audio", "late", "gmu", "xattn", "jca", "rjca", "dca", "lfan",
     "tagf", "raav", "sage", "sage-no-stage", "sage-no-calibration", "sage-no-separation", "sage-no-tcn",
@@ -47,12 +49,14 @@ def write_labels(series: np.lib.npyio.NpzFile, folder: Path, control: str) -> No
                 writer.writerow([second + 0.5, *([valence, arousal] if rated[name][second] else ["", ""])])
 
 
-def ridge(series: np.lib.npyio.NpzFile, penalty: float = 1000.0) -> dict[str, float]:
-    """CCC of ridge regression from each second's mean and spread of all features, pooled over held-out runs."""
+def ridge(
+    series: np.lib.npyio.NpzFile, modalities: Sequence[str] = MODALITIES, penalty: float = 1000.0
+) -> dict[str, float]:
+    """CCC of ridge regression from each second's mean and spread of the features, pooled over held-out runs."""
     rows, truth, run_of = [], [], []
     for run in range(1, NUM_RUNS + 1):
         label, rated = series[f"run{run}/label_1hz"], series[f"run{run}/n_chars_1hz"] > 0
-        features = np.concatenate([series[f"run{run}/visual"], series[f"run{run}/audio"]], axis=1).astype(np.float64)
+        features = np.concatenate([series[f"run{run}/{name}"] for name in modalities], axis=1).astype(np.float64)
         seconds = features[: len(label) * 25].reshape(len(label), 25, -1)
         rows.append(np.concatenate([seconds.mean(1), seconds.std(1)], axis=1)[rated])
         truth.append(label[rated])
@@ -89,12 +93,14 @@ def main() -> None:
     arguments = parser.parse_args()
     series, out = np.load(arguments.series), arguments.out
     cache, labels = str(out / "cache.zarr"), out / f"labels-{arguments.control}"
-    for modality in ("visual", "audio"):
+    for modality in MODALITIES:
         sage_va("cache", "import", str(arguments.series), "--stream", f"{modality}/lowlevel", "--hz", "25",
                 "--key", modality, "--out", cache, "--licence", "CC0-1.0")  # fmt: skip
     write_labels(series, labels, arguments.control)
     if arguments.control == "none":
-        print("ridge".ljust(16), "  ".join(f"{name} {value:6.3f}" for name, value in ridge(series).items()), flush=True)
+        for title, modalities in (("ridge", MODALITIES), *((f"ridge, {name}", [name]) for name in MODALITIES)):
+            scores = ridge(series, modalities).items()
+            print(title.ljust(16), "  ".join(f"{name} {value:6.3f}" for name, value in scores), flush=True)
     more = [part for assignment in arguments.assignments for part in ("--set", assignment)]
     sage_va("compare", cache, "--labels", str(labels), "--out", str(out / f"runs-{arguments.control}"), "--config",
             str(SETTINGS), "--variants", arguments.variants, "--seeds", arguments.seeds, "--folds", str(NUM_RUNS),
