@@ -94,13 +94,16 @@ def _row(clip: ListedClip, header: Header, sounds: Mapping[Path, list[Path]], ha
     labels, crops, num_frames = clip.labels, clip.crops, header[0]
     num_rows = None if labels is None else len(labels.va)
     by_frame = labels is not None and labels.times_s is None
-    length = num_frames if num_frames is not None else num_rows if by_frame else None
+    counts = [count for count in (num_frames, num_rows if by_frame else None) if count is not None]
+    length = min(counts, default=None)  # headers may be wrong, and rows one too many
     notes = {**clip.notes, **_sound_note(clip, sounds)}
     if by_frame and num_frames is not None and num_rows != num_frames:
         more = num_rows == num_frames + 1
-        notes[f"label rows differ from frames{', by one row' * more}"] = f"{num_rows} rows, {num_frames} frames"
+        notes[f"label rows differ from frames{', by one row' * more}"] = (
+            f"{num_rows} rows, {num_frames} frames by the header"
+        )
     if crops is not None and num_frames is not None and crops[-1] > num_frames:
-        notes["crops beyond the last frame"] = f"up to number {crops[-1]}, {num_frames} frames"
+        notes["crops beyond the last frame"] = f"up to number {crops[-1]}, {num_frames} frames by the header"
     shown = None if crops is None or length is None else int(((crops > 0) & (crops <= length)).sum())
     return PreparedClip(
         clip_id=clip.source.clip_id,

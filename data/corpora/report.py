@@ -20,8 +20,9 @@ class PreparedClip:
     """One clip of the report.
 
     part: train, val or test; None where there is no official split. listed: True if the manifest has it.
-    num_frames: by the recording's header; None where that does not say, or is not read. num_label_rows,
-    num_not_annotated: of the labels. num_crops, num_without_crop: numbered images, and frames that have none.
+    num_frames: by the recording's header, which may be wrong; None where it does not say, or is not read.
+    num_label_rows, num_not_annotated: of the labels. num_crops, num_without_crop: numbered images, and frames that have
+    none.
     """
 
     clip_id: str

@@ -40,7 +40,7 @@ def test_the_report_of_aff_wild2(tmp_path: Path) -> None:
         "99 crops; 11 frames have none, most of them 1-30-1280x720: 1",
         "subjects: not published; the persons of one recording are kept together",
         f"licence: {AffWild2.licence}, restricted: caches, copies and models of it are marked",
-        "- label rows differ from frames, by one row, 1 clips (1-30-1280x720: 11 rows, 10 frames)",
+        "- label rows differ from frames, by one row, 1 clips (1-30-1280x720: 11 rows, 10 frames by the header)",
     ]
 
 

@@ -85,7 +85,7 @@ def test_counts_of_a_clip(root: Path) -> None:
     clip = report_of(root)["1-30-1280x720"]
     assert (clip.num_frames, clip.num_label_rows, clip.num_not_annotated) == (10, 11, 1)
     assert (clip.num_crops, clip.num_without_crop, clip.listed) == (9, 1, True)
-    assert clip.notes == {"label rows differ from frames, by one row": "11 rows, 10 frames"}
+    assert clip.notes == {"label rows differ from frames, by one row": "11 rows, 10 frames by the header"}
 
 
 def write_rows(path: Path, num_rows: int) -> Path:
@@ -102,10 +102,10 @@ def test_odd_counts_are_notes(root: Path) -> None:
     clips = report_of(root)
     assert clips["video5_left"].notes == {
         "crops beyond the last label row": "3, up to number 10",
-        "label rows differ from frames": "7 rows, 10 frames",
+        "label rows differ from frames": "7 rows, 10 frames by the header",
     }
     assert clips["video5_right"].notes == {
-        "crops beyond the last frame": "up to number 12, 10 frames",
+        "crops beyond the last frame": "up to number 12, 10 frames by the header",
         "crops beyond the last label row": "1, up to number 12",
         "label rows outside [-1, 1], not counted": "1 of 10",
     }
