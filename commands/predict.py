@@ -57,9 +57,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--face-detector",
-    default="yunet",
-    show_default=True,
-    help="For a RUN that was trained on face crops, and recordings: as in `sage-va faces`.",
+    help="For a RUN that was trained on ready-made crops: yunet (default), retinaface, retinaface-openvino, or one "
+    "that a package adds.",
 )
 @extraction_options
 @json_option

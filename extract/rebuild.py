@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from ..data.crops import CropTemplate, takes_crops
+from ..data.errors import InputError
 from ..data.machine import num_cores
 from ..data.manifest import Source
 from ..data.store.base import Store
@@ -17,6 +18,10 @@ from .engine.progress import ExtractionProgress, Summary
 from .options import ExtractOptions
 
 NO_FACE = "no face was found, all frames are masked"
+
+
+def _detects_faces(stream: Stream) -> bool:
+    return isinstance(stream.fingerprint.get("preprocessing", {}).get("faces"), Mapping)
 
 
 @dataclass
@@ -49,7 +54,7 @@ class Rebuilding:
         device: where to encode.
         visual_weights: file with the weights of the visual encoder; None = found again, or from the hub.
         audio: directory of the audio encoder; None = found again, or from the hub.
-        face_detector: for a model that takes ready-made crops and recordings that have none.
+        face_detector: for a model that takes ready-made crops and recordings that have none; None = yunet.
         face_weights: file with the weights of the face detector.
         person: to crop, where faces are detected.
         others: `batch_size` and `num_decode_threads`.
@@ -58,7 +63,7 @@ class Rebuilding:
     device: str
     visual_weights: str | None = None
     audio: str | None = None
-    face_detector: str = "yunet"
+    face_detector: str | None = None
     face_weights: str | None = None
     person: str = "largest"
     others: dict[str, Any] | None = None
@@ -83,16 +88,26 @@ class Rebuilding:
             progress: called as clips are done.
 
         Raises:
-            InputError: if an encoder or a detector is not available as it was.
+            InputError: if an encoder or a detector is not available as it was, or the model has no use for one.
         """
         from .engine.pipeline import extract
 
+        of_crops = any(takes_crops(stream.fingerprint) for stream in streams)
+        self._check(of_crops, of_faces=of_crops or any(map(_detects_faces, streams)))
         rebuilt, passes = Rebuilt(), self._passes(streams)
-        if any(takes_crops(stream.fingerprint) for stream in streams) and not all(source.crops for source in sources):
+        if of_crops and not all(source.crops for source in sources):
             sources = self._add_crops(sources, folder, template, rebuilt, progress)
         for encoders, options in passes if sources else ():
             rebuilt.add(extract(sources, store, **encoders, options=options, progress=progress))
         return rebuilt
+
+    def _check(self, of_crops: bool, of_faces: bool) -> None:
+        """Refuses options that would change nothing."""
+        todo = "Leave it out."
+        if self.person != "largest" and not of_faces:
+            raise InputError("person", "the model sees whole frames, not faces", todo=todo)
+        if self.face_detector and not of_crops:
+            raise InputError("face_detector", "it is for models that were trained on ready-made crops", todo=todo)
 
     def _add_crops(
         self,
@@ -111,14 +126,15 @@ class Rebuilding:
             if progress:
                 progress(ExtractionProgress(total, done, 0, 0, 0, 0.0, perf_counter() - start_s, None))
 
-        finder = FaceFinder.of(self.face_detector, self.face_weights)
+        detector = self.face_detector or "yunet"
+        finder = FaceFinder.of(detector, self.face_weights)
         num_threads = (self.others or {}).get("num_decode_threads") or num_cores()
         options = {"person": self.person, "template": template, "num_threads": num_threads, "tick": tick}
         cropped = add_crops(sources, folder, finder, **options)
         rebuilt.failures |= cropped.failures
         rebuilt.notes |= {clip_id: [NO_FACE] for clip_id in cropped.without_face}
         rebuilt.preparation = (
-            f"The model was trained on ready-made crops; here {self.face_detector} finds the faces, and those of one "
+            f"The model was trained on ready-made crops; here {detector} finds the faces, and those of one "
             f"person ({self.person}) are aligned to {template}: estimates may differ from those on its own crops"
         )
         return cropped.clips
@@ -141,8 +157,7 @@ class Rebuilding:
                     encoders[stream.modality] = encoder
                     break
             else:
-                detected = isinstance(stream.fingerprint["preprocessing"].get("faces"), Mapping)
-                others = {**(self.others or {}), **({"person": self.person} if detected else {})}
+                others = {**(self.others or {}), **({"person": self.person} if _detects_faces(stream) else {})}
                 options = options_of(stream.fingerprint, self.face_weights, **others)
                 check_same(stream.fingerprint, encoder, options)
                 passes.append(({stream.modality: encoder}, options))

@@ -79,6 +79,21 @@ def test_a_recording_gives_what_its_crops_gave_and_the_difference_is_stated(
     assert rows["mask_visual"].tolist() == [float(k != 7) for k in range(30)]
 
 
+def test_options_that_would_change_nothing_are_refused(places: dict[str, Path], tmp_path: Path) -> None:
+    store = open_store(tmp_path / "c.zarr", "a")
+    visual, _ = encoders_from(visual=TINY_CONVNET, visual_weights="random", device="cpu")
+    extract([Source("film.mp4", path=places["film"])], store, visual=visual)
+    config = check_config(tiny(model={"variant": "visual"}, data={"grid_hz": 25.0}), "test")
+    SAGE(build_model(choose_streams(store, ["visual"]), config.model), config).save_pretrained(tmp_path / "model")
+    for option, message in (
+        (("--person", "left"), "Error: --person: the model sees whole frames, not faces. Leave it out."),
+        (("--face-detector", "squares"), "Error: --face-detector: it is for models that were trained on ready-made"),
+    ):
+        refused = run("predict", tmp_path / "model", places["film"], "--out", tmp_path / "p", *option)
+        assert refused.exit_code == 1
+        assert message in refused.output
+
+
 def test_python_warns_of_the_difference(places: dict[str, Path]) -> None:
     with pytest.warns(UserWarning, match="trained on ready-made crops; here squares finds the faces"):
         (prediction,) = predict(places["model"], places["film"], face_detector="squares", person="right")
