@@ -205,7 +205,7 @@ def append(path: Path, line: Line) -> None:
 def do_seed(seed: int, cells: Sequence[tuple[str, int]], out: Path, until: float) -> bool:
     """Does the cells of a seed until the time is over; returns True if all are done."""
     torch.set_num_threads(1)
-    done = {(line.row, line.size) for line in read_lines(out) if line.seed == seed and _current(line)}
+    done = {(line.row, line.size) for line in read_lines(out) if line.seed == seed}
     left = [cell for cell in cells if cell not in done]
     if not left:
         return True
@@ -222,8 +222,19 @@ def do_seed(seed: int, cells: Sequence[tuple[str, int]], out: Path, until: float
     return True
 
 
-def _current(line: Line) -> bool:
-    return line.row in ROWS and line.settings == settings_of(line.row, line.size)
+def check_settings(lines: Sequence[Line], cells: Sequence[tuple[str, int]], seeds: Sequence[int]) -> None:
+    """Refuses to add cells to others of other settings, such as those of an earlier version.
+
+    Raises:
+        SystemExit: naming the version that can go on.
+    """
+    done = {(line.row, line.size, line.seed) for line in lines}
+    if all((*cell, seed) in done for cell in cells for seed in seeds):
+        return
+    for line in lines:
+        if (line.row, line.size) in cells and line.settings != settings_of(line.row, line.size):
+            what = f"{line.row} with {line.size} clips was trained with other settings, at commit {line.commit}"
+            raise SystemExit(f"{what}. Go on with that commit, or choose another --out.")
 
 
 def seeds_of(text: str) -> list[int]:
@@ -243,9 +254,10 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write docs/results.md and the picture")
     options = parser.parse_args()
     cells = [(name, int(size)) for size in options.sizes.split(",") for name in options.variants.split(",")]
+    seeds = seeds_of(options.seeds)
+    check_settings(read_lines(options.out), cells, seeds)
     until = time.monotonic() + 60 * options.time_limit
     work = functools.partial(do_seed, cells=cells, out=options.out, until=until)
-    seeds = seeds_of(options.seeds)
     if options.jobs == 1:
         ended = [work(seed) for seed in seeds]
     else:
@@ -253,7 +265,7 @@ def main() -> None:
             ended = list(pool.map(work, seeds))
     if not all(ended):
         print(f"{ended.count(False)} of {len(ended)} seeds have open cells: run the same command again")
-    lines = [line for line in read_lines(options.out) if line.seed in seeds and _current(line)]
+    lines = [line for line in read_lines(options.out) if line.seed in seeds]
     print(report(lines))
     if options.page:
         page(lines)

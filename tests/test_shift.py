@@ -123,6 +123,14 @@ def test_the_base_against_itself_is_nothing_and_a_better_row_is_ahead() -> None:
     assert shift_table.report([]) == "No finished cells."
 
 
+def test_cells_of_other_settings_are_not_mixed() -> None:
+    old = line_of("concat", 20, 0.1, size=6)
+    shift.check_settings([old], [("concat", 6)], [20])  # nothing is left to do
+    shift.check_settings([replace(old, settings=shift.settings_of("concat", 6))], [("concat", 6)], [20, 21])
+    with pytest.raises(SystemExit, match=r"concat with 6 clips was trained with other settings, at commit c\."):
+        shift.check_settings([old], [("concat", 6)], [20, 21])
+
+
 def test_seeds_are_spans_or_lists() -> None:
     assert shift.seeds_of("20-22,5") == [20, 21, 22, 5]
 
