@@ -234,7 +234,7 @@ def check_settings(lines: Sequence[Line], cells: Sequence[tuple[str, int]], seed
     for line in lines:
         if (line.row, line.size) in cells and line.settings != settings_of(line.row, line.size):
             what = f"{line.row} with {line.size} clips was trained with other settings, at commit {line.commit}"
-            raise SystemExit(f"{what}. Go on with that commit, or choose another --out.")
+            raise SystemExit(f"{what}. Check out that commit, or choose another --out.")
 
 
 def seeds_of(text: str) -> list[int]:
