@@ -228,6 +228,23 @@ def locked(path: Path, kind: int) -> Iterator[bool]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def lock_if_free(path: Path) -> Iterator[bool]:
+    """Holds a lock on a file, made where missing; yields False where another process holds it.
+
+    On a file system without locks it always yields True.
+    """
+    with path.open("a") as file:
+        free = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            free = False
+        except OSError:
+            pass
+        yield free
+
+
 def names(place: Path) -> list[str]:
     """Returns the sorted names in a folder, none hidden; [] where there is no folder."""
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...data.atomic import lock_if_free, make_folder
 from ...data.errors import InputError
 from ...data.hashing import json_sha256
 from ...data.labels import LabelFolder
@@ -102,13 +103,29 @@ def train(
         if (folder / SPLIT).exists() and read_split(folder / SPLIT) != roles:
             todo = "Train with the clips that it began with, or choose another --out."
             raise InputError(folder / SPLIT, expected="the split that the run began with", got="another", todo=todo)
-    for (run_config, folder), roles in zip(unfinished, splits, strict=True):
-        if is_main() and not (folder / SPLIT).exists():
-            start_run(folder, run_config, roles)
-        gathered(None)
-        log({"event": "run", "path": str(folder), "fold": run_config.split.fold})
-        train_one(corpus, roles, run_config, folder, origin_of(store, labels), log, stop=stop, track=track)
+    with _alone(out):
+        _unfinished(runs, out, resume)  # again: another training may have begun there since
+        for (run_config, folder), roles in zip(unfinished, splits, strict=True):
+            if is_main() and not (folder / SPLIT).exists():
+                start_run(folder, run_config, roles)
+            gathered(None)
+            log({"event": "run", "path": str(folder), "fold": run_config.split.fold})
+            train_one(corpus, roles, run_config, folder, origin_of(store, labels), log, stop=stop, track=track)
     return [folder for _, folder in runs]
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keeps all other trainings out of a folder; where several processes train together, rank 0 holds the lock."""
+    with contextlib.ExitStack() as held:
+        free = True
+        if is_main():
+            make_folder(out.parent)
+            free = held.enter_context(lock_if_free(out.with_name(f".lock-{out.name}")))
+        if not gathered(free)[0]:
+            todo = "Wait for it, or choose another --out."
+            raise InputError(out, "another training is at work in this folder", todo=todo)
+        yield
 
 
 def _runs(config: Config, out: Path) -> list[tuple[Config, Path]]:

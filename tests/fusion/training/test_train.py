@@ -455,3 +455,20 @@ def test_very_short_clips_train_and_predict_as_in_whole_windows(variant: str, mo
     monkeypatch.setattr(batches, "SHORTEST_STEPS", 300)
     whole = predict(model, corpus, range(113), config.data, batch_size=8)
     assert all(np.allclose(a.va, b.va, atol=1e-5) for a, b in zip(short, whole, strict=True))
+
+
+def test_two_trainings_in_one_folder_do_not_mix(cache: tuple[Path, Path], tmp_path: Path) -> None:
+    """Before, both said that they were done, and their files were mixed."""
+    store, out, config = open_store(cache[0]), tmp_path / "run", config_of(model={"variant": "concat"})
+    refusals: list[str] = []
+
+    def second(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and not refusals:
+            with pytest.raises(InputError) as refusal:
+                train(store, cache[1], out, config, resume=True)
+            refusals.append(str(refusal.value))
+
+    train(store, cache[1], out, config, log=second)
+    assert len(refusals) == 1
+    assert "another training is at work in this folder. Wait for it, or choose another --out." in refusals[0]
+    assert train(store, cache[1], out, config, resume=True) == [out]  # the lock went with the first
