@@ -16,7 +16,7 @@ from sage_va.data.corpora.base import ListedClip, ListedCorpus, PublishedCorpus,
 from sage_va.data.corpora.disk import Disk
 from sage_va.data.manifest import Source
 from sage_va.tests.corpora import write, write_affwild2, write_muse, write_recola
-from sage_va.tests.pages import parse
+from sage_va.tests.pages import ROOT, blocks_of, parse
 
 
 def run(*arguments: Any) -> Result:
@@ -161,6 +161,25 @@ def test_a_package_adds_a_corpus_in_one_file(tmp_path: Path) -> None:
     assert (tmp_path / "out/manifest.csv").read_text() == "clip_id,path,subject_id\nanna,../corpus/anna.mp4,anna\n"
     assert "licence: CC-BY-4.0\n" in result.stdout
     assert find_corpus("affwild2").__name__ == "AffWild2"
+
+
+def test_the_example_of_the_manual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = [block for block in blocks_of(ROOT / "docs/corpora.md") if block.file_name == "interviews.py"]
+    namespace: dict[str, Any] = {}
+    exec(block.text, namespace)
+    monkeypatch.setattr("sage_va.data.corpora.base._own", lambda: {"interviews": namespace["Interviews"]})
+    write(tmp_path / "corpus/anna-1.mp4")
+    write(tmp_path / "corpus/anna-1.csv", "time_s,valence,arousal\n0,0.1,0.2\n")
+    write(tmp_path / "corpus/ben-1.mp4")
+    write(tmp_path / "corpus/ben-1.csv", "time_s,valence,arousal\n0,high,0.2\n")
+    result = run("prepare", "interviews", tmp_path / "corpus", "--out", tmp_path / "out")
+    assert "ben-1.csv:2: expected a number in column valence, got 'high'" in result.stdout
+    assert (tmp_path / "out/manifest.csv").read_text().splitlines() == [
+        "clip_id,path,subject_id,language",
+        "anna-1,../corpus/anna-1.mp4,anna,en",
+        "ben-1,../corpus/ben-1.mp4,ben,en",
+    ]
+    assert [path.name for path in (tmp_path / "out/labels").iterdir()] == ["anna-1.csv"]
 
 
 @pytest.mark.usefixtures("added")
