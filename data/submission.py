@@ -9,6 +9,7 @@ Some bytes are kept for each row of the sample, and none of a submission's text:
 from __future__ import annotations
 
 import codecs
+import itertools
 import math
 import re
 from array import array
@@ -171,11 +172,11 @@ class SubmissionReport:
         """True if there is no fault."""
         return not self.counts
 
-    def add(self, kind: str, line: int, text: str, num: int = 1) -> None:
-        """Notes a fault, or `num` of them in one line of text."""
-        spelled = sum(fault.kind == kind for fault in self.faults) if kind in self.counts else 0
-        self.counts[kind] = self.counts.get(kind, 0) + num
-        if spelled < EXAMPLES:
+    def add(self, kind: str, line: int, text: str) -> None:
+        """Notes a fault."""
+        before = self.counts.get(kind, 0)
+        self.counts[kind] = before + 1
+        if before < EXAMPLES:
             self.faults.append(Fault(kind, line, text))
 
     def to_json(self) -> dict[str, Any]:
@@ -262,11 +263,19 @@ class _Places:
     def check_missing(self) -> None:
         """Reports the rows without a line; those that follow each other as one."""
         missing = np.flatnonzero(self._lines == 0)
-        runs = np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1) if len(missing) else []
-        for run in runs:
-            first, last = (self._sample.location(int(row)) for row in run[[0, -1]])
-            text = f"{first} is missing" if len(run) == 1 else f"{len(run)} rows are missing, {first} to {last}"
-            self._report.add("missing", int(run[0]) + 2, f"{text} (line {run[0] + 2} of the sample)", len(run))
+        if not len(missing):
+            return
+        breaks = np.flatnonzero(np.diff(missing) > 1)
+        ends = zip(missing[[0, *(breaks + 1)]].tolist(), missing[[*breaks, -1]].tolist(), strict=True)
+        for first, last in itertools.islice(ends, EXAMPLES):
+            place, num = self._sample.location(first), last - first + 1
+            text = (
+                f"{place} is missing"
+                if num == 1
+                else f"{num} rows are missing, {place} to {self._sample.location(last)}"
+            )
+            self._report.add("missing", first + 2, f"{text} (line {first + 2} of the sample)")
+        self._report.counts["missing"] = len(missing)
 
 
 def _lines(path: Path, report: SubmissionReport) -> Iterator[tuple[int, str]]:

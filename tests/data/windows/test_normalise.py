@@ -79,6 +79,24 @@ def test_each_kind_uses_its_own_statistics(store: Store, keep: bool) -> None:
     assert (str(training.values[0].dtype), str(clip.values[0].dtype)) == ("torch.float16", "torch.float32")
 
 
+def test_what_is_constant_for_a_person_plays_no_part(store: Store, tmp_path: Path) -> None:
+    """Another offset and scale for each subject gives the same normalised features; for `causal`, another offset."""
+    other = open_store(tmp_path / "other.zarr", "a")
+    offsets = {"a": 50.0, "b": 50.0, "c": 100.0, "d": -80.0}  # a and b show one person
+    for clip_id, subject in SUBJECTS.items():
+        values, mask = values_of(clip_id)
+        scale = 1 if clip_id in "ab" else 4  # causal keeps the scale
+        changed = (scale * values.astype(np.float32) + offsets[clip_id]).astype(np.float32)
+        add(other, clip_id, subject, changed, mask)
+    for kind in ("clip", "subject"):
+        for index in range(4):
+            one, two = (of_clip(load(place, kind), index) for place in (store, other))
+            np.testing.assert_allclose(one, two, atol=1e-4)
+    for index in range(2):
+        one, two = (of_clip(load(place, "causal"), index) for place in (store, other))
+        np.testing.assert_allclose(one, two, atol=1e-4)
+
+
 def test_a_clip_alone_gets_the_statistics_of_its_subject_from_the_cache(store: Store) -> None:
     together = load(store, "subject")
     (alone,) = (load(store, "subject", "b", keep=False),)
