@@ -44,10 +44,11 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert lines[0].endswith("9 clips")
     (weight,) = [line.split()[-1] for line in lines if line.startswith("weight of the voice while the face is away: ")]
     assert 0.7 < float(weight) < 1  # near its last frames, the face still counts
-    assert len(SNIPPETS) == 6
+    assert len(SNIPPETS) == 7
     assert names["score"].split == "test"
     assert names["own"].num_clips == 9
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.zarr", "labels", "model", "runs"]
+    files = ["cache.zarr", "clip0.png", "labels", "model", "report.html", "runs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 
 def test_names_are_there_and_others_are_not() -> None:

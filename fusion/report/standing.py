@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..evaluation.groups import MIN_CLIPS
 from ..evaluation.metrics import NAMES, ClipMoments, pooled_ccc
 from ..evaluation.reliability import ReliabilityReport
 from ..experiments.runs import CellClip, CellScore
@@ -23,6 +24,7 @@ def standing(models: Sequence[ReportModel]) -> dict[str, Any]:
     """Returns the scores of all models, raw and smoothed, and the differences of the first to each of the others.
 
     The streams of the first model count as models too: the estimates that its gate learns from, each of one stream.
+    `too_few` is True where there are too few clips to decide whether a difference is one.
     """
     base = models[0]
     heads = [
@@ -37,6 +39,7 @@ def standing(models: Sequence[ReportModel]) -> dict[str, Any]:
         "base": base.title,
         "num_clips": len(base.clip_ids),
         "num_labels": _num_labels(base),
+        "too_few": len(base.clip_ids) < MIN_CLIPS,
         "rows": [_row(table, k, models, unequal) for k in range(len(titles))],
     }
 

@@ -38,7 +38,13 @@ function headline() {
       element("p", { class: "note" }, `${several}${plural(contents.standing.num_labels, "label")} of ${plural(contents.standing.num_clips, "clip")} (${contents.split}${folds}). ${more.join("; ")}.`)),
     element("div", {}, element("h3", {}, others.length ? `${base} against the others` : "Nothing to compare with"),
       others.length ? element("ul", { class: "verdicts" }, others.map(verdict)) : element("p", { class: "note" }, "Name further runs: sage-va report RUN RUN …"),
+      others.length && contents.standing.too_few ? element("p", { class: "note" }, "So few clips decide nothing, whatever their intervals.") : null,
       others.some((one) => !one.is_model) ? element("p", { class: "note" }, "“Only”: the estimate of one stream that the gate learns from, in the same network; not a model trained on that stream by itself.") : null)));
+}
+
+/** True if a difference is significant after Holm's correction, on enough clips. */
+function isSure(lead) {
+  return !contents.standing.too_few && known(lead.low) && known(lead.p_holm) && lead.p_holm < SMALL_P;
 }
 
 function verdict(row) {
@@ -47,10 +53,9 @@ function verdict(row) {
       element("small", {}, row.not_compared || "no common score")));
   }
   const { mean } = row.lead;
-  const sure = known(mean.p_holm) && mean.p_holm < SMALL_P && known(mean.low);
-  const kind = !sure ? "even" : mean.value > 0 ? "ahead" : "behind";
-  const words = { ahead: "Beats", behind: "Is behind", even: "No clear difference to" }[kind];
-  const mark = { ahead: "▲", behind: "▼", even: "≈" }[kind];
+  const kind = contents.standing.too_few ? "open" : !isSure(mean) ? "even" : mean.value > 0 ? "ahead" : "behind";
+  const words = { ahead: "Beats", behind: "Is behind", even: "No clear difference to", open: "Undecided against" }[kind];
+  const mark = { ahead: "▲", behind: "▼", even: "≈", open: "?" }[kind];
   const gain = `${signed(mean.value)} ${interval(mean, 3, signed)}`;
   return element("li", { class: kind }, element("span", { class: "mark", "aria-hidden": "true" }, mark),
     element("span", {}, `${words} ${row.title}: `, element("span", { class: "gain" }, gain)));
@@ -68,7 +73,7 @@ function comparison() {
   const body = rows.map((row) => {
     const colour = row.title === base ? "blue" : "grey";
     const lead = row.lead && row.lead.mean;
-    const sure = lead && known(lead.p_holm) && lead.p_holm < SMALL_P;
+    const sure = lead && isSure(lead);
     const runs = row.num_runs > 1 ? `${row.num_runs} runs` : null;
     return element("tr", { role: "row" },
       element("th", { scope: "row", role: "rowheader" }, row.title, runs ? element("br") : null, runs ? element("small", {}, runs) : null),
@@ -82,7 +87,7 @@ function comparison() {
   return section("comparison", "Comparison", `Each score with its 95 % interval by bootstrap over clips, and the lead of ${base}: the paired difference, for which each draw takes the same clips on both sides.`,
     element("div", { class: "scroll models-scroll", tabindex: 0, role: "region", "aria-label": "Models side by side" }, element("table", { class: "models", role: "table" },
       element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, columns)), element("tbody", { role: "rowgroup" }, body))),
-    element("p", { class: "note" }, "* p < 0.05 by the same bootstrap, after Holm's correction for all rows. Scores are raw; runs of one model are averaged before they are subtracted. “Only” rows are the estimates of single streams inside the first model."));
+    element("p", { class: "note" }, `${contents.standing.too_few ? "Too few clips to decide whether differences are significant." : "* p < 0.05 by the same bootstrap, after Holm's correction for all rows."} Scores are raw; runs of one model are averaged before they are subtracted. “Only” rows are the estimates of single streams inside the first model.`));
 }
 
 function reliability() {

@@ -64,7 +64,7 @@ def contents() -> dict[str, Any]:
         "made": "2026-01-01", "version": "0", "split": "val", "num_folds": None, "cautions": ["scored on val"],
         "random_weights": ["visual/x"], "restricted": True,
         "streams": [{"label": "visual", "modality": "visual"}, {"label": "audio", "modality": "audio"}],
-        "standing": {"base": "sage", "num_clips": 3, "num_labels": 300, "rows": [
+        "standing": {"base": "sage", "num_clips": 3, "num_labels": 300, "too_few": False, "rows": [
             {**row, "title": "sage", "lead": None, "not_compared": None},
             {**row, "title": "concat", "lead": each, "not_compared": None},
             {**row, "title": "late", "lead": None, "not_compared": "no seed in common"}]},
@@ -214,6 +214,14 @@ def test_what_results_rest_on_stands_beside_them(opened: Callable[..., Any]) -> 
     assert any("random weights" in note and "visual/x" in note for note in notes)
     assert tab.locator(".chip").count() == 7
     assert "Not compared with late" in tab.locator(".verdicts").inner_text()
+
+
+def test_few_clips_decide_nothing(opened: Callable[..., Any], contents: dict[str, Any]) -> None:
+    assert "Beats concat: +0.500" in opened().locator(".verdicts").inner_text()
+    few = {**contents, "standing": {**contents["standing"], "too_few": True}}
+    tab = opened(few)
+    assert "Undecided against concat: +0.500" in tab.locator(".verdicts").inner_text()
+    assert "*" not in tab.locator("#comparison").inner_text()
 
 
 def test_the_first_paint_takes_less_than_a_second(opened: Callable[..., Any], contents: dict[str, Any]) -> None:

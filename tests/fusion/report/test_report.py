@@ -64,6 +64,7 @@ def test_scores_are_those_of_eval(runs: dict[str, Path], shown: dict[str, Any]) 
 
 def test_the_lead_is_the_difference_to_each_of_the_others(shown: dict[str, Any]) -> None:
     first, *others = shown["standing"]["rows"]
+    assert shown["standing"]["too_few"]
     assert [row["title"] for row in others] == ["concat", "sage, visual only", "sage, audio only"]
     assert first["lead"] is None
     for row in others:
