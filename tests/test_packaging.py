@@ -53,14 +53,16 @@ from setuptools.config.pyprojecttoml import apply_configuration
 from setuptools.dist import Distribution
 command = apply_configuration(Distribution({"script_name": "setup.py"}), "pyproject.toml").get_command_obj("build_py")
 command.ensure_finalized()
-print(*command.get_source_files(), *(name for *_, names in command.data_files for name in names), sep="\\n")
+data = [f"{folder}/{name}" for _, folder, _, names in command.data_files for name in names]
+print(*command.get_source_files(), *data, sep="\\n")
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     packed = {Path(line).as_posix() for line in done.stdout.splitlines()}
     rooms = [path.parent for path in ROOT.glob("*/__init__.py")]
     modules = [*ROOT.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]
     assert {path.relative_to(ROOT).as_posix() for path in modules} == {name for name in packed if name.endswith(".py")}
-    assert "py.typed" in packed
+    assets = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fusion" / "report" / "assets").iterdir()}
+    assert {"py.typed", *assets} <= packed
 
 
 def test_the_core_runs_without_any_extra() -> None:

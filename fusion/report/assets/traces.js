@@ -55,16 +55,18 @@ function viewer(neighbour) {
   let view = null;
 
   function open(id) {
+    const focused = node.contains(document.activeElement) ? document.activeElement.dataset.action : null;
     if (view) view.close();
-    view = clipView(id, neighbour, open);
+    view = clipView(id, neighbour, node);
     node.replaceChildren(...view.nodes);
     view.start();
+    if (focused) node.querySelector(`[data-action="${focused}"]`)?.focus({ preventScroll: true });
   }
   return { node, open, repaint: () => view && view.repaint() };
 }
 
 /** The view of one clip: its nodes, `start` once they are in the page, `repaint` for other colours, and `close`. */
-function clipView(id, neighbour) {
+function clipView(id, neighbour, holder) {
   const clip = decoded(id);
   const row = contents.clips.find((one) => one.id === id);
   const ends = [clip.times[0] - clip.step / 2, clip.times[clip.times.length - 1] + clip.step / 2];
@@ -75,7 +77,7 @@ function clipView(id, neighbour) {
   const frame = clip.pictures ? frameOf(clip) : null;
   const readout = element("div", { class: "readout" }, frame && frame.node, readings);
   const slider = element("input", { class: "scrubber", type: "range", min: 0, max: clip.times.length - 1, step: 1, value: 0,
-    "aria-label": "Playhead", oninput: () => moveTo(+slider.value) });
+    "aria-label": "Playhead", "data-action": "playhead", oninput: () => moveTo(+slider.value) });
   const lanes = lanesOf(clip, row);
   const worst = worstPlaces(clip);
   const box = () => {
@@ -129,8 +131,7 @@ function clipView(id, neighbour) {
   const keys = { "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2), 0: () => zoom(Infinity),
     e: nextWorst, n: () => neighbour(1), p: () => neighbour(-1) };
   const onKey = (event) => {
-    const typing = event.target.closest && event.target.closest("input[type=search]");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
     event.preventDefault();
     keys[event.key]();
   };
@@ -143,7 +144,7 @@ function clipView(id, neighbour) {
   stack.addEventListener("pointermove", (event) => { if (event.buttons & 1) point(event); });
   stack.append(...lanes.map((lane) => lane.node), playhead);
 
-  const button = (text, action, hint) => element("button", { class: "button", type: "button", onclick: action, title: hint }, text);
+  const button = (text, action, hint) => element("button", { class: "button", type: "button", onclick: action, title: hint, "data-action": text }, text);
   const facts = [`CCC ${number(row.ccc.mean)} (valence ${number(row.ccc.valence)}, arousal ${number(row.ccc.arousal)})`,
     `${number(row.seconds, 0)} s`, plural(row.labels, "label")];
   if (clip.averaged) facts.push(`drawn as means over ${number(clip.step, 2)} s`);
@@ -168,7 +169,7 @@ function clipView(id, neighbour) {
     nodes: [head, stack, slider, readout, hint],
     start() {
       observer.observe(stack);
-      document.addEventListener("keydown", onKey);
+      holder.addEventListener("keydown", onKey);
       state.width = stack.clientWidth;
       show(state.low, state.high);
       moveTo(0);
@@ -179,7 +180,7 @@ function clipView(id, neighbour) {
     },
     close() {
       observer.disconnect();
-      document.removeEventListener("keydown", onKey);
+      holder.removeEventListener("keydown", onKey);
       for (const lane of lanes) lane.forget();
       if (clip.pictures) URL.revokeObjectURL(clip.pictures.url);
     },

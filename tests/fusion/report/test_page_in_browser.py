@@ -156,6 +156,11 @@ def test_a_clip_is_chosen_and_the_playhead_moved_by_keyboard(opened: Callable[..
     assert title(tab) == "clip2"
     tab.keyboard.press("p")
     assert title(tab) == "other"
+    tab.get_by_role("button", name="Previous").press("Enter")
+    tab.keyboard.press("Enter")
+    assert title(tab) == "clip2"
+    tab.get_by_role("searchbox").press_sequentially("en")
+    assert title(tab) == "clip2"
 
 
 def test_a_click_moves_the_playhead_and_zoom_keeps_it(opened: Callable[..., Any]) -> None:
