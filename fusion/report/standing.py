@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -118,9 +119,11 @@ def _counts(member: ReportMember) -> dict[str, int]:
 
 def clip_rows(model: ReportModel) -> list[dict[str, Any]]:
     """Returns a row per clip: CCC and root mean squared error of each target, mean over its runs; labels, seconds."""
-    rows = []
+    rows, by_clip = [], defaultdict[str, list[torch.Tensor]](list)
+    for clip in (clip for member in model.members for clip in member.raw):
+        by_clip[clip.clip_id].append(clip.all)
     for clip_id in model.clip_ids:
-        sums = [clip.all for member in model.members for clip in member.raw if clip.clip_id == clip_id]
+        sums = by_clip[clip_id]
         scores, errors = [pooled_ccc([one]) for one in sums], [_rmse(one) for one in sums]
         first = model.of_clip(clip_id)[0]
         mask = first.prediction.mask

@@ -15,7 +15,9 @@ from sage_va.tests.media import grey_frames, noisy_frames, tone, write_media
 
 
 def pixels(jpeg: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image
 
 
 @pytest.fixture(scope="module")

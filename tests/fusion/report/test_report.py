@@ -171,6 +171,16 @@ def test_scores_on_corrupted_recordings_are_shown(runs: dict[str, Path], tmp_pat
         report(run, tmp_path / "page.html")
 
 
+def test_scores_on_clips_that_decided_something_are_marked(runs: dict[str, Path], tmp_path: Path) -> None:
+    cautions = {}
+    for split in ("train", "val", "test"):
+        report(runs["concat-0"], tmp_path / "page.html", split=split)
+        cautions[split] = contents_of(tmp_path / "page.html")["cautions"]
+    assert cautions["test"] == []
+    assert "the clips that chose the epoch" in cautions["val"][0]
+    assert "clips that the model was trained on" in cautions["train"][0]
+
+
 def test_a_damaged_metrics_log_is_named(runs: dict[str, Path], tmp_path: Path) -> None:
     run = Path(shutil.copytree(runs["concat-0"], tmp_path / "run"))
     (run / "metrics.jsonl").write_text('{"epoch": 0}\n')
