@@ -50,7 +50,9 @@ def _check_faces(source: Source, options: DecodeOptions) -> None:
         todo = "Extract with --faces crops."
         raise InputError(source.clip_id, expected="a recording", got="a crop folder alone", todo=todo)
     if options.faces == "crops" and source.crops is None:
-        todo = "Name the crops in a manifest (column crops), or extract with --faces full."
+        todo = (
+            "Name the crops in a manifest (column crops), make them with `sage-va faces`, or extract with --faces full."
+        )
         raise InputError(source.clip_id, expected="a folder of crops", got="a recording alone", todo=todo)
 
 

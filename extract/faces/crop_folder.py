@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
@@ -17,8 +17,7 @@ from ...data.atomic import PART, contained, make_folder, move_new, synced_below
 from ...data.crops import AFFWILD2, CropTemplate
 from ...data.errors import InputError
 from ...data.hashing import file_sha256
-from ...data.labels import label_names
-from ...data.manifest import Source
+from ...data.manifest import VIDEO_SUFFIXES, Source
 from ..decode.frames import Frames, Pixels
 from ..decode.request import DecodeOptions
 from .align import FaceCropper
@@ -83,7 +82,7 @@ def write_crop_folders(
 
     def write(source: Source) -> None:
         for clip in people_of(source, finder) if person == "all" and not source.person else [source]:
-            name = label_names(clip.clip_id)[-1]
+            name = folder_name(clip.clip_id)
             if owners.setdefault(name, clip.clip_id) != clip.clip_id:
                 todo = "Write one of them elsewhere."
                 raise InputError(clip.clip_id, f"its folder {name} would be that of {owners[name]}", todo=todo)
@@ -97,6 +96,14 @@ def write_crop_folders(
             result.failures.append({"clip_id": source.clip_id, "reason": error.about(source.clip_id)})
         tick(done, len(clips))
     return result
+
+
+def folder_name(clip_id: str) -> str:
+    """Returns the name of a clip's crops: `a/video5` for `a/video5.mp4`, `video5_left` for `video5.mp4#left`."""
+    name, _, person = clip_id.partition("#")
+    path = PurePosixPath(name)
+    stem = path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES else path
+    return f"{stem}_{person}" if person else str(stem)
 
 
 def _each(

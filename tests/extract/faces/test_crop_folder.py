@@ -7,8 +7,9 @@ import pytest
 
 from sage_va.data import InputError
 from sage_va.data.crops import CropTemplate
+from sage_va.data.labels import label_names
 from sage_va.data.manifest import Source, crop_numbers
-from sage_va.extract.faces.crop_folder import add_crops, write_crop_folder, write_crop_folders
+from sage_va.extract.faces.crop_folder import add_crops, folder_name, write_crop_folder, write_crop_folders
 from sage_va.extract.faces.finder import FaceFinder
 from sage_va.tests.media import write_media
 from sage_va.tests.squares import Squares, drawn
@@ -74,6 +75,13 @@ def test_people_have_folders_of_their_own_names(one: Source, two: Source, finder
     assert (names(tmp_path / "both"), both.failures, ticks) == (["one", "two"], [], [(1, 2), (2, 2)])
     again = write_crop_folders([one, two], tmp_path / "both", finder)
     assert (again.written, sorted(again.skipped)) == ({}, ["one", "two"])
+
+
+def test_folders_are_named_as_labels_are() -> None:
+    names = {"a/v.mp4": "a/v", "v.mp4#left": "v_left", "v1.5": "v1.5", "1-30-640x360": "1-30-640x360", "v.MOV#0": "v_0"}
+    assert {clip_id: folder_name(clip_id) for clip_id in names} == names
+    for clip_id, name in names.items():
+        assert name in label_names(clip_id)
 
 
 def test_a_clip_that_fails_stops_no_other_and_leaves_nothing(one: Source, finder: FaceFinder, tmp_path: Path) -> None:
