@@ -13,6 +13,7 @@ from .hashing import unsealed
 from .store.base import Problem, Store, in_subset, open_store
 from .store.entry import expected_bytes
 from .store.fingerprint import stream_alias
+from .store.record_checks import record_problem
 from .windows.memmap_cache import MappedCorpus, address_of, mapped_corpora, stale_mapped
 from .windows.memmap_cache import remove as remove_mapped
 
@@ -209,5 +210,6 @@ def _useless_mapped(store: Store, doomed: set[str]) -> list[MappedCorpus]:
 
 
 def _size_of(store: Store, stream: str) -> StreamSize:
-    records = [unsealed(store._load_record(stream, key)) for key in store._keys(stream)]
-    return StreamSize(stream, len(records), sum(expected_bytes(record) for record in records if record))
+    records = [unsealed(store._attrs_of(stream, key)) for key in store._keys(stream)]
+    sound = [record for record in records if record and record_problem(record) is None]
+    return StreamSize(stream, len(records), sum(map(expected_bytes, sound)))

@@ -14,8 +14,9 @@ from typing import Any, Literal, final
 from ..clip import Clip, Track
 from ..errors import DamagedError, InputError, first_line
 from ..hashing import bytes_sha256, json_sha256, unsealed
-from .entry import Entry, check_name, clip_of, damaged, is_record
+from .entry import Entry, check_name, clip_of, damaged
 from .fingerprint import SCHEMA_VERSION, check_alias, check_stream, clip_id_of, clip_key, stream_alias
+from .record_checks import record_problem
 from .root import check_root
 
 Mode = Literal["r", "a"]
@@ -237,8 +238,8 @@ class Store(ABC):
         Raises:
             InputError: if it was made from other bytes than those of `source_sha256`.
         """
-        record = unsealed(self._load_record(stream, clip_key(clip_id)))
-        if record is None or not is_record(record):
+        record = unsealed(self._attrs_of(stream, clip_key(clip_id)))
+        if record is None or record_problem(record):
             return False
         if record["source_sha256"] != source_sha256:
             raise InputError(
@@ -352,7 +353,7 @@ class Store(ABC):
             InputError: if the stream is not committed for this clip.
             DamagedError: if the record is not what was written.
         """
-        attrs = self._load_record(check_stream(stream), clip_key(clip_id))
+        attrs = self._attrs_of(check_stream(stream), clip_key(clip_id))
         if not attrs:
             raise InputError(
                 f"{clip_id} {stream}", expected="a committed stream", got="none", todo="Extract or import it first."
@@ -365,9 +366,16 @@ class Store(ABC):
                 got=f"schema {body.get('schema_version')}",
                 todo="Read it with the version of sage-va that wrote it, or extract again.",
             )
-        if body is None or not is_record(body) or (body["clip"]["clip_id"], body["stream"]) != (clip_id, stream):
-            raise damaged((clip_id, stream), "the record that was committed", "another one")
+        problem = "another one" if body is None else record_problem(body)
+        if body is None or problem or (body["clip"]["clip_id"], body["stream"]) != (clip_id, stream):
+            raise damaged((clip_id, stream), "the record that was committed", problem or "that of another entry")
         return body
+
+    def _attrs_of(self, stream: str, key: str) -> dict[str, Any]:
+        try:
+            return self._load_record(stream, key)
+        except RecursionError:
+            return {"unreadable": "nested too deeply"}
 
     @final
     def entry(self, clip_id: str, stream: str, record: dict[str, Any] | None = None) -> Entry:
@@ -449,8 +457,8 @@ class Store(ABC):
         whole = clip_id_of(key)
         if whole is not None:
             return whole
-        record = unsealed(self._load_record(stream, key))
-        return record["clip"]["clip_id"] if record and is_record(record) else key
+        record = unsealed(self._attrs_of(stream, key))
+        return record["clip"]["clip_id"] if record and not record_problem(record) else key
 
 
 class EntryGroup:

@@ -15,9 +15,9 @@ from ..clip import Clip, Track
 from ..errors import DamagedError, InputError
 from ..hashing import array_sha256, json_sha256
 from .fingerprint import SCHEMA_VERSION, check_stream
+from .record_checks import TIME_COLUMNS
 
 STORED_DTYPES = {"float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2"), "float32": np.dtype("<f4")}
-TIME_COLUMNS = [["time_s", "s"], ["mask", "1"]]
 REPAIR = "Run `sage-va cache repair`, then extract again."
 
 
@@ -141,19 +141,6 @@ def clip_of(records: Sequence[Mapping[str, Any]]) -> Clip:
     audible = (record for record in records if record["stream"].startswith("audio/") and record["num_valid"])
     hashes = (media - {None}) | {record["checksums"]["values"] for record in audible}
     return replace(Clip.from_json(facts), recording_sha256=tuple(sorted(hashes)))
-
-
-def is_record(value: Mapping[str, Any]) -> bool:
-    """True for sealed attributes with all that a commit record has; those of a wrong writer may lack some."""
-    texts = [value.get("stream"), value.get("source_sha256"), value.get("dtype")]
-    parts = [value.get("clip"), value.get("fingerprint"), value.get("checksums")]
-    if not all(isinstance(text, str) for text in texts) or not all(isinstance(part, dict) for part in parts):
-        return False
-    columns, num_valid = value.get("columns"), value.get("num_valid")
-    if not isinstance(columns, list) or not all(isinstance(c, list) and len(c) == 2 for c in columns):
-        return False
-    named = isinstance(value["clip"].get("clip_id"), str) and value["checksums"].keys() == {"values", "frames"}
-    return named and columns[:2] == TIME_COLUMNS and isinstance(num_valid, int)
 
 
 def expected_bytes(record: Mapping[str, Any]) -> int:
