@@ -368,7 +368,7 @@ class Store(ABC):
             )
         problem = "another one" if body is None else record_problem(body)
         if body is None or problem or (body["clip"]["clip_id"], body["stream"]) != (clip_id, stream):
-            raise damaged((clip_id, stream), "the record that was committed", problem or "that of another entry")
+            raise damaged((clip_id, stream), "the record that was committed", problem or "another entry's")
         return body
 
     def _attrs_of(self, stream: str, key: str) -> dict[str, Any]:

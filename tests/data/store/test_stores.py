@@ -373,7 +373,11 @@ class TestWrongContent:
                 ).record
                 if name not in ("commit", "report")
             ),
-            pytest.param(field("dtype", "float8"), "expected two readable arrays", id="dtype"),
+            pytest.param(
+                field("dtype", "float8"),
+                "expected the record that was committed, got one whose 'dtype' is malformed",
+                id="dtype",
+            ),
             pytest.param(field("shape", [5, 4]), "expected two readable arrays, got ValueError", id="shape"),
             pytest.param(
                 field("columns", [["time_s", "s"], ["mask"], ["score", "1"]]), "expected", id="ragged columns"
