@@ -66,9 +66,11 @@ def replacing(path: Path, *, wait: bool = True) -> Iterator[Path]:
             os.ftruncate(descriptor, 0)
             yield part
             publish(part, path)
-        except BaseException:
+        except BaseException as error:
             if _is_at(descriptor, part):  # else it was renamed, and what is there now is another writer's
                 part.unlink()
+            if isinstance(error, OSError) and error.filename is None:  # a full disk names no file by itself
+                error.filename = str(path)
             raise
 
 

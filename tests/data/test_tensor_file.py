@@ -1,5 +1,6 @@
 """Files of tensors: no flipped byte is read as if it were another value."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,16 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c.safetensors").write_bytes(content)
     with pytest.raises(DamagedTensorsError):
         load_tensors(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_the_umask_decides_who_may_read(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        save_tensors(tmp_path / "a.safetensors", TENSORS)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == mode
 
 
 def test_a_full_disk_is_an_os_error_and_leaves_the_old_file(tmp_path: Path) -> None:

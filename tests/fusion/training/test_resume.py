@@ -242,7 +242,7 @@ def test_a_full_disk_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / ".part-last.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tensor_file, "save_file", full)
+    monkeypatch.setattr(tensor_file, "save", full)
     with pytest.raises(OSError, match="No space"):
         file.save(({"x": torch.zeros(3)}, plain))
     state = file.load()
