@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -158,11 +159,13 @@ def read_label_file(path: Path) -> Labels:
     Raises:
         InputError: naming the line at fault, or that no row is annotated.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file)
+    rows = csv.reader(io.StringIO(_text_of(path), newline=""))
+    try:
         header = [cell.strip() for cell in next(rows, [])]
         columns = _columns(path, header)
         cells = np.array(list(_numbers(path, rows, columns)), np.float64).reshape(-1, len(columns))
+    except csv.Error as error:
+        raise InputError(f"{path}:{rows.line_num}", f"no row of CSV: {error}", todo="Correct the row.") from error
     va = cells[:, -2:].astype(np.float32)
     times = cells[:, 0] if "time_s" in header else None
     if times is not None and (np.diff(times) <= 0).any():
@@ -180,6 +183,15 @@ def read_label_file(path: Path) -> Labels:
     if beyond:
         warnings.warn(f"{path}: {beyond} of {len(va)} rows lie outside [-1, 1] and are left out.", stacklevel=2)
     return labels
+
+
+def _text_of(path: Path) -> str:
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(path, expected="a file", got="something else", todo="Remove it from the folder.")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(path, f"it is not UTF-8 ({error.reason})", todo="Save it as UTF-8.") from error
 
 
 def _columns(path: Path, header: list[str]) -> list[int]:

@@ -231,7 +231,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise _row_error(f"{path}:{line}", "one JSON object on the line", str(error)) from error
             if not isinstance(row, dict):
                 raise _row_error(f"{path}:{line}", "one JSON object on the line", type(row).__name__)

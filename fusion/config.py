@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..data.errors import InputError, did_you_mean
 from ..data.windows.normalise import Normalise
+from .yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from ..data.windows.corpus import Corpus
@@ -356,8 +357,8 @@ def load_config(path: Path | None, assignments: Iterable[str] = (), preset: str 
     raw: Any = {}
     if path is not None:
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raw = parse_yaml(path.read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError) as error:
             got = " ".join(str(error).split())
             raise InputError(path, expected="a YAML file", got=got, todo="Correct it.") from None
     if not isinstance(raw, dict):
@@ -422,9 +423,10 @@ def _assign(raw: dict[str, Any], assignment: str) -> None:
         got, todo = repr(key), "Name a key inside a section."
         raise InputError(f"--set {assignment}", expected="a key inside a section", got=got, todo=todo)
     try:
-        here[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"--set {assignment}", expected="a YAML value", got=text, todo="Quote it.") from None
+        here[last] = parse_yaml(text)
+    except ValueError:
+        place, got = f"--set {assignment[:100]}", text[:100]
+        raise InputError(place, expected="a YAML value", got=got, todo="Quote it.") from None
 
 
 def _names(path: list[str]) -> list[str]:

@@ -98,6 +98,7 @@ def readable(path: Path) -> Iterator[None]:
         zipfile.BadZipFile,
         zlib.error,
         csv.Error,
+        MemoryError,
     )
     try:
         yield

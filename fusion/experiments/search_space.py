@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...data.errors import InputError, did_you_mean
 from ..config import Config, check_config
 from ..models.variants import resolve
+from ..yaml_text import parse_yaml
 
 EXAMPLE = "For example train.learning_rate: {low: 1.0e-5, high: 1.0e-3, log: true}, or model.variant: [sage, concat]."
 IN_A_RANGE = ("low", "high", "log", "step")
@@ -79,8 +78,8 @@ def load_space(path: Path, config: Config) -> Space:
         InputError: for an unknown key, a range that is none, or a value that the configuration refuses.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         got = " ".join(str(error).split())
         raise InputError(path, expected="a YAML file", got=got, todo="Correct it.") from None
     if not isinstance(raw, dict) or not raw:
