@@ -60,8 +60,8 @@ def media_robustness(
                 corrupted = _corrupted(sources, voices, Path(folder), name, seed)
                 store = open_store(Path(folder) / "cache.zarr", "a")
                 folders = model.crop_template, Path(folder) / "crops"
-                failures, _ = rebuilding.extract(model.streams, corrupted, store, *folders, None)
-                for clip_id, reason in failures.items():
+                rebuilt = rebuilding.extract(model.streams, corrupted, store, *folders, None)
+                for clip_id, reason in rebuilt.failures.items():
                     todo = "Leave the recording out of --media's clips, or mend it."
                     raise InputError(clip_id, f"its corrupted copy ({name}) cannot be extracted: {reason}", todo=todo)
                 for scoring in scorings:

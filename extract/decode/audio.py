@@ -168,7 +168,7 @@ def mono(block: AudioFrame) -> Samples:
     channels = _channels(block)
     weights = np.array([_FOLD.get(channel.name, 0.0) for channel in block.layout.channels], np.float32)
     if len(channels) > 2 and weights.any():
-        return (weights / weights.sum()) @ channels
+        return np.asarray((weights / weights.sum()) @ channels, np.float32)
     mean = channels.mean(axis=0)
     if len(channels) == 2 and _power(mean) < INVERTED * _power(channels):
         return (channels[0] - channels[1]) / 2
@@ -185,7 +185,7 @@ def _channels(block: AudioFrame) -> Samples:
     if not block.format.is_planar:
         channels = channels.reshape(-1, len(block.layout.channels)).T
     if channels.dtype == np.uint8:
-        return (channels.astype(np.float32) - 128) / 128
+        return np.asarray((channels.astype(np.float32) - 128) / 128, np.float32)
     if channels.dtype.kind == "i":
         full_scale = 2.0 ** (8 * channels.dtype.itemsize - 1)
         return (channels / full_scale).astype(np.float32)
