@@ -163,7 +163,8 @@ def report(lines: Sequence[Line]) -> str:
 def _heading(results: Results) -> str:
     seeds = sorted({seed for _, _, seed in results.lines})
     commits = ", ".join(dict.fromkeys(line.commit for line in results.lines.values()))
-    return f"Seeds {', '.join(map(str, seeds))}; {len(results.lines)} cells; commits {commits}."
+    num_cells = sum(row != LATE_TRUE for row, _, _ in results.lines)
+    return f"Seeds {', '.join(map(str, seeds))}; {num_cells} cells; commits {commits}."
 
 
 def _families(results: Results) -> str:
@@ -256,7 +257,8 @@ def plot(results: Results, path: Path) -> None:
                 axis.plot([base + low, base + high], [height, height], color=colour, lw=2)
             axis.plot(place, height, "o", color=colour, mfc="white" if row == BASE else colour)
         where = f"{measure.sizes[0]} training clips" if len(measure.sizes) == 1 else "6 and 12 training clips, clean"
-        axis.set(title=f"{measure.title} ({where})", xlabel="area (CCC)")
+        axis.set_title(f"{measure.title}\n{where}", fontsize="medium")
+        axis.set(xlabel="area (CCC)")
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(rows)), rows)
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
