@@ -175,9 +175,9 @@ def test_both_files_are_complete_before_the_run_is_marked_as_finished(tmp_path: 
 
 
 def test_a_row_is_on_disk_before_a_state_that_counts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save, calls = resume_state.save_file, list[str]()
+    save, calls = resume_state.save_tensors, list[str]()
     monkeypatch.setattr(resume_state, "sync", lambda path: calls.append(path.name))
-    monkeypatch.setattr(resume_state, "save_file", lambda *arguments: (calls.append("state"), save(*arguments)))
+    monkeypatch.setattr(resume_state, "save_tensors", lambda *arguments: (calls.append("state"), save(*arguments)))
     StateFile(tmp_path / "last", {}, log=tmp_path / "metrics.jsonl").save(({}, {"course": {"epoch": 1}}))
     assert calls == ["metrics.jsonl", "state"]
 
