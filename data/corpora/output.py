@@ -9,10 +9,12 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
 from ..atomic import contained, json_file, make_folder, move_new, part_of, synced_below, write_unsynced
+from ..errors import InputError
 from ..labels import NOT_ANNOTATED, OFFICIAL_PARTS, Labels, label_names
 from ..manifest import COLUMNS, Source
 from .base import ListedClip
@@ -40,18 +42,27 @@ def with_own_audio(sources: Sequence[Source], sounds: Mapping[Path, list[Path]])
 def write_prepared(
     out: Path, clips: Sequence[ListedClip], sounds: Mapping[Path, list[Path]], report: Preparation
 ) -> None:
-    """Writes all files beside the place of the folder, which then appears with all of them."""
+    """Writes all files beside the place of the folder, which then appears with all of them.
+
+    Raises:
+        InputError: if another writer was first.
+    """
     make_folder(out.parent)
-    part = part_of(out)
-    shutil.rmtree(part, ignore_errors=True)
+    part = part_of(out.with_name(f"{out.name}-{uuid4().hex[:8]}"))  # another process may write the same
     part.mkdir()
     try:
         with synced_below(part):
             _write_files(part, out, clips, sounds, report)
         move_new(part, out)
-    except BaseException:
+        if part.exists():
+            raise not_new(out)
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
+
+
+def not_new(out: Path) -> InputError:
+    """Returns the refusal of a folder that has files."""
+    return InputError(out, "there are files already", todo="Choose another --out, or remove it.")
 
 
 def _write_files(

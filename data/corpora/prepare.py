@@ -12,7 +12,7 @@ from ..errors import InputError
 from .base import ListedClip, ListedCorpus, PublishedCorpus, one_line
 from .disk import Disk, by_stem
 from .gold import AnnotatorAgreement, mean_agreement
-from .output import is_listed, with_own_audio, write_prepared
+from .output import is_listed, not_new, with_own_audio, write_prepared
 from .report import Preparation, PreparedClip
 
 Header = tuple[int | None, bool]  # frames of a recording, and whether it has sound
@@ -42,7 +42,7 @@ def prepare(
         InputError: if the folder does not hold the corpus, or `out` is not new.
     """
     if write and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise InputError(out, "there are files already", todo="Choose another --out, or remove it.")
+        raise not_new(out)
     disk = Disk.scan(root)
     listed = corpus.read(disk)
     _check_ids(listed.clips)

@@ -252,6 +252,24 @@ def test_a_folder_appears_whole_or_not_at_all(root: Path, tmp_path: Path, monkey
     assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_of_two_writers_the_second_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sage_va.data.corpora import output as module
+
+    place, write_json = tmp_path / "new/out", module.json_file
+
+    def overtaken(value: object) -> bytes:
+        monkeypatch.setattr(module, "json_file", write_json)
+        prepare(AffWild2(), root, place, header_of=header_of)
+        return write_json(value)
+
+    monkeypatch.setattr(module, "json_file", overtaken)
+    with pytest.raises(InputError, match=r"out: there are files already\. Choose another --out, or remove it"):
+        prepare(AffWild2(), root, place, header_of=header_of)
+    assert list((tmp_path / "new").iterdir()) == [place]
+    assert len(find_sources([str(place / "manifest.csv")])) == len(AFFWILD2)
+    assert (place / "prepared.json").exists()
+
+
 def test_paths_are_relative_to_the_manifest(root: Path, tmp_path: Path) -> None:
     prepare(AffWild2(), root, tmp_path / "a/out", header_of=header_of)
     with (tmp_path / "a/out/manifest.csv").open() as file:
