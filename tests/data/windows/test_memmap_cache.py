@@ -442,3 +442,36 @@ class TestGoing:
 
     def test_nothing_made_nothing_listed(self) -> None:
         assert (mapped_corpora(), stale_mapped(None, 0), remove([])) == ([], [], [])
+
+
+def test_a_file_that_is_written_to_while_it_is_hashed_is_hashed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"good")
+    checksums = {"a": file_sha256(tmp_path / "a")}
+
+    def then_changed(path: Path) -> str:
+        sha256 = file_sha256(path)
+        path.write_bytes(b"evil")
+        return sha256
+
+    with monkeypatch.context() as late:
+        late.setattr(checked_files, "file_sha256", then_changed)
+        assert checked_files.are_whole(tmp_path, checksums)
+    assert not checked_files.are_whole(tmp_path, checksums)
+
+
+def test_each_file_is_hashed_again_after_a_week_whatever_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode())
+    checksums = {name: file_sha256(tmp_path / name) for name in ("a", "b")}
+    hashed: list[str] = []
+    monkeypatch.setattr(checked_files, "file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
+    now_s = time.time()
+    for day in range(0, 13, 6):
+        monkeypatch.setattr(checked_files.time, "time", lambda day=day: now_s + day * DAY_S)
+        (tmp_path / "b").touch()
+        assert checked_files.are_whole(tmp_path, checksums)
+    assert hashed == ["a", "b", "b", "a", "b"]
