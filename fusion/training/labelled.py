@@ -65,6 +65,8 @@ def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> L
         raise InputError(folder.path, expected=f"labels for clips of {store.url}", got="none that match", todo=todo)
     clips = read_clips(store, sorted(joined.files))
     kind = config.data.normalise
+    if kind == "subject":
+        _check_unlabelled(store, clips, joined.unlabelled)
     chosen = [replace(stream, normalise=kind) for stream in choose_streams(store, names, clips)]
     streams = variant_streams(variant, chosen)
     truths = joined.truths(clip.clip for clip in clips)
@@ -73,6 +75,16 @@ def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> L
     corpus = load_corpus(store, streams, clips, grid_hz=config.data.hz, truths=truths, normaliser=normaliser)
     unused = [str(path) for path in joined.unused]
     return Labelled(corpus, joined.official_parts, joined.unlabelled, unused, _features(clips, corpus, normaliser))
+
+
+def _check_unlabelled(store: Store, labelled: Sequence[CachedClip], unlabelled: Sequence[str]) -> None:
+    """Refuses subjects with unlabelled clips: these may be test clips, and their features would be trained on."""
+    subjects = {clip.clip.subject_id for clip in labelled} - {None}
+    for clip_id in unlabelled:
+        if (subject := store.clip(clip_id).subject_id) in subjects:
+            got = f"{clip_id} of {subject} without any"
+            todo = "Set data.normalise=clip, or train on a cache without the clips that have no labels."
+            raise InputError("data.normalise", expected="labels for all clips of a subject", got=got, todo=todo)
 
 
 def _features(clips: Sequence[CachedClip], corpus: Corpus, normaliser: Normaliser) -> dict[str, str]:

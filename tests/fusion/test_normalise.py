@@ -139,3 +139,13 @@ def test_train_says_how_features_are_normalised(runs: Path, tmp_path: Path) -> N
     )
     assert done.exit_code == 0, done.output
     assert "features normalised by clip\n" in done.stderr
+
+
+def test_clips_without_labels_of_a_subject_are_not_trained_on(tmp_path: Path) -> None:
+    """The official test clips have no labels; before, their features moved the statistics of the training."""
+    cache, labels = make_cache(tmp_path, num_clips=8, seconds=2, subjects=SUBJECTS)
+    (labels / "clip00.csv").unlink()
+    message = rf"expected labels for all clips of a subject, got clip00 of {SUBJECTS[0]} without any"
+    with pytest.raises(InputError, match=message):
+        train(open_store(cache), labels, tmp_path / "run", config_of("subject"))
+    assert train(open_store(cache), labels, tmp_path / "run", config_of("clip"))
