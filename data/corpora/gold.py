@@ -125,11 +125,19 @@ def _lag(traces: Traces, annotator: int, lags: Floats) -> float:
 
 
 def _moved(times_s: Floats, values: Floats, lag_s: float) -> Floats:
-    """A trace that is `lag_s` earlier; NaN where it has not begun or has ended."""
+    """A trace that is `lag_s` earlier; NaN where it has not begun or has ended, and in its gaps.
+
+    As on a grid, samples that are more than 1.5 of its usual gaps apart have nothing between them.
+    """
     valid = np.isfinite(values)
     if valid.sum() < 2 or not lag_s:
         return values
-    return np.interp(times_s + lag_s, times_s[valid], values[valid], left=np.nan, right=np.nan)
+    known_s, instants = times_s[valid], times_s + lag_s
+    right = np.searchsorted(known_s, instants).clip(1, len(known_s) - 1)
+    near = np.diff(known_s)[right - 1] <= 1.5 * usual_gap_s(known_s)
+    on_sample = np.minimum(np.abs(instants - known_s[right - 1]), np.abs(known_s[right] - instants)) < 1e-6
+    moved = np.interp(instants, known_s, values[valid], left=np.nan, right=np.nan)
+    return np.where(near | on_sample, moved, np.nan)
 
 
 def _weighted(values: Floats) -> Floats:

@@ -92,6 +92,28 @@ def test_lags_between_annotators_are_undone() -> None:
     assert np.allclose(gold[inside], late(2)[inside], atol=0.02)
 
 
+@pytest.mark.parametrize("rows", ["empty", "absent"])
+def test_alignment_invents_nothing_in_a_gap(rows: str) -> None:
+    x, y = np.interp(TIMES - 1, TIMES, SMOOTH), np.interp(TIMES + 1, TIMES, SMOOTH)
+    gap = (TIMES >= 20) & (TIMES < 30)
+    kept = ~gap if rows == "absent" else np.ones(500, bool)
+    values = np.where(gap[:, None], np.nan, np.stack([x, y], axis=1))[kept]
+    together = aligned(Traces(TIMES[kept], values))
+    missing = np.isnan(together.values)
+    times = TIMES[kept]
+    assert missing[(times >= 21.1) & (times < 28.9)].all()
+    assert missing[(times > 18.95) & (times < 20), 0].all()  # x is one second earlier there
+    assert not missing[(times >= 19) & (times < 20), 1].any()
+    assert not missing[(times > 5) & (times < 18.9)].any()
+    assert np.allclose(together.values[~missing.any(axis=1)], SMOOTH[kept][~missing.any(axis=1), None], atol=0.03)
+
+
+def test_alignment_keeps_an_annotator_of_a_lower_rate() -> None:
+    slow = np.where(np.arange(500) % 5 == 0, np.interp(TIMES - 1, TIMES, SMOOTH), np.nan)
+    moved = aligned(traces(SMOOTH, slow)).values[:, 1]
+    assert np.isfinite(moved[(TIMES > 3) & (TIMES < 46)]).all()
+
+
 def test_a_single_instant_cannot_be_aligned() -> None:
     one = Traces(TIMES[:1], np.array([[0.1, 0.2]]))
     assert aligned(one) is one
