@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..labels import Labels
 from ..manifest import Source
 from .base import ListedClip, ListedCorpus, PublishedCorpus, attempt
-from .disk import Disk, by_stem, one_recording, recordings
+from .disk import Disk, by_stem, one_recording, only_one, recordings
 from .readers import beyond_note, read_frames
 
 PARTS = {"train_set": "train", "training_set": "train", "validation_set": "val"}
@@ -76,11 +76,9 @@ class _Files:
         folders = self.crops.get(name, [])
         aligned = [folder for folder in folders if any("aligned" in part.lower() for part in folder.parts[:-1])]
         chosen = aligned if len(folders) > 1 and aligned else folders
-        if len(chosen) > 1:
-            raise InputError(name, f"two crop folders: {chosen[0]} and {chosen[1]}", todo="Keep one.")
         if self.crops and not chosen:
             raise InputError(name, "no crops", todo="Unpack them below the folder.")
-        return chosen[0] if chosen else None
+        return only_one(chosen, "crop folders", name) if chosen else None
 
 
 def _label_files(disk: Disk) -> dict[str, list[Path]]:

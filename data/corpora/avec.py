@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..manifest import Source
 from .base import ListedClip, ListedCorpus, PublishedCorpus, attempt
-from .disk import Disk, by_stem, one_recording, recordings
+from .disk import Disk, by_stem, one_recording, only_one, recordings
 from .gold import Traces
 from .readers import TARGETS, Rated, fused, labelled, read_both, read_trace
 from .tables import header_of
@@ -65,17 +65,19 @@ class Recola(_Avec):
         if not files:
             todo = "Unpack the annotations below this folder."
             raise InputError(disk.root, "no folders arousal and valence of .arff or .csv files", todo=todo)
-        return {name: partial(_gold_or_raters, paths, self.gold) for name, paths in files.items()}
+        return {name: partial(_gold_or_raters, name, paths, self.gold) for name, paths in files.items()}
 
 
-def _gold_or_raters(files: Mapping[str, Sequence[Path]], gold: str) -> Rated:
+def _gold_or_raters(name: str, files: Mapping[str, Sequence[Path]], gold: str) -> Rated:
     """Reads the gold standard of each target or, where the release has none, its individual ratings."""
-    traces = {target: _gold_first([read_trace(path) for path in paths]) for target, paths in files.items()}
+    traces = {target: _gold_first(name, target, paths) for target, paths in files.items()}
     return fused(next(iter(files.values()))[0], traces, gold)
 
 
-def _gold_first(releases: Sequence[Traces]) -> Traces:
-    return min(releases, key=lambda traces: traces.num_annotators > 1)
+def _gold_first(name: str, target: str, paths: Sequence[Path]) -> Traces:
+    releases = {path: read_trace(path) for path in paths}
+    gold = [path for path, traces in releases.items() if traces.num_annotators == 1]
+    return releases[only_one(gold or paths, f"files of {target}", name)]
 
 
 class Sewa(_Avec):
@@ -99,9 +101,8 @@ class Sewa(_Avec):
 
 
 def _read_one(paths: Sequence[Path], gold: str) -> Rated:
-    if len(paths) > 1:
-        raise InputError(paths[0].stem, f"two label files: {paths[0]} and {paths[1]}", todo="Keep one.")
-    return fused(paths[0], read_both(paths[0]), gold)
+    path = only_one(paths, "label files", paths[0].stem)
+    return fused(path, read_both(path), gold)
 
 
 def _columns(path: Path) -> set[str]:

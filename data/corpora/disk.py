@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from ..manifest import AUDIO_SUFFIXES, VIDEO_SUFFIXES, is_crop_name
 
 PREPARED = "prepared.json"  # marks a folder that `prepare` wrote: it is no part of a corpus
 TEXT_SUFFIXES = frozenset({".arff", ".csv", ".eaf", ".txt"})
+Place = TypeVar("Place", Path, str)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,20 @@ def one_recording(files: Mapping[str, list[Path]], name: str) -> Path:
     paths = files.get(name, [])
     if not paths:
         raise InputError(name, "no recording", todo="Unpack it below the folder.")
-    if len(paths) > 1:
-        raise InputError(name, f"two recordings: {paths[0]} and {paths[1]}", todo="Keep one.")
-    return paths[0]
+    return only_one(paths, "recordings", name)
+
+
+def only_one(places: Sequence[Place], what: str, name: str) -> Place:
+    """Returns the only one of several files of a clip.
+
+    Args:
+        places: one or more.
+        what: they are, in the plural.
+        name: the clip.
+
+    Raises:
+        InputError: if there are several, naming the first two.
+    """
+    if len(places) > 1:
+        raise InputError(name, f"two {what}: {places[0]} and {places[1]}", todo="Keep one.")
+    return places[0]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ..errors import InputError
 from ..manifest import Source
-from .base import ListedClip, ListedCorpus, PublishedCorpus
-from .disk import Disk
+from .base import ListedClip, ListedCorpus, PublishedCorpus, attempt
+from .disk import Disk, one_recording, only_one
 from .readers import (
     TARGETS,
     Rated,
@@ -41,34 +42,59 @@ class Folder(PublishedCorpus):
     subjects = "not known: add a column subject_id to the manifest if one person is in several recordings"
 
     def read(self, disk: Disk) -> ListedCorpus:
-        media = {path.relative_to(disk.root).with_suffix("").as_posix(): path for path in [*disk.audios, *disk.videos]}
-        readers = self._readers(disk)
-        if not readers:
+        media = {**_by_name(disk, disk.audios), **_by_name(disk, disk.videos)}
+        annotations: dict[str, list[_Annotation]] = {}
+        for name, own in self._annotations(disk).items():
+            annotations.setdefault(_owner(name, media), []).extend(own)
+        if not annotations:
             expected = "annotations (.eaf, .csv, .arff, .txt)"
             raise InputError(disk.root, expected=expected, got="none", todo="Give the folder that holds them.")
-        owners = {name: _owner(name, media) for name in readers}
-        clips = [_clip(clip_id, media, readers[name]) for name, clip_id in sorted(owners.items())]
-        silent = sorted(set(media) - set(owners.values()))
+        clips = [_clip(clip_id, media, own) for clip_id, own in sorted(annotations.items())]
+        silent = sorted(set(media) - set(annotations))
         notes = [f"{len(silent)} recordings without annotation, left out: {', '.join(silent[:3])}"] if silent else []
         return ListedCorpus(clips, notes=notes)
 
-    def _readers(self, disk: Disk) -> dict[str, list[Callable[[], Rated]]]:
-        """Returns the name of a clip -> what reads its annotations; several are a fault of the clip."""
-        readers: dict[str, list[Callable[[], Rated]]] = {}
-        targets: dict[str, dict[str, Path]] = {}
+    def _annotations(self, disk: Disk) -> dict[str, list[_Annotation]]:
+        """Returns the name of a clip -> its annotations; several are a fault of the clip."""
+        annotations: dict[str, list[_Annotation]] = {}
+        targets: dict[str, dict[str, list[Path]]] = {}
         for path in disk.texts:
-            name = path.relative_to(disk.root).with_suffix("").as_posix()
             if path.parent.name.lower() in TARGETS:
-                targets.setdefault(path.stem, {})[path.parent.name.lower()] = path
+                targets.setdefault(path.stem, {}).setdefault(path.parent.name.lower(), []).append(path)
             elif is_audformat(path):
                 for file, traces in read_audformat(path).items():
-                    clip = str(PurePosixPath(file).with_suffix(""))
-                    readers.setdefault(clip, []).append(partial(fused, path, traces, self.gold))
+                    one = _Annotation(f"{path}, {file}", partial(fused, path, traces, self.gold))
+                    annotations.setdefault(str(PurePosixPath(file).with_suffix("")), []).append(one)
             elif _is_annotation(path):
-                readers.setdefault(name, []).append(partial(_read_one, path, self.gold))
+                one = _Annotation(str(path), partial(_read_one, path, self.gold))
+                annotations.setdefault(_name(disk, path), []).append(one)
         for name, paths in targets.items():
-            readers.setdefault(name, []).append(partial(read_targets, name, paths, self.gold))
-        return readers
+            place = str(next(iter(paths.values()))[0])
+            annotations.setdefault(name, []).append(_Annotation(place, partial(_read_two, name, paths, self.gold)))
+        return annotations
+
+
+class _Annotation(NamedTuple):
+    """Where the ratings of a clip are, and what reads them."""
+
+    place: str
+    read: Callable[[], Rated]
+
+
+def _name(disk: Disk, path: Path) -> str:
+    return path.relative_to(disk.root).with_suffix("").as_posix()
+
+
+def _by_name(disk: Disk, paths: Sequence[Path]) -> dict[str, list[Path]]:
+    names: dict[str, list[Path]] = {}
+    for path in paths:
+        names.setdefault(_name(disk, path), []).append(path)
+    return names
+
+
+def _read_two(name: str, paths: Mapping[str, Sequence[Path]], gold: str) -> Rated:
+    files = {target: only_one(own, f"files of {target}", name) for target, own in paths.items()}
+    return read_targets(name, files, gold)
 
 
 def _read_one(path: Path, gold: str) -> Rated:
@@ -77,13 +103,15 @@ def _read_one(path: Path, gold: str) -> Rated:
     return fused(path, read_eaf(path) if path.suffix.lower() == ".eaf" else read_both(path), gold)
 
 
-def _clip(clip_id: str, media: Mapping[str, Path], readers: Sequence[Callable[[], Rated]]) -> ListedClip:
-    path = media.get(clip_id)
-    problems = [] if path else ["no recording"]
-    if len(readers) > 1:
-        problems.append(f"{len(readers)} annotations of this name, none of them taken")
-        return ListedClip(Source(clip_id, path=path), problems=tuple(problems))
-    return labelled(Source(clip_id, path=path), None, problems, readers[0])
+def _clip(clip_id: str, media: Mapping[str, list[Path]], annotations: Sequence[_Annotation]) -> ListedClip:
+    problems: list[str] = []
+    path = attempt(problems, clip_id, lambda: one_recording(media, clip_id))
+
+    def read() -> Rated:
+        only_one([one.place for one in annotations], "annotations", clip_id)
+        return annotations[0].read()
+
+    return labelled(Source(clip_id, path=path), None, problems, read)
 
 
 def _is_annotation(path: Path) -> bool:
@@ -94,7 +122,7 @@ def _is_annotation(path: Path) -> bool:
     return True
 
 
-def _owner(name: str, media: Mapping[str, Path]) -> str:
+def _owner(name: str, media: Mapping[str, list[Path]]) -> str:
     """Returns the clip of an annotation: the recording of that path, else the only one of that name."""
     alike = [clip_id for clip_id in media if PurePosixPath(clip_id).name == PurePosixPath(name).name]
     return name if name in media or len(alike) != 1 else alike[0]

@@ -62,6 +62,16 @@ def test_the_gold_standard_goes_before_individual_ratings(tmp_path: Path) -> Non
     assert np.allclose(labels.va, labels.times_s[:, None] / 8, atol=1e-4)
 
 
+@pytest.mark.parametrize("individual", [False, True])
+def test_two_releases_of_one_rating_are_a_problem_of_the_clip(tmp_path: Path, individual: bool) -> None:
+    root = write_recola(tmp_path / "corpus", individual=individual)
+    (rating,) = root.glob("ratings_*/valence/dev_1.*")
+    other = write(root / "z/valence" / rating.name, rating.read_text())
+    report = prepare(Recola(), root, tmp_path / "out", write=False)
+    problems = {clip.clip_id: clip.problems for clip in report.clips if clip.problems}
+    assert problems == {"dev_1": [f"two files of valence: {rating} and {other}. Keep one"]}
+
+
 def test_recola_without_parts_in_its_names(tmp_path: Path) -> None:
     root = write_recola(tmp_path / "corpus")
     for path in list(root.rglob("train_1.*")):

@@ -139,16 +139,47 @@ def test_clips_and_recordings_that_do_not_meet(tmp_path: Path) -> None:
     report = prepare(Folder(), tmp_path, tmp_path / "out")
     problems = {clip.clip_id: clip.problems for clip in report.clips}
     assert problems["x/a"] == []
-    assert problems["b"] == ["no recording"]
+    assert problems["b"] == ["no recording. Unpack it below the folder"]
     assert "c.csv:1: expected a column arousal, got time_s, valence. Add it" in problems["c"][1]
     assert report.notes == ["1 recordings without annotation, left out: silent"]
 
 
-def test_two_annotations_of_one_name(tmp_path: Path) -> None:
-    write(tmp_path / "a.mp4")
-    write(tmp_path / "a.eaf", EAF)
-    write(tmp_path / "a.csv", "time_s,valence,arousal\n0,0,0\n")
-    assert one(tmp_path).problems == ["2 annotations of this name, none of them taken"]
+BOTH = "time_s,valence,arousal\n0,0,0\n"
+SEVERAL = [
+    (["a.csv", "a.eaf"], "two annotations: {0}/a.csv and {0}/a.eaf. Keep one"),
+    (["a.csv", "old/a.csv"], "two annotations: {0}/a.csv and {0}/old/a.csv. Keep one"),
+    (["old/a.csv", "older/a.csv"], "two annotations: {0}/old/a.csv and {0}/older/a.csv. Keep one"),
+    (
+        ["r1/valence/a.csv", "r2/valence/a.csv", "r1/arousal/a.csv"],
+        "two files of valence: {0}/r1/valence/a.csv and {0}/r2/valence/a.csv. Keep one",
+    ),
+    (["a.csv", "a.avi"], "two recordings: {0}/a.avi and {0}/a.mp4. Keep one"),
+]
+
+
+@pytest.mark.parametrize(("names", "message"), SEVERAL)
+def test_several_files_of_one_clip_are_its_problem_alone(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write(tmp_path / name)
+    for name in (*names, "b.csv"):
+        write(tmp_path / name, {".csv": BOTH, ".eaf": EAF, ".avi": ""}[Path(name).suffix])
+    clips = {clip.clip_id: clip for clip in prepare(Folder(), tmp_path, tmp_path / "out", write=False).clips}
+    assert clips["a"].problems == [message.format(tmp_path)]
+    assert clips["b"].problems == []
+    assert clips.keys() == {"a", "b"}
+
+
+def test_a_recording_twice_in_an_audformat_table_is_its_problem_alone(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav")
+    write(tmp_path / "t.csv", "file,start,end,valence,arousal\na.wav,0,1,0,0\na.mp4,0,1,0,0\n")
+    assert one(tmp_path).problems == ["two annotations: {0}, a.wav and {0}, a.mp4. Keep one".format(tmp_path / "t.csv")]
+
+
+def test_the_sound_beside_a_video_is_no_second_recording(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.wav"):
+        write(tmp_path / name)
+    write(tmp_path / "a.csv", BOTH)
+    assert one(tmp_path).problems == []
 
 
 def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
