@@ -20,6 +20,7 @@ from .metrics import at_instants, smoothed
 from .predict import Floats, Prediction
 
 GRID, FRAMES, AUTO = "grid", "frames", "auto"
+MOST_HZ, MOST_SMOOTH_S = 1000, 3600
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Sampling:
 
     Args:
         at: "grid", "frames" of the recording, or instants per second.
-        smooth_s: width in seconds of a centred moving average over valence and arousal, on the grid, before they are
-            interpolated; 0 = none; "auto" = the width that was best on the validation clips of each model.
+        smooth_s: width in seconds of a centred moving average over valence and arousal, at most 3600, on the grid,
+            before they are interpolated; 0 = none; "auto" = the best on the validation clips of each model.
 
     Raises:
         InputError: for another word, or a number out of its range.
@@ -40,11 +41,12 @@ class Sampling:
 
     def __post_init__(self) -> None:
         at, width = self.at, self.smooth_s
-        if not (at in (GRID, FRAMES) if isinstance(at, str) else 0 < at <= 1000):
-            expected = "grid, frames, or a rate above 0 and at most 1000"
+        if not (at in (GRID, FRAMES) if isinstance(at, str) else 0 < at <= MOST_HZ):
+            expected = f"grid, frames, or a rate above 0 and at most {MOST_HZ}"
             raise InputError("at", expected=expected, got=repr(at), todo="Change the option.")
-        if not (width == AUTO if isinstance(width, str) else 0 <= width < math.inf):
-            raise InputError("smooth", expected="seconds, or auto", got=repr(width), todo="Change the option.")
+        if not (width == AUTO if isinstance(width, str) else 0 <= width <= MOST_SMOOTH_S):
+            expected = f"auto, or seconds from 0 to {MOST_SMOOTH_S}"
+            raise InputError("smooth", expected=expected, got=repr(width), todo="Change the option.")
 
     def width_s(self, best_s: float) -> float:
         """Returns the width of the moving average; `best_s` is that of a model's validation clips."""

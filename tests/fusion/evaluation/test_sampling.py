@@ -84,9 +84,10 @@ def test_smoothing_is_a_centred_average_on_the_grid() -> None:
     [
         ({"at": "frame"}, r"at: expected grid, frames, or a rate above 0 and at most 1000, got 'frame'"),
         ({"at": 0.0}, r"at: expected grid, frames, or a rate"),
-        ({"smooth_s": -1.0}, r"smooth: expected seconds, or auto, got -1.0"),
-        ({"smooth_s": "best"}, r"smooth: expected seconds, or auto, got 'best'"),
-        ({"smooth_s": float("nan")}, r"smooth: expected seconds, or auto, got nan"),
+        ({"smooth_s": -1.0}, r"smooth: expected auto, or seconds from 0 to 3600, got -1.0"),
+        ({"smooth_s": "best"}, r"smooth: expected auto, or seconds from 0 to 3600, got 'best'"),
+        ({"smooth_s": 1e300}, r"smooth: expected auto, or seconds from 0 to 3600, got 1e\+300. Change the option"),
+        ({"smooth_s": float("nan")}, r"smooth: expected auto, or seconds from 0 to 3600, got nan"),
     ],
 )
 def test_other_instants_and_widths_are_refused(settings: dict[str, str | float], message: str) -> None:
