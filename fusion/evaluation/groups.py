@@ -17,6 +17,7 @@ from .metrics import NAMES, ClipMoments, Interval, bootstrap, num_labels, pooled
 
 SUBJECT, AGE = "subject", "age"
 KEYS = ("clip_id", "subject_id")
+IDS = " or ".join(KEYS)
 MIN_CLIPS = 5  # below this many, resampling clips says little about others
 
 
@@ -125,19 +126,30 @@ def _ten_years(age: str) -> str:
 
 
 def _read(path: Path, by: str) -> dict[str, str]:
-    """Returns the values of a column by clip or subject; empty cells are left out."""
+    """Returns the values of a column by the first id of each row, clip or subject; empty values are left out."""
     values: dict[str, str] = {}
     for line, row in _rows(path):
-        if by not in row or not any(key in row for key in KEYS):
-            expected = f"columns {by} and {' or '.join(KEYS)}"
-            todo = did_you_mean(by, [str(name) for name in row], "Correct it.")
-            raise InputError(f"{path}:{line}", expected=expected, got=", ".join(map(str, row)) or "none", todo=todo)
-        key = next(str(row[key]).strip() for key in KEYS if key in row)
-        value = "" if row[by] is None else str(row[by]).strip()
+        place = f"{path}:{line}"
+        _check_columns(place, row, by)
+        key, value = next((text for name in KEYS if (text := _cell(row, name))), None), _cell(row, by)
+        if key is None:
+            raise InputError(place, expected=f"a {IDS}", got="empty cells", todo="Correct the table.")
         if value and values.setdefault(key, value) != value:
             got, todo = f"{values[key]} and {value}", "Correct the table."
-            raise InputError(f"{path}:{line}", expected=f"one {by} for {key}", got=got, todo=todo)
+            raise InputError(place, expected=f"one {by} for {key}", got=got, todo=todo)
     return values
+
+
+def _check_columns(place: str, row: Mapping[str, Any], by: str) -> None:
+    if by in row and any(name in row for name in KEYS):
+        return
+    todo = f"Add {IDS}." if by in row else did_you_mean(by, [str(name) for name in row], "Correct it.")
+    got = ", ".join(map(str, row)) or "none"
+    raise InputError(place, expected=f"columns {by} and {IDS}", got=got, todo=todo)
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    return "" if row.get(name) is None else str(row[name]).strip()
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:

@@ -80,12 +80,24 @@ def test_ages_are_spans_of_ten_years_and_people_share_the_row_of_their_recording
     assert [by_subject.group(Clip("x", subject_id=name)) for name in ("ann", "bob", None)] == ["de", None, None]
 
 
+def test_each_row_is_of_the_first_id_that_it_has(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("clip_id,subject_id,gender\n,P1,female\n,P2,male\nc.mp4,P1,male\n")
+    by_gender = Grouping.of("gender", tmp_path / "t.csv")
+    clips = [Clip("a.mp4", "P1"), Clip("b.mp4", "P2"), Clip("c.mp4", "P1")]
+    assert [by_gender.group(clip) for clip in clips] == ["female", "male", "male"]
+    (tmp_path / "t.jsonl").write_text('{"clip_id": null, "subject_id": "P1", "gender": "female"}')
+    assert Grouping.of("gender", tmp_path / "t.jsonl").group(clips[0]) == "female"
+
+
 @pytest.mark.parametrize(
     ("text", "by", "message"),
     [
         ("clip_id,gender\na,f\n", "gendre", r"t.csv:2: expected columns gendre and clip_id or subject_id, got clip_id, "
          r"gender. Did you mean gender"),
-        ("name,gender\na,f\n", "gender", r"t.csv:2: expected columns gender and clip_id or subject_id, got name"),
+        ("path,gender\na,f\n", "gender", r"t.csv:2: expected columns gender and clip_id or subject_id, got path, "
+         r"gender. Add clip_id or subject_id"),
+        ("clip_id,subject_id,gender\na,P1,f\n,,f\n", "gender", r"t.csv:3: expected a clip_id or subject_id, got "
+         r"empty cells. Correct the table"),
         ("clip_id,gender\na,f\na,m\n", "gender", r"t.csv:3: expected one gender for a, got f and m"),
         ("", "gender", r"t.csv: expected rows, got none"),
     ],
