@@ -63,7 +63,8 @@ def estimate_lag_s(corpus: Corpus, training: Sequence[int]) -> float:
         for lag, each in enumerate(sums):
             each.add(features[num_lags - 1 - lag :][: len(later)][counted], later[counted])
     if sums[0].count < 10 * NUM_COMPONENTS:
-        got = f"{sums[0].count / BLOCK_HZ:.0f} s of labels later than {MAX_LAG_S:g} s after the start of their clip"
+        seconds = sums[0].count * block / corpus.hz
+        got = f"{seconds:.0f} s of labels later than {MAX_LAG_S:g} s after the start of their clip"
         todo = "Set a number of seconds."
         raise InputError("labels.lag_s", f"too little to estimate it from: {got}", todo=todo)
     shares = [each.explained() for each in sums]

@@ -60,6 +60,13 @@ def test_too_little_to_estimate_from(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_seconds_of_labels_are_counted_on_a_grid_of_any_rate() -> None:
+    corpus = random_corpus(streams_of(), [24, 24, 24], hz=2.0)  # 8 steps of each clip lie 8 s after its start or later
+    message = r"labels\.lag_s: too little to estimate it from: 12 s of labels later than 8 s"
+    with pytest.raises(InputError, match=message):
+        estimate_lag_s(corpus, range(3))
+
+
 def test_labels_move_by_whole_steps_inside_their_clip() -> None:
     corpus = random_corpus(streams_of(), [6, 3])
     moved = corpus.with_earlier_labels(4)
