@@ -57,10 +57,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             header = json.loads((file.metadata() or {}).get(KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata, expected = header.get("metadata", {}), header.get("sha256")
-    except (SafetensorError, ValueError, AttributeError) as error:
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("metadata that are not texts by name")
+        if expected is not None and tensors_sha256(tensors, metadata) != expected:
+            raise ValueError("bytes that are not those that were written")
+    except (SafetensorError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedTensorsError(" ".join(str(error).split())) from None
-    if expected is not None and tensors_sha256(tensors, metadata) != expected:
-        raise DamagedTensorsError("bytes that are not those that were written")
     return tensors, metadata
 
 

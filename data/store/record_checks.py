@@ -75,7 +75,7 @@ def _is_clip(value: Any) -> bool:
 
 
 def _is_duration(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf)
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_INT)
 
 
 def _is_media(value: Any) -> bool:

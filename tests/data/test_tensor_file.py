@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sage_va.data.tensor_file import DamagedTensorsError, load_tensors, save_tensors
+from sage_va.data.tensor_file import KEY, DamagedTensorsError, load_tensors, save_tensors
 
 TENSORS = {
     "weight": torch.arange(12.0).reshape(3, 4),
@@ -61,6 +61,23 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c.safetensors").write_bytes(content)
     with pytest.raises(DamagedTensorsError):
         load_tensors(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        '["x"]',
+        '{"metadata":["x"],"sha256":"0"}',
+        '{"metadata":{"a":1}}',
+        '{"metadata":null}',
+        '{"metadata":{"a":"\\ud800"},"sha256":"0"}',
+        pytest.param("[" * 100_000, id="nested"),
+    ],
+)
+def test_a_header_of_another_form_is_damage(tmp_path: Path, about: str) -> None:
+    save_file({"weight": torch.ones(2)}, tmp_path / "d.safetensors", {KEY: about})
+    with pytest.raises(DamagedTensorsError, match=r"\S"):
+        load_tensors(tmp_path / "d.safetensors")
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])

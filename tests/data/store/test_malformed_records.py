@@ -34,6 +34,7 @@ MALFORMED: dict[str, tuple[list[str], Any]] = {
     "a run of two numbers": (["clip", "clock", "runs"], [[0, 1]]),
     "a duration of text": (["clip", "duration_s"], "long"),
     "a negative duration": (["clip", "duration_s"], -1.0),
+    "a duration of 401 digits": (["clip", "duration_s"], 10**400),
     "a subject that is a number": (["clip", "subject_id"], 7),
     "media of text": (["clip", "media"], "a.mp4"),
     "a shape of text": (["shape"], "5x4"),
