@@ -209,10 +209,11 @@ def _values_at(times_s: NDArray[np.float64], spans: NDArray[np.float64]) -> NDAr
 def read_eaf(path: Path) -> dict[str, Traces]:
     """Reads an ELAN file: tiers `valence` and `arousal`, or one per annotator, such as `valence@A1`.
 
-    The text of an annotation is the rating of its span.
+    The text of an annotation is the rating of its span. Times count from the TIME_ORIGIN of the recording.
 
     Raises:
-        InputError: if there are no such tiers, an annotation has no time, or its text is no number.
+        InputError: if there are no such tiers, an annotation has no time, its text is no number, or the file names
+            recordings with different origins.
     """
     try:
         root = ET.parse(path).getroot()
@@ -230,7 +231,21 @@ def read_eaf(path: Path) -> dict[str, Traces]:
             path, expected="tiers valence and arousal", got=got, todo="Name them so, or valence@ANNOTATOR."
         )
     times_s, values = instants(tiers, path)
-    return _by_target(times_s, values, list(tiers))
+    return _by_target(times_s + _origin_s(root, path), values, list(tiers))
+
+
+def _origin_s(root: ET.Element, path: Path) -> float:
+    """Seconds of the recording at which the annotations begin."""
+    cells = [media.get("TIME_ORIGIN", "0") for media in root.iter("MEDIA_DESCRIPTOR")]
+    wrong = [cell for cell in cells if not re.fullmatch(r"[+-]?\d+", cell)]
+    if wrong:
+        expected = "a TIME_ORIGIN in milliseconds"
+        raise InputError(path, expected=expected, got=repr(wrong[0]), todo="Correct it, or save it again in ELAN.")
+    origins = sorted({int(cell) for cell in cells})
+    if len(origins) > 1:
+        problem = f"two recordings with different TIME_ORIGIN, {origins[0]} and {origins[1]} ms"
+        raise InputError(path, problem, todo="Keep the one that was annotated, in ELAN's Linked Files.")
+    return origins[0] / 1000 if origins else 0.0
 
 
 def _by_target(times_s: NDArray[np.float64], values: NDArray[np.float64], names: Sequence[str]) -> dict[str, Traces]:

@@ -36,6 +36,24 @@ def test_elan(tmp_path: Path) -> None:
     assert np.allclose(labels.va[10:], [-0.5, 0.2])
 
 
+def with_media(document: str, *attributes: str) -> str:
+    media = "".join(f'<MEDIA_DESCRIPTOR MEDIA_URL="a.mp4" MIME_TYPE="video/mp4" {text}/>' for text in attributes)
+    return document.replace("<TIME_ORDER>", f'<HEADER TIME_UNITS="milliseconds">{media}</HEADER><TIME_ORDER>')
+
+
+@pytest.mark.parametrize("attributes", [['TIME_ORIGIN="1500"'], ['TIME_ORIGIN="1500"'] * 2])
+def test_annotations_of_elan_begin_at_the_origin_of_the_recording(tmp_path: Path, attributes: list[str]) -> None:
+    write(tmp_path / "a.mp4")
+    write(tmp_path / "a.eaf", with_media(EAF, *attributes))
+    assert np.allclose(labels_of(tmp_path, "a").times_s, 1.55 + np.arange(20) / 10)
+
+
+def test_elan_without_an_origin_begins_with_the_recording(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4")
+    write(tmp_path / "a.eaf", with_media(EAF, "", 'TIME_ORIGIN="0"'))
+    assert np.allclose(labels_of(tmp_path, "a").times_s, 0.05 + np.arange(20) / 10)
+
+
 def test_elan_of_two_annotators(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4")
     tiers = {"valence@A": [(0, 1000, "0.6")], "valence@B": [(0, 500, "0.2")], "arousal": [(0, 1000, "0")]}
@@ -53,6 +71,11 @@ ELAN_FAULTS = [
     ),
     (eaf({"valence": [(9, 9, "1")]}), "a.eaf: a rating from 0.009 s to 0.009 s. Correct its times"),
     (eaf({"valence": [(0, 2000, "1"), (1000, 3000, "0")]}), "a.eaf: two ratings overlap: one ends at 2 s, the next"),
+    (
+        with_media(EAF, 'TIME_ORIGIN="40"', ""),
+        "a.eaf: two recordings with different TIME_ORIGIN, 0 and 40 ms. Keep the one that was annotated",
+    ),
+    (with_media(EAF, 'TIME_ORIGIN="soon"'), "a.eaf: expected a TIME_ORIGIN in milliseconds, got 'soon'. Correct it"),
     (eaf({"valence": [(0, 9, "1")]}), "a.eaf: no arousal. Both targets are needed"),
     (eaf({"valence": [], "arousal": []}), "a.eaf: no instant with valence and arousal in [-1, 1]"),
 ]
