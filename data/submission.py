@@ -74,45 +74,66 @@ class Sample:
 
 
 def read_sample(path: Path) -> Sample:
-    """Reads a sample file; the values in it do not matter.
+    """Reads a sample file; the values in it do not matter, nor do blank lines at its end.
 
     Raises:
-        InputError: naming the first line that is no row of a sample, or repeats another.
+        InputError: naming the first line that is no row of a sample, repeats another, or names another kind of file.
     """
     names, numbers = dict[str, int](), dict[str, int]()
-    clips, frames = array("i"), array("i")
+    clips, frames, suffix = array("i"), array("i"), ""
     for line, text in _rows_of_sample(path):
         name, _, crop = text.partition(",")[0].rpartition("/")
-        if crop not in numbers and (match := _CROP.fullmatch(crop)):
-            numbers[crop] = int(match[1]) if match[1] == f"{int(match[1]):05d}" else 0
-        if not name or not numbers.get(crop):
+        if crop not in numbers:
+            numbers[crop] = _frame_number(crop)
+        if not name or not numbers[crop]:
             raise _no_sample(path, line, text)
+        suffix = suffix or crop.lstrip("0123456789")
+        if not crop.endswith(suffix):
+            raise _no_sample(path, line, crop, f"a name that ends in {suffix}, as that of line 2")
         clips.append(names.setdefault(name, len(names)))
         frames.append(numbers[crop])
     if not names:
         raise _no_sample(path, 2, "")
     sample = Sample(path, list(names), np.array(clips, np.int32), np.array(frames, np.int32), numbers)
+    _check_repeated(sample)
+    return sample
+
+
+def _check_repeated(sample: Sample) -> None:
     keys = sample.clips.astype(np.int64) << 32 | sample.frames
     _, first = np.unique(keys, return_index=True)
     if len(first) < len(keys):
         row = int(np.setdiff1d(np.arange(len(keys)), first)[0])
-        raise _no_sample(path, row + 2, f"{sample.location(row)} again")
-    return sample
+        raise _no_sample(sample.path, row + 2, f"{sample.location(row)} again")
+
+
+def _frame_number(crop: str) -> int:
+    """Returns the number of the frame of `00001.jpg`; 0 for what is no name of a crop."""
+    match = _CROP.fullmatch(crop)
+    return int(match[1]) if match and match[1] == f"{int(match[1]):05d}" else 0
 
 
 def _rows_of_sample(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields line numbers and rows; blank lines at the end are left out."""
+    blank = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
             header = next(file, "").strip()
             if header.split(",")[0] != HEADER.split(",")[0]:
                 raise _no_sample(path, 1, header)
-            yield from ((line, text.strip()) for line, text in enumerate(file, 2))
+            for line, text in enumerate(map(str.strip, file), 2):
+                if not text:
+                    blank = blank or line
+                elif blank:
+                    raise _no_sample(path, blank, "")
+                else:
+                    yield line, text
     except UnicodeDecodeError:
         raise _no_sample(path, 1, "bytes that are not UTF-8") from None
 
 
-def _no_sample(path: Path, line: int, got: str) -> InputError:
-    expected = "a row NAME/00001.jpg,… as none before" if line > 1 else f"the header {HEADER}"
+def _no_sample(path: Path, line: int, got: str, expected: str = "a row NAME/00001.jpg,… as none before") -> InputError:
+    expected = expected if line > 1 else f"the header {HEADER}"
     todo = "Take the sample file of the challenge as it came."
     return InputError(f"{path}:{line}", expected=expected, got=repr(got[:60]), todo=todo)
 

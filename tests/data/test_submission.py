@@ -114,6 +114,15 @@ def test_a_sample_with_windows_line_ends_is_read(sample: Path, tmp_path: Path) -
     assert read_sample(other).last_frames() == {"1-30-640x360": 4, "video5_left": 9}
 
 
+def test_blank_lines_at_the_end_of_a_sample_do_not_count(sample: Path, tmp_path: Path) -> None:
+    rows = read_sample(sample).num_rows
+    sample.write_text(f"{sample.read_text()}\n  \n\n")
+    assert read_sample(sample).num_rows == rows
+    path = tmp_path / "submission.txt"
+    path.write_text(text_of(RIGHT))
+    assert run("submission", "check", path, "--sample", sample).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -122,6 +131,12 @@ def test_a_sample_with_windows_line_ends_is_read(sample: Path, tmp_path: Path) -
         ([HEADER, f"{ROWS[0]},0,0", "00002.jpg,0,0"], r"sample.txt:3: expected a row .* got '00002.jpg,0,0'"),
         ([HEADER, "video/1.jpg,0,0"], r"sample.txt:2: .*got 'video/1.jpg,0,0'"),
         ([HEADER, "video/00000.jpg,0,0"], r"sample.txt:2: .*Take the sample file of the challenge as it came"),
+        ([HEADER, f"{ROWS[0]},0,0", "", f"{ROWS[1]},0,0"], r"sample.txt:3: expected a row .* got ''"),
+        ([HEADER, "", ""], r"sample.txt:2: expected a row .* got ''"),
+        (
+            [HEADER, f"{ROWS[0]},0,0", f"{ROWS[1]},0,0", "video5/00001.png,0,0"],
+            r"sample.txt:4: expected a name that ends in .jpg, as that of line 2, got '00001.png'. Take the sample file of the",
+        ),
         ([HEADER, *RIGHT[1:3], RIGHT[1]], r"sample.txt:4: .*got '1-30-640x360/00001.jpg again'"),
     ],
 )
