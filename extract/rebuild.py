@@ -88,26 +88,30 @@ class Rebuilding:
             progress: called as clips are done.
 
         Raises:
-            InputError: if an encoder or a detector is not available as it was, or the model has no use for one.
+            InputError: if an encoder or a detector is not available as it was, or neither model nor
+                recordings have a use for one.
         """
         from .engine.pipeline import extract
 
         of_crops = any(takes_crops(stream.fingerprint) for stream in streams)
-        self._check(of_crops, of_faces=of_crops or any(map(_detects_faces, streams)))
+        makes_crops = of_crops and not all(source.crops for source in sources)
+        self._check(of_crops, makes_crops, detects_faces=any(map(_detects_faces, streams)))
         rebuilt, passes = Rebuilt(), self._passes(streams)
-        if of_crops and not all(source.crops for source in sources):
+        if makes_crops:
             sources = self._add_crops(sources, folder, template, rebuilt, progress)
         for encoders, options in passes if sources else ():
             rebuilt.add(extract(sources, store, **encoders, options=options, progress=progress))
         return rebuilt
 
-    def _check(self, of_crops: bool, of_faces: bool) -> None:
+    def _check(self, of_crops: bool, makes_crops: bool, *, detects_faces: bool) -> None:
         """Refuses options that would change nothing."""
-        todo = "Leave it out."
-        if self.person != "largest" and not of_faces:
-            raise InputError("person", "the model sees whole frames, not faces", todo=todo)
-        if self.face_detector and not of_crops:
-            raise InputError("face_detector", "it is for models that were trained on ready-made crops", todo=todo)
+        todo, brought = "Leave it out.", "all recordings bring crops, no faces are detected"
+        if self.person != "largest" and not (makes_crops or detects_faces):
+            problem = brought if of_crops else "the model sees whole frames, not faces"
+            raise InputError("person", problem, todo=todo)
+        if self.face_detector and not makes_crops:
+            problem = brought if of_crops else "it is for models that were trained on ready-made crops"
+            raise InputError("face_detector", problem, todo=todo)
 
     def _add_crops(
         self,

@@ -107,6 +107,17 @@ def test_crops_that_are_there_are_taken(places: dict[str, Path], tmp_path: Path)
     done = run("predict", places["model"], manifest, "--out", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["preparation"] is None
+    for option, message in (
+        (("--person", "all"), "Error: --person: all recordings bring crops, no faces are detected. Leave it out."),
+        (("--face-detector", "squares"), "Error: --face-detector: all recordings bring crops, no faces are detected."),
+    ):
+        refused = run("predict", places["model"], manifest, "--out", tmp_path / "p", *option)
+        assert refused.exit_code == 1
+        assert message in refused.output
+    manifest.write_text(f"{manifest.read_text()}other,{places['film']},\n")  # one without crops
+    options = ("--face-detector", "squares", "--person", "left", "--json")
+    done = run("predict", places["model"], manifest, "--out", tmp_path / "both", *options)
+    assert json.loads(done.stdout)["clips"] == ["film", "other#left"]
 
 
 def test_the_model_folder_holds_the_template(places: dict[str, Path]) -> None:
