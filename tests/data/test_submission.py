@@ -135,7 +135,7 @@ def test_blank_lines_at_the_end_of_a_sample_do_not_count(sample: Path, tmp_path:
         ([HEADER, "", ""], r"sample.txt:2: expected a row .* got ''"),
         (
             [HEADER, f"{ROWS[0]},0,0", f"{ROWS[1]},0,0", "video5/00001.png,0,0"],
-            r"sample.txt:4: expected a name that ends in .jpg, as that of line 2, got '00001.png'. Take the sample file of the",
+            r"sample.txt:4: expected a name that ends in .jpg, as that of line 2, got '00001.png'. Take the sample",
         ),
         ([HEADER, *RIGHT[1:3], RIGHT[1]], r"sample.txt:4: .*got '1-30-640x360/00001.jpg again'"),
     ],
