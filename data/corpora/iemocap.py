@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -65,13 +66,30 @@ def _clip(path: Path, speaker: str, recording: Path | None, problems: list[str])
 
 
 def _ratings(path: Path, speaker: str) -> Rated:
-    turns = _TURN.finditer(path.read_text(encoding="utf-8", errors="replace"))
-    own = [turn for turn in turns if re.search(rf"_{speaker}[A-Z]*\d+$", turn["turn"])]
+    own = [(turn, line) for turn, line in _turns(path) if re.search(rf"_{speaker}[A-Z]*\d+$", turn["turn"])]
     if not own:
         raise InputError(path, f"no rated turn of speaker {speaker}", todo="Get the file again, or leave the clip out.")
-    spans = {
-        target: [(float(turn["start"]), float(turn["end"]), (float(turn[target]) - 3) / 2) for turn in own]
-        for target in ("valence", "arousal")
-    }
+    spans: dict[str, list[tuple[float, float, float]]] = {"valence": [], "arousal": []}
+    for turn, line in own:
+        numbers = {name: _number(turn[name], f"{path}:{line}") for name in ("start", "end", *spans)}
+        for target, rated in spans.items():
+            rated.append((numbers["start"], numbers["end"], (numbers[target] - 3) / 2))
     times_s, va = instants(spans, path)
     return Labels(path, va.astype(np.float32), times_s), {}
+
+
+def _turns(path: Path) -> Iterator[tuple[re.Match[str], int]]:
+    """The turns of both speakers, and the line of each."""
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if line.lstrip().startswith("["):
+            turn = _TURN.match(line.lstrip())
+            if not turn:
+                raise InputError(f"{path}:{number}", f"no rated turn: {line.strip()[:60]!r}", todo="Correct the row.")
+            yield turn, number
+
+
+def _number(cell: str, place: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise InputError(place, expected="a number", got=repr(cell[:60]), todo="Correct the row.") from None

@@ -6,7 +6,7 @@ import re
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -274,14 +274,17 @@ def read_audformat(path: Path) -> dict[str, dict[str, Traces]]:
     """Reads a segmented table of audformat: file -> target -> ratings of its spans.
 
     Raises:
-        InputError: if a start or an end is missing or no time, or spans of a file overlap.
+        InputError: if a file, a start or an end is missing, a start or an end is no time, or spans of a file overlap.
     """
     table = read_table(path)
     cells = {name: zip(table.texts(name), table.lines, strict=True) for name in ("start", "end")}
     starts, ends = ([_seconds(cell, path, line) for cell, line in column] for column in cells.values())
     columns = {name: table.numbers(name) for name in TARGETS}
     rows: dict[str, list[int]] = {}
-    for row, file in enumerate(table.texts("file")):
+    for row, (file, line) in enumerate(zip(table.texts("file"), table.lines, strict=True)):
+        if not PurePosixPath(file).name:
+            todo = "Name the recording of each segment."
+            raise InputError(f"{path}:{line}", expected="a file", got=repr(file), todo=todo)
         rows.setdefault(file, []).append(row)
     result: dict[str, dict[str, Traces]] = {}
     for file, own in rows.items():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 
 _ATTRIBUTE = re.compile(r"""@attribute\s+(?:'([^']*)'|"([^"]*)"|(\S+))""", re.IGNORECASE)
+_MAX_HEADER = 1 << 20  # characters
 
 
 @dataclass(frozen=True)
@@ -75,26 +76,43 @@ def read_table(path: Path) -> Table:
     Cells of a CSV are divided by `;` where the header has one, else by `,`; spaces and quotes around them are left out.
 
     Raises:
-        InputError: if the file is not UTF-8, or a row has another number of cells than the header.
+        InputError: if the file is not UTF-8, or a row is no CSV or has another number of cells than the header.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(path, f"not UTF-8 text ({error.reason})", todo="Save it as UTF-8.") from error
+    text = read_text(path)
     return _arff(path, text) if path.suffix.lower() == ".arff" else _csv(path, text)
 
 
-def header_of(path: Path) -> list[str]:
-    """Returns the column names of a CSV file; reads its first line."""
+def read_text(path: Path) -> str:
+    """Reads a file of text.
+
+    Raises:
+        InputError: if it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(path, f"not UTF-8 text ({error.reason})", todo="Save it as UTF-8.") from error
+
+
+def first_line(path: Path) -> str:
+    """Returns the first line of a file, without spaces around it; of an endless one, its beginning."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        line = file.readline().strip()
-    return _split(line, ";" if ";" in line else ",")
+        return file.readline(_MAX_HEADER).strip()
+
+
+def header_of(path: Path) -> list[str]:
+    """Returns the column names of a CSV file; reads its first line. [] where that is no row of CSV."""
+    line = first_line(path)
+    try:
+        return _split(line, ";" if ";" in line else ",")
+    except csv.Error:
+        return []
 
 
 def _csv(path: Path, text: str) -> Table:
     lines = text.splitlines()
     delimiter = ";" if lines and ";" in lines[0] else ","
-    names = _split(lines[0], delimiter) if lines else []
+    names = _cells(path, 1, lines[0], delimiter) if lines else []
     return _table(path, names, enumerate(lines[1:], 2), delimiter)
 
 
@@ -114,13 +132,20 @@ def _table(path: Path, names: list[str], body: Iterable[tuple[int, str]], delimi
     for number, line in body:
         if not line.strip():
             continue
-        cells = _split(line, delimiter)
+        cells = _cells(path, number, line, delimiter)
         if len(cells) != len(names):
             got = f"{len(cells)} cells for {len(names)} columns"
             raise InputError(f"{path}:{number}", got, todo="Correct the row.")
         table.rows.append(cells)
         table.lines.append(number)
     return table
+
+
+def _cells(path: Path, number: int, line: str, delimiter: str) -> list[str]:
+    try:
+        return _split(line, delimiter)
+    except csv.Error as error:
+        raise InputError(f"{path}:{number}", f"no row of CSV: {error}", todo="Correct the row.") from error
 
 
 def _split(line: str, delimiter: str) -> list[str]:

@@ -11,6 +11,7 @@ from sage_va.data.corpora.prepare import PreparedClip, prepare
 from sage_va.data.labels import Labels, read_label_file
 from sage_va.tests.corpora import eaf, write
 
+BOTH = "time_s,valence,arousal\n0,0,0\n"
 EAF = eaf(
     {"valence": [(0, 1000, "0.5"), (1000, 2000, "-0,5")], "Arousal": [(500, 2000, "0.2")], "Notes": [(0, 9, "x")]}
 )
@@ -106,6 +107,8 @@ def test_audformat(tmp_path: Path) -> None:
     [
         ("a.wav,0,,0.1,0.2", r"t\.csv:2: expected a time, got ''\. Give start and end of each segment"),
         ("a.wav,0,NaT,0.1,0.2", r"t\.csv:2: expected a time, got 'NaT'"),
+        (",0,1,0.1,0.2", r"t\.csv:2: expected a file, got ''\. Name the recording of each segment"),
+        ("./,0,1,0.1,0.2", r"t\.csv:2: expected a file, got '\./'"),
         ("a.wav,0,1,x,0.2", r"t\.csv:2: expected a number in column valence, got 'x'"),
         ("a.wav,0,1,0,0\na.wav,0.5,2,0,0", r"t\.csv, a\.wav: two ratings overlap"),
     ],
@@ -153,6 +156,25 @@ def test_rows_of_frames_stay_rows_of_frames(tmp_path: Path) -> None:
     assert labels_of(tmp_path, "a", ".txt").times_s is None
 
 
+@pytest.mark.parametrize("name", ["dump.txt", "dump.csv"])
+def test_a_file_of_one_endless_line_is_no_annotation(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "a.mp4")
+    write(tmp_path / "a.csv", BOTH)
+    write(tmp_path / name, "x" * 131_073)
+    assert (one(tmp_path).clip_id, one(tmp_path).problems) == ("a", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [(f"time_s,valence,arousal,{'x' * 131_073}\n", 1), (f"{'0' * 131_073}\n", 2)]
+)
+def test_an_endless_cell_is_a_problem_of_the_clip(tmp_path: Path, text: str, line: int) -> None:
+    write(tmp_path / "a.mp4")
+    for target in ("valence", "arousal"):
+        write(tmp_path / target / "a.csv", text if line == 1 else f"time_s,A\n{text}")
+    (problem,) = one(tmp_path).problems
+    assert problem.endswith(f"a.csv:{line}: no row of CSV: field larger than field limit (131072). Correct the row")
+
+
 def test_clips_and_recordings_that_do_not_meet(tmp_path: Path) -> None:
     write(tmp_path / "silent.mp4")
     write(tmp_path / "x/a.mp4")
@@ -167,7 +189,6 @@ def test_clips_and_recordings_that_do_not_meet(tmp_path: Path) -> None:
     assert report.notes == ["1 recordings without annotation, left out: silent"]
 
 
-BOTH = "time_s,valence,arousal\n0,0,0\n"
 SEVERAL = [
     (["a.csv", "a.eaf"], "two annotations: {0}/a.csv and {0}/a.eaf. Keep one"),
     (["a.csv", "old/a.csv"], "two annotations: {0}/a.csv and {0}/old/a.csv. Keep one"),

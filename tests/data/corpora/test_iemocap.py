@@ -57,6 +57,23 @@ def test_faults(root: Path, tmp_path: Path) -> None:
     assert clips["Ses01F_impro01#F"].problems == []
 
 
+@pytest.mark.parametrize(
+    ("span", "message", "clips"),
+    [
+        ("[6..2 - 8.2]", "txt:6: expected a number, got '6..2'. Correct the row", {"Ses02F_impro01#F"}),
+        ("[6,2 - 8.2]", "txt:6: no rated turn: '[6,2 - 8.2]", {"Ses02F_impro01#F", "Ses02F_impro01#M"}),
+    ],
+)
+def test_a_turn_that_cannot_be_read(root: Path, tmp_path: Path, span: str, message: str, clips: set[str]) -> None:
+    path = root / "IEMOCAP_full_release/Session2/dialog/EmoEvaluation/Ses02F_impro01.txt"
+    lines = path.read_text().splitlines()
+    write(path, "\n".join([*lines[:5], f"{span}\tSes02F_impro01_F002\tneu\t[3.0, 3.0, 3.0]", *lines[5:]]))
+    report = prepare(Iemocap(), root, tmp_path / "out", write=False)
+    problems = {clip.clip_id: clip.problems for clip in report.clips if clip.problems}
+    assert problems.keys() == clips
+    assert all(message in one for (one,) in problems.values())
+
+
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "readme.txt")
     with pytest.raises(InputError, match=r"no folder dialog/EmoEvaluation of \.txt files\. Give the folder that holds"):
