@@ -16,12 +16,14 @@ from ..manifest import Source
 from .base import ListedClip, ListedCorpus, PublishedCorpus, attempt
 from .disk import Disk, by_stem, one_recording, only_one, recordings
 from .readers import beyond_note, read_frames
+from .tables import first_line, read_text
 
 PARTS = {"train_set": "train", "training_set": "train", "validation_set": "val"}
 SAMPLE_HEADER = "image_location,valence,arousal"
 HEADER = "valence,arousal"
 _SIDE = re.compile(r"(?<=.)_(left|right)$")
 _VA = re.compile(r"valence.arousal|(?:^|[^a-z])va(?:[^a-z]|$)", re.IGNORECASE)
+_NAME = re.compile(r"[\w.-]+")
 _OTHER_SIDE = {"left": "right", "right": "left"}
 
 
@@ -38,14 +40,13 @@ class AffWild2(PublishedCorpus):
 
     def read(self, disk: Disk) -> ListedCorpus:
         label_files = _label_files(disk)
-        test, sample = _test_names(disk)
-        notes = [] if test else ["no list of the test set: no .txt file names VA and test"]
+        test = _TestSet.of(disk)
         files = _Files.of(disk)
-        names = dict.fromkeys(sorted({*label_files, *test}))
-        clips = [_clip(name, names, label_files.get(name, []), name in test, files) for name in names]
+        names = dict.fromkeys(sorted({*label_files, *test.names}))
+        clips = [_clip(name, names, label_files.get(name, []), name in test.names, files) for name in names]
         parts = {clip.part for clip in clips}
         lacking = [f"no annotations of {name}" for name in ("train", "val") if name not in parts]
-        return ListedCorpus(clips, lacking, [*notes, *_unused(files, list(names))], sample)
+        return ListedCorpus(clips, lacking, [*test.notes, *_unused(files, list(names))], test.sample)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _label_files(disk: Disk) -> dict[str, list[Path]]:
     chosen = {
         folder: paths
         for folder, paths in folders.items()
-        if any(_first_line(path).replace(" ", "") == HEADER for path in paths)
+        if any(first_line(path).replace(" ", "") == HEADER for path in paths)
     }
     roots = list(dict.fromkeys(folder.parent for folder in chosen))
     if len(roots) > 1:
@@ -103,24 +104,54 @@ def _label_files(disk: Disk) -> dict[str, list[Path]]:
     return by_stem([path for paths in chosen.values() for path in paths])
 
 
-def _first_line(path: Path) -> str:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return file.readline().strip()
+@dataclass(frozen=True)
+class _TestSet:
+    """The names of the test set, the sample of a submission, and notes about files that are no list."""
+
+    names: list[str]
+    sample: Path | None
+    notes: list[str]
+
+    @classmethod
+    def of(cls, disk: Disk) -> _TestSet:
+        """The names of the sample or, where it has none, one per line in files whose names say VA and test."""
+        texts = [path for path in disk.texts if path.suffix.lower() == ".txt" and path.parent.name.lower() not in PARTS]
+        samples = [path for path in texts if first_line(path).replace(" ", "") == SAMPLE_HEADER]
+        sample = samples[0] if samples else None
+        names, notes = _names_of_sample(sample) if sample else [], list[str]()
+        if not names:
+            others = [path for path in texts if path not in samples]
+            lists = [path for path in others if "test" in path.stem.lower() and _VA.search(path.stem)]
+            names = [name for path in lists for name in _names_of_list(path, notes)]
+        if not names:
+            notes.append("no list of the test set: no .txt file names VA and test")
+        return cls(names, sample, notes)
 
 
-def _test_names(disk: Disk) -> tuple[list[str], Path | None]:
-    """Returns the names of the test set, [] where there are none, and the sample of a submission, None without one.
+def _names_of_list(path: Path, notes: list[str]) -> list[str]:
+    """Returns the names, one per line; [] and a note for another text, such as a readme."""
+    lines = _lines(path)
+    for number, line in lines:
+        if not _NAME.fullmatch(line):
+            notes.append(f"{path}:{number} is no name of a clip ({line[:60]!r}): not taken as list of the test set")
+            return []
+    return [line for _, line in lines]
 
-    They are listed one per line in a file whose name says VA and test, or are those of the sample.
-    """
-    texts = [path for path in disk.texts if path.suffix.lower() == ".txt" and path.parent.name.lower() not in PARTS]
-    samples = [path for path in texts if _first_line(path).replace(" ", "") == SAMPLE_HEADER]
-    lists = [path for path in texts if path not in samples and "test" in path.stem.lower() and _VA.search(path.stem)]
+
+def _names_of_sample(path: Path) -> list[str]:
     names: dict[str, None] = {}
-    for path in lists or samples[:1]:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()[path in samples :]
-        names |= dict.fromkeys(line.strip().rpartition("/")[0] if path in samples else line.strip() for line in lines)
-    return [name for name in names if name], samples[0] if samples else None
+    for number, line in _lines(path)[1:]:
+        name = line.rpartition("/")[0]
+        if not name:
+            expected, todo = "NAME/00001.jpg,…", "Get the sample again."
+            raise InputError(f"{path}:{number}", expected=expected, got=repr(line[:60]), todo=todo)
+        names[name] = None
+    return list(names)
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), 1)]
+    return [(number, line) for number, line in lines if line]
 
 
 def _clip(name: str, names: Collection[str], label_files: Sequence[Path], is_test: bool, files: _Files) -> ListedClip:

@@ -208,6 +208,40 @@ def test_the_test_set_comes_from_a_list_or_from_the_sample(root: Path) -> None:
     assert {clip.part for clip in report.clips} == {"train", "val"}
 
 
+LIST, SAMPLE = "Valence_Arousal_Estimation_Challenge_test_set_release.txt", "CVPR_ABAW_VA_test_set_sample.txt"
+
+
+def test_the_names_of_the_sample_decide(root: Path) -> None:
+    write(root / LIST, "video73_1\nvideo999\n")
+    assert {name for name, clip in report_of(root).items() if clip.part == "test"} == {"video73_1", "video49_left"}
+    write(root / SAMPLE, "image_location,valence,arousal\n")  # a template without rows
+    assert {name for name, clip in report_of(root).items() if clip.part == "test"} == {"video73_1", "video999"}
+
+
+def test_a_text_that_is_no_list_of_clips_is_passed_over_with_a_note(root: Path) -> None:
+    remove(root, SAMPLE)
+    readme = write(root / "VA_test_set_README.txt", "Contents\n\nThese are the names of the test set.\n")
+    report = prepare(AffWild2(), root, root / "out", write=False)
+    assert {clip.clip_id for clip in report.clips} == set(AFFWILD2)
+    note = (
+        f"{readme}:3 is no name of a clip ('These are the names of the test set.'): not taken as list of the test set"
+    )
+    assert report.notes == [note]
+
+
+def test_a_sample_with_another_row_is_refused(root: Path) -> None:
+    write(root / SAMPLE, "image_location,valence,arousal\nvideo73_1/00001.jpg,0,0\n\nvideo73_1,0,0\n")
+    with pytest.raises(InputError, match=r"sample\.txt:4: expected NAME/00001\.jpg,…, got 'video73_1,0,0'\. Get the"):
+        report_of(root)
+
+
+def test_a_list_in_another_encoding_is_refused(root: Path) -> None:
+    remove(root, SAMPLE)
+    (root / LIST).write_bytes("video73_1\n".encode("utf-16"))
+    with pytest.raises(InputError, match=r"test_set_release\.txt: not UTF-8 text \(.*\)\. Save it as UTF-8"):
+        report_of(root)
+
+
 def test_a_part_that_is_missing_is_a_problem(root: Path) -> None:
     remove(root, "VA_Estimation_Challenge/Validation_Set")
     report = prepare(AffWild2(), root, root / "out", write=False)
