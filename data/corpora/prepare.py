@@ -41,6 +41,8 @@ def prepare(
     Raises:
         InputError: if the folder does not hold the corpus, or `out` is not new.
     """
+    if write and not out.name:
+        raise InputError(out, "a new folder is made, and this one is there", todo="Name another --out.")
     if write and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
         raise not_new(out)
     disk = Disk.scan(root)

@@ -128,6 +128,14 @@ def test_faults_are_one_line(tmp_path: Path) -> None:
     assert result.stderr.endswith("out: there are files already. Choose another --out, or remove it.\n")
 
 
+def test_the_folder_that_one_is_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_muse(tmp_path / "corpus")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    result = run("prepare", "muse", "../corpus", "--out", ".")
+    assert result.stderr == "Error: .: a new folder is made, and this one is there. Name another --out.\n"
+
+
 class Interviews(PublishedCorpus):
     """A corpus of a package: one clip per recording."""
 
