@@ -31,7 +31,8 @@ Read = Callable[[int], tuple[Tensor, Tensor]]  # clip -> (T, D) standardised fea
 class Novelty(nn.Module):
     """Compares a stream's standardised features with those of the training clips, step by step.
 
-    The distance of a step is its squared Mahalanobis distance per dimension, smoothed over 5 steps. The covariance is
+    The distance of a step is its squared Mahalanobis distance per dimension, the median over 5 steps: a click of one or
+    two steps is no reason to distrust those around it, which a TCN averages away. The covariance is
     shrunk towards the identity; past its first 32 axes it is alike in all directions, so that a few clips and hundreds
     of dimensions are enough. The change of a step is its mean absolute difference to the step before, smoothed over 9.
 
@@ -67,7 +68,7 @@ class Novelty(nn.Module):
             mask: (B, L) True where the stream is valid.
             memory: earlier steps, where the windows are chunks of clips.
         """
-        distance = self._smooth(self.distance(values), mask, SMOOTH_STEPS, 0.0, memory)
+        distance = self._median(self.distance(values), mask, memory)
         change = self._smooth(*_changes(values, mask, memory), STILL_STEPS, torch.inf, memory)
         veto = 1 / (1 + self.strength * (distance / self.usual - 1).clamp(min=0))
         return torch.where(change < self.still / 2, STILL_VETO, veto)
@@ -93,7 +94,7 @@ class Novelty(nn.Module):
             self._fit_covariance(read, [clip for clip in range(num_clips) if clip not in held_out], every)
             for clip in held_out or range(num_clips):
                 values, mask = (part[None] for part in read(clip))
-                distances.append(self._smooth(self.distance(values), mask, SMOOTH_STEPS, 0.0)[mask])
+                distances.append(self._median(self.distance(values), mask)[mask])
                 changes.append(self._smooth(*_changes(values, mask), STILL_STEPS, torch.inf)[mask])
         self.usual.copy_(_quantile(torch.cat(distances), USUAL, torch.inf))
         self.still.copy_(_quantile(torch.cat(changes), STILL, 0.0))
@@ -114,6 +115,16 @@ class Novelty(nn.Module):
         self.rest.copy_(1 / variances[:others].mean() if others else torch.zeros(()))
         self.axes.copy_(axes[:, others:])
         self.gains.copy_(1 / variances[others:] - self.rest)
+
+    def _median(self, series: Tensor, known: Tensor, memory: Memory | None = None) -> Tensor:
+        """Takes the median (B, L) over the known steps of a span around each step; 0 where it holds none."""
+        past = SMOOTH_STEPS - 1 if self.causal else SMOOTH_STEPS // 2
+        length, held = series.shape[1], with_past(torch.where(known, series, torch.nan)[..., None], past, memory)
+        padding = past - (held.shape[1] - length), SMOOTH_STEPS - 1 - past
+        spans = F.pad(held.movedim(1, 2), padding, value=torch.nan)[:, 0].unfold(1, SMOOTH_STEPS, 1)
+        middle = (spans.isfinite().sum(dim=-1, keepdim=True) - 1).clamp(min=0) // 2
+        rising = spans.sort(dim=-1).values  # NaN last; CUDA's nanmedian does not repeat itself by torch's rules
+        return rising.gather(-1, middle)[..., 0].nan_to_num(0.0)
 
     def _smooth(
         self, series: Tensor, known: Tensor, num_steps: int, unknown: float, memory: Memory | None = None

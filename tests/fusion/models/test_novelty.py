@@ -132,3 +132,17 @@ def test_weights_are_inverse_variances() -> None:
     weights = floored_weights(inverse_variance(torch.exp(-error)), torch.ones(1, 2, dtype=torch.bool), 0.0)
     torch.testing.assert_close(weights, torch.tensor([[0.8, 0.2]]), rtol=1e-3, atol=1e-3)
     assert inverse_variance(torch.tensor([0.0, 1.0])).isfinite().all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_click_silences_no_neighbour_and_noise_that_lasts_is_seen(causal: bool) -> None:
+    """The median over five steps: the mean gave up five steps for each click of one."""
+    novelty = fitted(causal=causal)
+    values, mask = clip(50)
+    usual = veto_of(novelty, values, mask)
+    clicked = values.clone()
+    clicked[40:280:12] += 10
+    assert (veto_of(novelty, clicked, mask) - usual).abs().max() < 0.1
+    lasting = values.clone()
+    lasting[200:260] += 10 * torch.randn(60, DIM, generator=torch.Generator().manual_seed(0))
+    assert veto_of(novelty, lasting, mask)[205:255].max() < 0.3
