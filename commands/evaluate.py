@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Bar, chosen_device, show
-from .options import device_option, encoder_place_options, json_option
+from .options import (
+    device_option,
+    encoder_place_options,
+    json_option,
+    moved_cache_option,
+    moved_labels_option,
+    split_option,
+)
 from .verb import verb
 
 if TYPE_CHECKING:  # these import torch
@@ -29,15 +36,9 @@ if TYPE_CHECKING:  # these import torch
 @click.argument(
     "runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-@click.option("--cache", help="Cache other than that of the training.")
-@click.option(
-    "--labels",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Labels other than those of the training.",
-)
-@click.option(
-    "--split", type=click.Choice(["train", "val", "test"]), help="Default: test, or val where there is no test."
-)
+@moved_cache_option
+@moved_labels_option
+@split_option
 @click.option(
     "--by",
     metavar="COLUMN",
@@ -144,12 +145,8 @@ def _evaluate_media(
 @verb("sage-va calibrate runs/first --out runs/first-calibrated")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new run.")
-@click.option("--cache", help="Cache other than that of the training.")
-@click.option(
-    "--labels",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Labels other than those of the training.",
-)
+@moved_cache_option
+@moved_labels_option
 @device_option
 @json_option
 def calibrate(run: Path, out: Path, cache: str | None, labels: Path | None, device: str, as_json: bool) -> None:

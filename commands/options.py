@@ -42,6 +42,22 @@ labels_option = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of Aff-Wild2 .txt files (row k = frame k) or .csv files with time_s, valence, arousal.",
 )
+moved_cache_option = click.option("--cache", help="Cache other than that of the training.")
+moved_labels_option = click.option(
+    "--labels",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Labels other than those of the training.",
+)
+split_option = click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), help="Default: test, or val where there is no test."
+)
+smooth_option = click.option(
+    "--smooth",
+    type=NumberOr("auto"),
+    default=0.0,
+    metavar="SECONDS|auto",
+    help="Width of a centred moving average; auto: the width that was best on the validation clips. Default: none.",
+)
 config_option = click.option(
     "--config", "config_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file."
 )

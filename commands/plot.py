@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .console import chosen_device
-from .options import device_option
+from .options import device_option, moved_cache_option, moved_labels_option
 from .verb import verb
 
 
@@ -15,12 +15,8 @@ from .verb import verb
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("clip")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A .png, .svg or .pdf.")
-@click.option("--cache", help="Cache other than that of the training.")
-@click.option(
-    "--labels",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Labels other than those of the training.",
-)
+@moved_cache_option
+@moved_labels_option
 @device_option
 def plot(run: Path, clip: str, out: Path, cache: str | None, labels: Path | None, device: str) -> None:
     """Draws one clip of a run over time.

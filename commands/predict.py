@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Bar, chosen_device, failures, show
-from .options import NumberOr, encoder_place_options, extraction_options, json_option
+from .options import NumberOr, encoder_place_options, extraction_options, json_option, smooth_option
 from .verb import verb
 
 if TYPE_CHECKING:
@@ -39,13 +39,7 @@ if TYPE_CHECKING:
     help="Instants of the values: each frame's own time, the steps of the model, or HZ per second; interpolated "
     "linearly. Default: grid; frames with txt.",
 )
-@click.option(
-    "--smooth",
-    type=NumberOr("auto"),
-    default=0.0,
-    metavar="SECONDS|auto",
-    help="Width of a centred moving average; auto: the width that was best on the validation clips. Default: none.",
-)
+@smooth_option
 @click.option("--clips", multiple=True, metavar="ID|GLOB", help="Only these clips.")
 @encoder_place_options
 @click.option(

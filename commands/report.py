@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Bar, chosen_device, show
-from .options import device_option, json_option
+from .options import device_option, json_option, moved_cache_option, moved_labels_option, split_option
 from .verb import verb
 
 if TYPE_CHECKING:  # this imports torch
@@ -25,15 +25,9 @@ if TYPE_CHECKING:  # this imports torch
     type=click.Path(exists=True, path_type=Path),
     help="Folder or manifest of the recordings: adds small pictures and the waveform of each clip.",
 )
-@click.option("--cache", help="Cache other than that of the training.")
-@click.option(
-    "--labels",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Labels other than those of the training.",
-)
-@click.option(
-    "--split", type=click.Choice(["train", "val", "test"]), help="Default: test, or val where there is no test."
-)
+@moved_cache_option
+@moved_labels_option
+@split_option
 @device_option
 @json_option
 def report(runs: tuple[Path, ...], out: Path, device: str, as_json: bool, **options: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import Bar, chosen_device, show
-from .options import NumberOr, device_option, json_option
+from .options import device_option, json_option, smooth_option
 from .predict import describe_values, divide_models
 from .verb import verb
 
@@ -34,13 +34,7 @@ def submission_group() -> None:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN... [CACHE]")
 @sample_option
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
-@click.option(
-    "--smooth",
-    type=NumberOr("auto"),
-    default=0.0,
-    metavar="SECONDS|auto",
-    help="Width of a centred moving average; auto: the width that was best on the validation clips. Default: none.",
-)
+@smooth_option
 @device_option
 @json_option
 def make(runs: tuple[str, ...], sample: Path, out: Path, smooth: str | float, device: str, as_json: bool) -> None:

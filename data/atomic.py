@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from .errors import InputError
 
@@ -237,14 +238,18 @@ def lock_if_free(path: Path) -> Iterator[bool]:
     On a file system without locks it always yields True.
     """
     with path.open("a") as file:
-        free = True
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            free = False
-        except OSError:
-            pass
-        yield free
+        yield try_lock(file, fcntl.LOCK_EX)
+
+
+def try_lock(file: IO[str], kind: int) -> bool:
+    """Returns True if the lock (`fcntl.LOCK_…`) is to be had; on a file system without locks it always is."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def names(place: Path) -> list[str]:

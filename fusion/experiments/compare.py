@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from ...data.atomic import try_lock
 from ...data.errors import InputError, first_line
 from ...data.shard import part_of
 from ...data.store.base import Store
@@ -139,7 +140,7 @@ def compare(
 
 def _is_last(lock: IO[str], cells: Sequence[Cell]) -> bool:
     """Returns True if no cell is open, nor any other part of the comparison at work; the lock is then exclusive."""
-    return all(cell.done for cell in cells) and _lock(lock, fcntl.LOCK_EX)
+    return all(cell.done for cell in cells) and try_lock(lock, fcntl.LOCK_EX)
 
 
 def _done(workers: Workers, bench: Bench, cells: Sequence[Cell], out: str, progress: CellProgress) -> Comparison:
@@ -210,18 +211,7 @@ def _locked(out: Path, alone: bool) -> Iterator[IO[str]]:
         raise InputError(out, expected="the folder of a comparison", got=got, todo="Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("w") as file:
-        if not _lock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+        if not try_lock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
             todo = "Wait for it, or choose another --out."
             raise InputError(out, "another comparison is at work in this folder", todo=todo)
         yield file
-
-
-def _lock(file: IO[str], kind: int) -> bool:
-    """Returns True if the lock is to be had; on a file system without locks it always is."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
