@@ -36,13 +36,20 @@ class Verbs(click.Group):
         return getattr(import_module(f".commands.{file}", __package__), function)
 
     def invoke(self, ctx: click.Context) -> Any:
+        from .commands.console import plain_warnings
+        from .data.errors import visible
+
         try:
-            return super().invoke(ctx)
+            with plain_warnings():
+                return super().invoke(ctx)
+        except click.ClickException as error:  # of click itself, with a name of a file or an option in it
+            error.message = visible(error.message, keep="\n")
+            raise
         except Exception as error:
             line = _line_of(error)
             if ctx.params.get("debug") or line is None:
                 raise
-            raise click.ClickException(" ".join(line.split())) from error
+            raise click.ClickException(visible(line, keep="\n").replace("\n", " ")) from error
 
 
 def _line_of(error: Exception) -> str | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import json
+import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import click
 
-from ..data.errors import InputError
+from ..data.errors import InputError, visible
 from ..data.machine import find_device
 
 
@@ -30,9 +34,46 @@ def show(result: Shown, as_json: bool, describe: Callable[[Shown], str]) -> None
     """Prints a result as one JSON object, or as the text that `describe` makes of it."""
     if as_json:
         values = result if isinstance(result, dict) else result.to_json()
-        click.echo(json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False))
+        text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
+        click.echo(re.sub(r"[^\n -~]", _json_escape, text))
     else:
-        click.echo(describe(result))
+        echo(describe(_visible_texts(result)))
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Prints a text. Characters of names and messages that could act on a terminal are shown as escapes."""
+    click.echo(visible(text, keep="\n"), err=err, nl=nl)
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Prints warnings as one line each, without the place in our code that gave them."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_: f"warning: {visible(str(message))}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    """Returns a character that could act on a terminal as JSON escapes; others as they are."""
+    return match[0] if visible(match[0]) == match[0] else json.dumps(match[0])[1:-1]
+
+
+def _visible_texts(value: Any) -> Any:
+    """Returns a copy of a result in which no text makes a line of its own, nor acts on a terminal."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {_visible_texts(key): _visible_texts(each) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_visible_texts(each) for each in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value, fields = copy.copy(value), dataclasses.fields(value)
+        for field in fields:
+            object.__setattr__(value, field.name, _visible_texts(getattr(value, field.name)))
+    return value
 
 
 def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -60,7 +101,7 @@ def interruptible(doing: str = "Finishing the clips in work") -> Iterator[thread
     def on_signal(number: int, _: object) -> None:
         stop.set()
         signal.signal(number, before[signal.Signals(number)])
-        click.echo(f"\n{doing}; press Ctrl-C again to stop at once.", err=True)
+        echo(f"\n{doing}; press Ctrl-C again to stop at once.", err=True)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

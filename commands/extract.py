@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import data
-from .console import Bar, chosen_device, failures, interruptible, show
+from .console import Bar, chosen_device, echo, failures, interruptible, show
 from .options import (
     engine_option,
     extraction_options,
@@ -167,7 +167,7 @@ def extract(
     listed = find_sources(media, others)  # its errors come before the imports that take seconds
     if others:
         counts = ", ".join(f"{num} {suffix or 'without a suffix'}" for suffix, num in sorted(others.items()))
-        click.echo(f"left out, no media by their names: {counts}", err=True)
+        echo(f"left out, no media by their names: {counts}", err=True)
     sources = part_of(listed, shard) if shard else listed
 
     from ..extract.encoders.factory import Recipe
@@ -235,7 +235,7 @@ def _encoding(
     remember(recipe.arguments, device, (visual, audio))
     compile_s = sum(encoder.compile_s for encoder in (visual, audio) if encoder)
     if compile_s:
-        click.echo(f"OpenVINO converted the encoders in {compile_s:.1f} s", err=True)
+        echo(f"OpenVINO converted the encoders in {compile_s:.1f} s", err=True)
 
     def encode(sources: list[Source], store: Store) -> Summary:
         with Bar("clips") as bar, interruptible() as stop:

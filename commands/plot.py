@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .console import chosen_device
+from .console import chosen_device, echo
 from .options import device_option, moved_cache_option, moved_labels_option
 from .verb import verb
 
@@ -29,4 +29,4 @@ def plot(run: Path, clip: str, out: Path, cache: str | None, labels: Path | None
 
     check_picture(out)
     save_picture(plot_clip(run, clip, cache=cache, labels=labels, device=chosen_device(device)), out)
-    click.echo(str(out))
+    echo(str(out))

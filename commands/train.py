@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .. import data
-from .console import chosen_device, interruptible, show
+from .console import chosen_device, echo, interruptible, show
 from .options import (
     config_option,
     device_option,
@@ -78,7 +78,7 @@ def train(
     config = settle_split(config, store, labels)
     if show_config:
         config, _ = settle_grid(config, store, labels)
-        click.echo(config.to_yaml(), nl=False)
+        echo(config.to_yaml(), nl=False)
         return
     with TrainLog(config, quiet=as_json) as log, interruptible("Saving the state") as stop:
         try:
@@ -94,7 +94,7 @@ def train(
                 log=log,
             )
         except KeyboardInterrupt:
-            click.echo("interrupted: run the same command with --resume to continue", err=True)
+            echo("interrupted: run the same command with --resume to continue", err=True)
             sys.exit(130)
     if not is_main():
         return
@@ -113,7 +113,7 @@ def chosen_preset(name: str, store: Any, labels: Path) -> str:
     if name == "auto":
         hours = labelled_hours(store, labels)
         name = suited_preset(hours)
-        click.echo(f"preset {name}: {hours:.1f} h of labelled recordings", err=True)
+        echo(f"preset {name}: {hours:.1f} h of labelled recordings", err=True)
     return name
 
 
@@ -186,7 +186,7 @@ class TrainLog:
         self.speed = describe_speed(event)
 
     def _tracker(self, event: dict[str, Any]) -> None:
-        click.echo(f"tracker {event['name']} failed, the training goes on without it: {event['reason']}", err=True)
+        echo(f"tracker {event['name']} failed, the training goes on without it: {event['reason']}", err=True)
 
     def _done(self, event: dict[str, Any]) -> None:
         self._close()
@@ -202,7 +202,7 @@ class TrainLog:
 
     def _say(self, text: str) -> None:
         if not self.quiet:
-            click.echo(text, err=True)
+            echo(text, err=True)
 
 
 def describe_alone(loaded: dict[str, Any]) -> str:

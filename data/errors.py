@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_HIDDEN = re.compile(  # control characters; marks of direction, ends of lines and paragraphs; what has no width
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+    r"\u180e\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 class InputError(ValueError):
@@ -25,11 +31,11 @@ class InputError(ValueError):
         assert (problem is None) != (expected is None), "either a problem or what was expected"
         self.place, self.got, self.todo = printable(str(place)), got, todo
         self.problem = f"expected {expected}, got {got}" if problem is None else problem
-        super().__init__(printable(f"{place}: {self.problem}. {todo}"))
+        super().__init__(visible(f"{place}: {self.problem}. {todo}"))
 
     def about(self, place: str) -> str:
         """Returns the message for a reader who sees it after the name of `place`."""
-        return str(self).removeprefix(f"{place}: ")
+        return str(self).removeprefix(f"{visible(place)}: ")
 
     def at(self, place: object) -> InputError:
         """Returns the same problem at another place."""
@@ -63,6 +69,22 @@ def closest(name: str, known: Iterable[str], *, num: int = 1) -> list[str]:
 def printable(text: str) -> str:
     """Returns a text that any terminal and JSON can hold: names of files need not be UTF-8."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Returns a text that cannot act on a terminal, nor look like another: what would is shown as an escape.
+
+    These are control characters (those that clear a screen or begin a line, too), marks that reverse the direction of
+    writing, and characters without width. Joiners of emoji and of Indic and Persian scripts stay.
+
+    Args:
+        text: such as a name in a cache that somebody else made.
+        keep: characters that stay all the same, such as the ends of lines of a text of ours.
+
+    >>> visible("talk\x1b[2J.mp4")
+    'talk\\x1b[2J.mp4'
+    """
+    return _HIDDEN.sub(lambda match: match[0] if match[0] in keep else ascii(match[0])[1:-1], printable(text))
 
 
 def first_line(error: BaseException) -> str:
