@@ -7,33 +7,78 @@ from typing import Any
 
 import click
 
-VERBS = {  # verb: its file in `commands`, and the name of its function there
-    "cache": ("cache", "cache_group"),
-    "calibrate": ("evaluate", "calibrate"),
-    "eval": ("evaluate", "evaluate"),
-    **{name: (name, name) for name in ("compare", "demo", "export", "extract", "faces", "predict", "prepare")},
-    "sync-check": ("sync_check", "sync_check"),
-    "submission": ("submission", "submission_group"),
-    **{name: (name, name) for name in ("plot", "report", "status", "sweep", "train", "variants")},
+from .commands.verb import VerbGroup, example_of
+
+SECTIONS = {  # heading of the help: verb: its file in `commands`, and after a colon the name of its function there
+    "Start": {"demo": "demo"},
+    "Prepare and extract": {
+        "prepare": "prepare",
+        "extract": "extract",
+        "faces": "faces",
+        "status": "status",
+    },
+    "Look after a cache": {"cache": "cache:cache_group", "sync-check": "sync_check"},
+    "Train": {
+        "variants": "variants",
+        "train": "train",
+        "compare": "compare",
+        "sweep": "sweep",
+        "calibrate": "evaluate:calibrate",
+    },
+    "Score and look": {"eval": "evaluate:evaluate", "report": "report", "plot": "plot"},
+    "Predict and share": {"predict": "predict", "export": "export", "submission": "submission:submission_group"},
 }
+VERBS = {verb: place for section in SECTIONS.values() for verb, place in section.items()}
 OLD_NAMES = {"align": "sync-check"}  # still understood, not listed
 EXTRAS = {"PIL", "av", "cv2", "librosa", "soxr", "timm", "torchvision", "transformers"}
+AS_JSON = "sage_va.as_json"  # key of click's context: the command line asks for JSON
 
 
-class Verbs(click.Group):
+class JsonError(click.ClickException):
+    """An error of a command with `--json`: an object on standard output, and the usual line on standard error.
+
+    Args:
+        error: as click shows it.
+        cause: of the error, if it is another one.
+    """
+
+    def __init__(self, error: click.ClickException, cause: Exception | None = None) -> None:
+        super().__init__(error.message)
+        self.error, self.cause, self.exit_code = error, cause, error.exit_code
+
+    def show(self, file: Any = None) -> None:
+        """Prints both."""
+        fields = {name: getattr(self.cause, name) for name in ("place", "problem", "todo") if hasattr(self.cause, name)}
+        kind = "usage" if self.cause is None else "input" if fields else "machine"
+        _show_json(kind, self.error.format_message(), **fields)
+        self.error.show(file)
+
+
+def _show_json(kind: str, message: str, **fields: str) -> None:
+    from .commands.console import show_json
+
+    show_json({"error": {"kind": kind, "message": " ".join(message.split()), **fields}})
+
+
+class Verbs(VerbGroup):
     """The verbs, each imported when it is needed.
 
-    Every error that a user can cause becomes one line and exit code 1; `--debug` keeps the traceback.
+    Every error that a user can cause becomes one line and exit code 1, with `--json` an object too; `--debug` keeps the
+    traceback.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(VERBS)
+        return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if (verb := OLD_NAMES.get(cmd_name, cmd_name)) not in VERBS:
             return None
-        file, function = VERBS[verb]
-        return getattr(import_module(f".commands.{file}", __package__), function)
+        file, _, function = VERBS[verb].partition(":")
+        return getattr(import_module(f".commands.{file}", __package__), function or file)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[AS_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         from .commands.console import plain_warnings
@@ -44,12 +89,17 @@ class Verbs(click.Group):
                 return super().invoke(ctx)
         except click.ClickException as error:  # of click itself, with a name of a file or an option in it
             error.message = visible(error.message, keep="\n")
+            if ctx.meta[AS_JSON]:
+                raise JsonError(error) from error
             raise
         except Exception as error:
             line = _line_of(error)
+            if ctx.meta[AS_JSON] and line is None:
+                _show_json("bug", f"{type(error).__name__}: {error}")
             if ctx.params.get("debug") or line is None:
                 raise
-            raise click.ClickException(visible(line, keep="\n").replace("\n", " ")) from error
+            shown = click.ClickException(visible(line, keep="\n").replace("\n", " "))
+            raise (JsonError(shown, error) if ctx.meta[AS_JSON] else shown) from error
 
 
 def _line_of(error: Exception) -> str | None:
@@ -70,13 +120,19 @@ def _line_of(error: Exception) -> str | None:
     return None
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="sage-va")
+@click.group(
+    cls=Verbs,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=example_of("sage-va demo --out demo-out"),
+)
+@click.version_option(None, "-V", "--version", package_name="sage-va", prog_name="sage-va")
 @click.option("--debug", is_flag=True, help="Show a traceback for errors.")
 def main(debug: bool) -> None:
     """Estimates valence and arousal, frame by frame, from face and voice.
 
-    `extract` caches embeddings of recordings once; `train`, `eval` and `predict` work on the cache.
+    `extract` caches embeddings of recordings once; `train`, `eval` and `predict` work on the cache. Each verb has a
+    page of help with an example: sage-va train --help
     """
 
 

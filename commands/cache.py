@@ -10,8 +10,8 @@ import click
 
 from .. import data
 from .console import Bar, show
-from .options import jobs_option, json_option, store_options
-from .verb import verb
+from .options import clips_option, entry_workers_option, json_option, store_options
+from .verb import AliasedOption, VerbGroup, example_of, verb
 
 if TYPE_CHECKING:
     from ..data.maintenance import Garbage, Repaired, Verified
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..data.transfer.importer import Imported
 
 
-@click.group("cache")
+@click.group("cache", cls=VerbGroup, epilog=example_of("sage-va cache info cache.zarr"))
 def cache_group() -> None:
     """Inspects, checks, fills, repairs and shares caches."""
 
@@ -49,7 +49,7 @@ def ls(cache: str, as_json: bool) -> None:
 @verb("sage-va cache verify cache.zarr --subset 1/7", "verify", cache_group)
 @click.argument("cache")
 @click.option("--subset", metavar="K/N|P%", help="A fixed part of the entries, such as 1/7 or 5%.")
-@jobs_option
+@entry_workers_option
 @json_option
 def verify(cache: str, subset: str | None, jobs: int, as_json: bool) -> None:
     """Compares every byte with its checksum.
@@ -66,7 +66,7 @@ def verify(cache: str, subset: str | None, jobs: int, as_json: bool) -> None:
 
 @verb("sage-va cache repair cache.zarr", "repair", cache_group)
 @click.argument("cache")
-@jobs_option
+@entry_workers_option
 @json_option
 def repair(cache: str, jobs: int, as_json: bool) -> None:
     """Removes damaged streams and restores metadata.
@@ -133,10 +133,18 @@ def tag(cache: str, name: str | None, as_json: bool) -> None:
 @verb("sage-va cache copy cache.zarr hf://datasets/USER/NAME", "copy", cache_group)
 @click.argument("source")
 @click.argument("destination")
-@click.option("--clips", multiple=True, metavar="ID|GLOB", help="Only these clips.")
-@click.option("--streams", multiple=True, metavar="NAME", help="Only these streams: aliases, modalities or full names.")
+@clips_option
+@click.option(
+    "--stream",
+    "streams",
+    cls=AliasedOption,
+    aliases=["--streams"],
+    multiple=True,
+    metavar="NAME",
+    help="Only this stream: an alias, modality or full name; may be repeated.",
+)
 @click.option("--i-have-permission", "permission", is_flag=True, help="Copy a restricted cache off this machine.")
-@jobs_option
+@entry_workers_option
 @json_option
 def copy(source: str, destination: str, as_json: bool, **options: Any) -> None:
     """Copies a cache: push, pull or convert.
@@ -169,11 +177,14 @@ def copy(source: str, destination: str, as_json: bool, **options: Any) -> None:
     "time_ms.",
 )
 @click.option(
-    "--columns",
+    "--column",
+    "columns",
+    cls=AliasedOption,
+    aliases=["--columns"],
     multiple=True,
     metavar="PATTERN",
-    help="CSV columns to take, e.g. 'AU*_r'. Default: all numbers but times, segment_id, frame, face_id; OpenFace's "
-    "success masks rows, confidence becomes quality.",
+    help="CSV columns to take, e.g. 'AU*_r'; may be repeated. Default: all numbers but times, segment_id, "
+    "frame, face_id; OpenFace's success masks rows, confidence becomes quality.",
 )
 @click.option("--key", help="Name of the array, where a file or group holds several.")
 @click.option("--overwrite", is_flag=True, help="Replace entries of these clips and this stream.")
@@ -216,7 +227,7 @@ def import_(
     show_default=True,
     help="npy: CLIP.npy and CLIP.frames.npy (time, mask, quality); csv: time_s, mask, quality, feat_0 …",
 )
-@click.option("--clip", "clips", multiple=True, metavar="ID", help="Only these clips.")
+@clips_option
 @click.option("--i-have-permission", "permission", is_flag=True, help="Export a restricted cache.")
 @json_option
 def export(cache: str, as_json: bool, **options: Any) -> None:

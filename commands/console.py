@@ -11,6 +11,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 import click
@@ -27,17 +28,22 @@ class WithJson(Protocol):
         ...
 
 
+LINE_EVERY_S = 60.0
 Shown = TypeVar("Shown", bound=WithJson | dict[str, Any])
 
 
 def show(result: Shown, as_json: bool, describe: Callable[[Shown], str]) -> None:
     """Prints a result as one JSON object, or as the text that `describe` makes of it."""
     if as_json:
-        values = result if isinstance(result, dict) else result.to_json()
-        text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
-        click.echo(re.sub(r"[^\n -~]", _json_escape, text))
+        show_json(result if isinstance(result, dict) else result.to_json())
     else:
         echo(describe(_visible_texts(result)))
+
+
+def show_json(values: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    """Prints an object. Characters of names and messages that could act on a terminal are shown as escapes."""
+    text = json.dumps(values, ensure_ascii=False, indent=indent, allow_nan=False)
+    click.echo(re.sub(r"[^\n -~]", _json_escape, text))
 
 
 def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
@@ -112,12 +118,14 @@ def interruptible(doing: str = "Finishing the clips in work") -> Iterator[thread
 
 
 class Bar:
-    """A progress bar on standard error, silent where that is no terminal."""
+    """Progress on standard error: a bar in a terminal, elsewhere at most a line per minute."""
 
     def __init__(self, unit: str) -> None:
         from tqdm import tqdm
 
+        self.unit, self.num_done, self.postfix = unit, 0, ""
         self.bar = tqdm(unit=f" {unit}", disable=None, dynamic_ncols=True)
+        self.next_line_s = monotonic() + LINE_EVERY_S
 
     def __enter__(self) -> Bar:
         return self
@@ -126,19 +134,27 @@ class Bar:
         self.bar.close()
 
     def __call__(self, progress: Any) -> None:
-        self.bar.total = progress.num_clips
         left = "" if progress.eta_s is None else f", {progress.eta_s:.0f} s left"
         failed = f", {progress.num_failed} failed" if progress.num_failed else ""
-        self.bar.set_postfix_str(f"{progress.frames_per_s:.0f} frames/s{left}{failed}", refresh=False)
-        self.bar.update(progress.num_done + progress.num_skipped + progress.num_failed - self.bar.n)
-        self.bar.refresh()
+        self.add(f"{progress.frames_per_s:.0f} frames/s{left}{failed}")
+        self.count(progress.num_done + progress.num_skipped + progress.num_failed, progress.num_clips)
 
-    def count(self, num_done: int, total: int) -> None:
+    def add(self, postfix: str) -> None:
+        """Adds a text to what is shown next."""
+        self.postfix = postfix
+        self.bar.set_postfix_str(postfix, refresh=False)
+
+    def count(self, num_done: int, total: int | None) -> None:
         """Shows that `num_done` of `total` are done."""
         self.bar.total = total
-        self.bar.update(num_done - self.bar.n)
+        self.bar.update(num_done - self.num_done)
         self.bar.refresh()
+        self.num_done = num_done
+        if self.bar.disable and monotonic() > self.next_line_s:
+            self.next_line_s = monotonic() + LINE_EVERY_S
+            of_total = "" if total is None else f" of {total}"
+            echo(f"{num_done}{of_total} {self.unit}{', ' * bool(self.postfix)}{self.postfix}", err=True)
 
     def tick(self, *_: object) -> None:
         """Shows that one more is done."""
-        self.bar.update(1)
+        self.count(self.num_done + 1, self.bar.total)

@@ -21,7 +21,7 @@ from .options import (
     shard_option,
     store_options,
 )
-from .verb import verb
+from .verb import AliasedOption, verb
 
 if TYPE_CHECKING:
     from ..data import Store
@@ -113,6 +113,8 @@ if TYPE_CHECKING:
 @click.option(
     "--workers",
     "num_workers",
+    cls=AliasedOption,
+    aliases=["--jobs"],
     type=click.IntRange(1),
     help="Processes that share the clips; default: one for each GPU, or one.",
 )

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from .verb import AliasedOption
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -35,7 +37,25 @@ class NumberOr(click.ParamType):
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-jobs_option = click.option("--jobs", type=click.IntRange(1), default=4, show_default=True, help="Entries in parallel.")
+entry_workers_option = click.option(
+    "--workers",
+    "jobs",
+    cls=AliasedOption,
+    aliases=["--jobs"],
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Entries in parallel.",
+)
+clips_option = click.option(
+    "--clip",
+    "clips",
+    cls=AliasedOption,
+    aliases=["--clips"],
+    multiple=True,
+    metavar="ID|GLOB",
+    help="Only this clip, or those of a pattern such as train/*; may be repeated.",
+)
 labels_option = click.option(
     "--labels",
     required=True,
@@ -101,14 +121,17 @@ track_option = click.option(
 
 def experiment_options(command: Command) -> Command:
     """Adds the options that `compare` and `sweep` share: configuration, workers and output."""
-    jobs_option = click.option(
-        "--jobs",
+    workers_option = click.option(
+        "--workers",
+        "jobs",
+        cls=AliasedOption,
+        aliases=["--jobs"],
         type=click.IntRange(1),
         help="Trainings in parallel, on one core each. Default: the number of cores; 1 on a GPU; on Ray, as many as "
         "there is room for.",
     )
     settings = (config_option, preset_option, set_option)
-    for option in reversed([*settings, jobs_option, engine_option, ray_address_option, device_option, json_option]):
+    for option in reversed([*settings, workers_option, engine_option, ray_address_option, device_option, json_option]):
         command = option(command)
     return command
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Bar, chosen_device, failures, show
-from .options import NumberOr, encoder_place_options, extraction_options, json_option, smooth_option
+from .options import NumberOr, clips_option, encoder_place_options, extraction_options, json_option, smooth_option
 from .verb import verb
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     "linearly. Default: grid; frames with txt.",
 )
 @smooth_option
-@click.option("--clips", multiple=True, metavar="ID|GLOB", help="Only these clips.")
+@clips_option
 @encoder_place_options
 @click.option(
     "--person",

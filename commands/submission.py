@@ -11,7 +11,7 @@ import click
 from .console import Bar, chosen_device, show
 from .options import device_option, json_option, smooth_option
 from .predict import describe_values, divide_models
-from .verb import verb
+from .verb import VerbGroup, example_of, verb
 
 if TYPE_CHECKING:
     from ..data.submission import SubmissionReport
@@ -25,7 +25,11 @@ sample_option = click.option(
 )
 
 
-@click.group("submission")
+@click.group(
+    "submission",
+    cls=VerbGroup,
+    epilog=example_of("sage-va submission check submission.txt --sample test_set_sample.txt"),
+)
 def submission_group() -> None:
     """Makes and checks submissions to a challenge."""
 

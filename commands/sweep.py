@@ -76,7 +76,7 @@ def sweep(
 
         def report(num_finished: int, num_trials: int, best: float | None) -> None:
             if best is not None:
-                bar.bar.set_postfix_str(f"best validation CCC {best:.3f}", refresh=False)
+                bar.add(f"best validation CCC {best:.3f}")
             bar.count(num_finished, num_trials)
 
         result = search(

@@ -118,13 +118,15 @@ def chosen_preset(name: str, store: Any, labels: Path) -> str:
 
 
 class TrainLog:
-    """Prints the events of the trainer: a bar of epochs per run, warnings, scores."""
+    """Prints the events of the trainer: a bar of epochs per run or a line each, warnings, scores."""
 
     def __init__(self, config: Any, quiet: bool) -> None:
         self.config, self.quiet = config, quiet
         self.scores: list[dict[str, float]] = []
         self.random_weights: list[str] = []
         self.bar: Any = None
+        self.in_terminal = False
+        self.name = ""
         self.hz = 0.0
         self.speed = ""
 
@@ -163,7 +165,9 @@ class TrainLog:
         self.bar = tqdm(
             total=self.config.train.epochs, unit=" epochs", disable=True if self.quiet else None, leave=True
         )
-        self.bar.set_description(Path(event["path"]).name)
+        self.name = Path(event["path"]).name
+        self.bar.set_description(self.name)
+        self.in_terminal = not self.bar.disable
 
     def _model(self, event: dict[str, Any]) -> None:
         model = self.config.model
@@ -175,14 +179,20 @@ class TrainLog:
             self._say(f"reaction lag {event['lag_s']:g} s ({origin})")
 
     def _crossfit(self, event: dict[str, Any]) -> None:
-        if self.bar is not None:
-            self.bar.set_postfix_str(f"cross-fitting {event['stream']} {event['fold'] + 1}/{event['num_folds']}")
+        text = f"cross-fitting {event['stream']} {event['fold'] + 1}/{event['num_folds']}"
+        if self.in_terminal:
+            self.bar.set_postfix_str(text)
+        else:
+            self._say(text)
 
     def _epoch(self, event: dict[str, Any]) -> None:
-        if self.bar is not None:
-            val = event.get("val", {}).get("mean", float("nan"))
-            self.bar.set_postfix_str(f"val CCC {val:.3f}, {event['windows_per_s']:.0f} windows/s")
-            self.bar.update(event["epoch"] + 1 - self.bar.n)
+        val = event.get("val", {}).get("mean", float("nan"))
+        text, number = f"val CCC {val:.3f}, {event['windows_per_s']:.0f} windows/s", event["epoch"] + 1
+        if self.in_terminal:
+            self.bar.set_postfix_str(text)
+            self.bar.update(number - self.bar.n)
+        else:
+            self._say(f"{self.name}: epoch {number} of {self.config.train.epochs}, {text}")
         self.speed = describe_speed(event)
 
     def _tracker(self, event: dict[str, Any]) -> None:

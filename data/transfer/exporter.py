@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import contained, json_file, names, write_bytes
-from ..clip import Track
+from ..clip import Track, choose_clips
 from ..errors import DamagedError, InputError
 from ..store.base import Store
 from ..store.fingerprint import clip_key
@@ -69,7 +69,7 @@ def export(
         out: a new folder, or one that the same export began.
         stream: a full stream name or an alias.
         file_format: as above.
-        clips: ids of the clips to export; () = all that have the stream.
+        clips: ids or patterns of the clips to export; () = all that have the stream.
         permission: True where the terms of a restricted cache allow it.
 
     Raises:
@@ -109,7 +109,7 @@ def _records(
 ) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str]]]:
     """The sound records of the clips, and the failures."""
     records, failures = {}, []
-    for clip_id in sorted(set(clips)) or store.clip_ids(stream):
+    for clip_id in sorted(choose_clips(store.clip_ids(stream), clips, f"See `sage-va cache ls {store.url}`.")):
         try:
             records[clip_id] = store.record(clip_id, stream)
         except DamagedError as error:

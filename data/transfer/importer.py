@@ -262,7 +262,7 @@ class _Import:
     def _check_alike(self, clip_id: str, track: Track, columns_sha256: str | None) -> None:
         """Refuses features of another width, or other columns, than the stream has so far."""
         first = self._like
-        todo = "Choose the same features in all files, with --columns or --key."
+        todo = "Choose the same features in all files, with --column or --key."
         if first and track.dim != first["dim"]:
             expected = f"{first['dim']} features, as {first['clip_id']} has"
             raise InputError(clip_id, expected=expected, got=f"{track.dim}", todo=todo)

@@ -173,7 +173,7 @@ class _Table:
             names = [n for n in free if not self._is_text(n)]
         if not names:
             expected = f"columns like {_listed(rules.columns)}" if rules.columns else "numeric columns"
-            todo = "Choose the features with --columns."
+            todo = "Choose the features with --column."
             raise InputError(self.path, expected=expected, got=_listed(free), todo=todo)
         return names
 
@@ -186,7 +186,7 @@ class _Table:
         except ValueError:
             wrong = next(k for k, cell in enumerate(self.cells[name]) if cell.strip() and not _is_number(cell))
             got = f"{self.cells[name][wrong][:60]!r} in column {name!r}"
-            todo = "Correct it, or leave the column out with --columns."
+            todo = "Correct it, or leave the column out with --column."
             raise InputError(f"{self.path}:{wrong + 2}", expected="a number", got=got, todo=todo) from None
 
     def flags(self, name: str) -> NDArray[np.bool_]:

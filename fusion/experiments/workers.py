@@ -143,8 +143,8 @@ def in_processes(do: Callable[[Item], Value], items: Sequence[Item], jobs: int, 
             process.terminate()
         if not isinstance(error, BrokenProcessPool):
             raise
-        todo = "Lower --jobs if memory ran out, and run it again: finished work is kept."
-        raise InputError(f"--jobs {jobs}", "one of the processes died", todo=todo) from None
+        todo = "Lower --workers if memory ran out, and run it again: finished work is kept."
+        raise InputError(f"--workers {jobs}", "one of the processes died", todo=todo) from None
     pool.shutdown()
 
 

@@ -97,7 +97,7 @@ def test_a_newer_stream_takes_the_alias_and_gc_the_older(cache: Path, tmp_path: 
 @pytest.mark.parametrize("name", ["d.zarr", "d.h5", "d.zarr.zip", "d.packs", "icechunk"])
 def test_copy(cache: Path, tmp_path: Path, name: str) -> None:
     place = f"icechunk://{tmp_path / 'd'}" if name == "icechunk" else str(tmp_path / name)
-    assert "2 entries copied" in ok("cache", "copy", cache, place, "--clips", "anna/*", "--streams", "visual")
+    assert "2 entries copied" in ok("cache", "copy", cache, place, "--clip", "anna/*", "--streams", "visual")
     assert "4 entries copied" in ok("cache", "copy", cache, place)
     assert "0 entries copied" in ok("cache", "copy", cache, place)
     result, wanted = (json.loads(ok("cache", "info", url, "--json")) for url in (place, cache))
@@ -153,7 +153,7 @@ def test_export_and_back(cache: Path, tmp_path: Path) -> None:
 def test_tags(cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("icechunk")
     team = f"icechunk://{tmp_path / 'team'}"
-    ok("cache", "copy", cache, team, "--clips", "bert")
+    ok("cache", "copy", cache, team, "--clip", "bert")
     ok("cache", "tag", team, "v1")
     ok("cache", "copy", cache, team)
     assert len(json.loads(ok("cache", "ls", f"{team}@v1", "--json"))["clips"]) == 1

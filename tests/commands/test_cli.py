@@ -76,6 +76,15 @@ def test_cache_verbs(cache: Path) -> None:
     assert "12 streams checked, whole" in ok("cache", "verify", cache)
 
 
+def test_a_log_without_a_terminal_has_a_line_per_epoch(place: Path, cache: Path, tmp_path: Path) -> None:
+    places = ["--labels", place / "labels", "--out", tmp_path / "run", "--config", place / "tiny.yaml"]
+    result = run("train", cache, *places, "--variant", "concat")
+    lines = [line for line in result.stderr.splitlines() if line.startswith("run: epoch ")]
+    assert [line.split(",")[0] for line in lines] == [f"run: epoch {number} of 3" for number in (1, 2, 3)]
+    assert "val CCC " in lines[0]
+    assert "\r" not in result.stderr
+
+
 def test_eval(trained: Path) -> None:
     result = json.loads(ok("eval", trained, "--json"))
     assert result["split"] == "test"

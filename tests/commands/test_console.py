@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sage_va.commands.console import interruptible, show
+from sage_va.commands import console
+from sage_va.commands.console import Bar, interruptible, show
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -58,3 +59,17 @@ def test_results_are_shown_as_text_or_json(result: Any, capsys: pytest.CaptureFi
 def test_nan_is_no_json() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         show(Counted(3, float("nan")), True, lambda _: "")
+
+
+def test_outside_of_a_terminal_progress_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = iter([0.0, 1.0, 70.0, 70.0, 71.0, 140.0, 140.0])
+    monkeypatch.setattr(console, "monotonic", lambda: next(now_s))
+    with Bar("trials") as bar:
+        bar.count(1, 4)
+        bar.add("best 0.5")
+        bar.count(2, 4)
+        bar.tick()
+        bar.tick()
+    assert capsys.readouterr().err.splitlines() == ["2 of 4 trials, best 0.5", "4 of 4 trials, best 0.5"]

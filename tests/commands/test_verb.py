@@ -1,8 +1,6 @@
-"""Verbs: help ends with an example that parses, and an error about a parameter names its flag."""
+"""Verbs: all are listed, and an error about a parameter names its flag."""
 
-import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
@@ -29,19 +27,10 @@ VERBS_BY_PATH = dict(verbs())
 
 
 def test_all_verbs_are_listed() -> None:
-    assert len(VERBS_BY_PATH) == len(VERBS) - 2 + 10 + 2  # the groups `cache` and `submission`
+    assert {path.split()[1] for path in VERBS_BY_PATH} == set(VERBS)
+    assert {"sage-va cache copy", "sage-va submission make"} <= set(VERBS_BY_PATH)
     assert "align" not in main.list_commands(click.Context(main))
     assert CliRunner().invoke(main, ["align", "--help"]).exit_code == 0
-
-
-@pytest.mark.parametrize("path", VERBS_BY_PATH)
-def test_help_ends_with_an_example_that_parses(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = CliRunner().invoke(main, [*path.split()[1:], "--help"]).output.rstrip().splitlines()
-    assert lines[-2] == "  Example:"
-    example = lines[-1].strip()
-    assert example.startswith(f"{path} ") or example == path
-    monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: Path(value))  # the places are invented
-    VERBS_BY_PATH[path].make_context(path, shlex.split(example.removeprefix(path)))
 
 
 @pytest.mark.parametrize("path", VERBS_BY_PATH)

@@ -226,7 +226,7 @@ def test_a_damaged_clip_is_listed_and_the_others_done(store: Store, tmp_path: Pa
 
 def test_what_is_not_there_is_refused(store: Store, tmp_path: Path) -> None:
     put(store, "a")
-    with pytest.raises(InputError, match=rf"z {VISUAL_NAME}: expected a committed stream, got none"):
+    with pytest.raises(InputError, match=r"clip 'z': expected a clip_id or a pattern of some, got no match"):
         run(store, tmp_path / "out", clips=["a", "z"])
     with pytest.raises(InputError, match="stream 'audio': expected the name of one stream, got 0 that match"):
         export(store, tmp_path / "out", stream="audio", file_format="npy")

@@ -269,7 +269,7 @@ def test_csv_without_times_needs_hz(store: Store, source: Path) -> None:
         ("0,1\n1,2\n", r"a\.csv:1: expected a header of different names, got 0, 1\."),
         ("", r"a\.csv:1: expected a header of different names, got none\."),
         ("time_s,x\n", r"a\.csv: expected rows of features, got a header alone\. Remove the file"),
-        ("time_s,name\n0,anna\n", r"a\.csv: expected numeric columns, got name\. Choose the features with --columns"),
+        ("time_s,name\n0,anna\n", r"a\.csv: expected numeric columns, got name\. Choose the features with --column"),
         ("time_s,x,mask\n0,1,2\n", r"a\.csv:2: expected 0 or 1, got '2' in column 'mask'\. Rename the column if"),
         ("time_s,time_ms,x\n0,0,2\n", r"expected times whose unit is known, got time_s, time_ms\. Give --time-colu"),
         ("time_s,x\n0,1e39\n", r"^expected values that float32 can hold, got 1e\+39 in row 0, column 0 \(counted fr"),
@@ -312,7 +312,7 @@ def test_columns_can_be_chosen(store: Store, source: Path) -> None:
     assert store.read("a", stream).values.tolist() == [[1, 2]]
     assert stream != timed(store, source, columns=["f_0"])[0]
     text = reason(store, source, hz=None, columns=["g_*"])
-    assert text.endswith("expected columns like g_*, got f_0, f_1, pose. Choose the features with --columns.")
+    assert text.endswith("expected columns like g_*, got f_0, f_1, pose. Choose the features with --column.")
     np.save(source / "deep/b.npy", ROWS)
     with pytest.raises(InputError, match=r"^columns: expected CSV files, got none\. Choose an array with --key"):
         run(store, source / "deep", columns=["f_*"])
@@ -322,8 +322,8 @@ def test_one_stream_has_one_set_of_features(store: Store, source: Path) -> None:
     for name, header in {"a": "f_0,f_1", "b": "f_1,f_0", "c": "f_0"}.items():
         (source / f"{name}.csv").write_text(f"time_s,{header}\n0{',1' * len(header.split(','))}\n")
     expected = {
-        "b": "expected the columns of a, got others. Choose the same features in all files, with --columns or --key.",
-        "c": "expected 2 features, as a has, got 1. Choose the same features in all files, with --columns or --key.",
+        "b": "expected the columns of a, got others. Choose the same features in all files, with --column or --key.",
+        "c": "expected 2 features, as a has, got 1. Choose the same features in all files, with --column or --key.",
     }
     for _ in range(2):  # in one run as in a later one
         _, done, failures = timed(store, source)

@@ -493,7 +493,7 @@ def test_a_process_that_dies_is_one_line(
     cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare_module, "_in_worker", dies)
-    with pytest.raises(InputError, match=r"--jobs 2: one of the processes died\. Lower --jobs"):
+    with pytest.raises(InputError, match=r"--workers 2: one of the processes died\. Lower --workers"):
         compared(cache, tmp_path / "out", ["visual"], jobs=2)
 
 
@@ -521,7 +521,7 @@ def test_a_stop_ends_all_processes_and_what_is_done_is_kept(
     settings.write_text(config.to_yaml(), encoding="utf-8")
     out = tmp_path / "out"
     command = ["compare", cache[0], "--labels", cache[1], "--variants", "sage,concat", "--out", out]
-    options = ["--config", settings, "--folds", "3", "--jobs", "2", "--device", "cpu"]
+    options = ["--config", settings, "--folds", "3", "--workers", "2", "--device", "cpu"]
     process = subprocess.Popen(
         [sys.executable, "-m", "sage_va.cli", *map(str, [*command, *options])],
         stdout=subprocess.PIPE,
@@ -746,7 +746,7 @@ def test_the_command(copied: Path, cache: tuple[Path, Path], tmp_path: Path) -> 
         "--preset",
         "base",
     ]
-    seeds = ["--seeds", 2, "--jobs", 1, "--out", copied]
+    seeds = ["--seeds", 2, "--workers", 1, "--out", copied]
     result = run(*command, *seeds, "--variants", "sage, concat,visual")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()

@@ -577,7 +577,7 @@ def command_of(cache: tuple[Path, Path], folder: Path, **sections: Any) -> list[
 
 def test_the_command(finished: tuple[Path, dict[str, Any]], cache: tuple[Path, Path], tmp_path: Path) -> None:
     out = Path(shutil.copytree(finished[0], tmp_path / "out", symlinks=True))
-    command = [*command_of(cache, tmp_path), "--out", out, "--jobs", 1]
+    command = [*command_of(cache, tmp_path), "--out", out, "--workers", 1]
     result = run(*command, "--trials", 5)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == "5 trials finished, 5 asked for (5 complete); 0 done now, 0 of them failed"
@@ -621,7 +621,7 @@ def test_a_stop_keeps_what_is_finished_and_others_go_on(
     ]
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "sage_va.cli", *map(str, [*command, "--jobs", jobs])],
+            [sys.executable, "-m", "sage_va.cli", *map(str, [*command, "--workers", jobs])],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -639,10 +639,10 @@ def test_a_stop_keeps_what_is_finished_and_others_go_on(
             assert process.returncode == 130, errors
             assert "interrupted: run the same command to resume" in printed
             assert "Traceback" not in errors
-    result = run(*command[:-1], 1, "--jobs", 1, "--json")
+    result = run(*command[:-1], 1, "--workers", 1, "--json")
     assert result.exit_code == 0, result.output
     kept = json.loads(result.stdout)
     assert 4 <= kept["num_finished"] < 40
     assert kept["num_trained"] == 0
-    study = json.loads(run(*command[:-1], kept["num_finished"] + 2, "--jobs", 1, "--json").stdout)
+    study = json.loads(run(*command[:-1], kept["num_finished"] + 2, "--workers", 1, "--json").stdout)
     assert (study["num_finished"], study["num_trained"]) == (kept["num_finished"] + 2, 2)
