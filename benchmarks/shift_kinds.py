@@ -34,6 +34,8 @@ RATIOS = {  # other ratios of signal to noise than those of training: the whole 
 HALVES = (0.5, 1.0)
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
 IMPULSE_SHARE, IMPULSE_SIZE = 0.2, 10.0  # of the steps at strength 1; in standard deviations
+LOW_PASS_S = 2.0  # length of the moving average at strength 1
+CLIPPED_AT = {0.5: 1.0, 1.0: 0.25}  # the largest size of a feature by strength, in standard deviations
 HIDDEN = {"visual": "visual-occlusion", "audio": "audio-silence"}
 
 
@@ -70,6 +72,7 @@ KINDS: dict[str, Kind] = {
     "absent": Kind("missing", _curve("dropped", QUARTERS)),
     "hidden": Kind("missing", _curve("hidden", QUARTERS)),
     "missing quality": Kind("missing", {"quality-missing": 1.0}),
+    **{name: Kind("added", _curve(name, HALVES)) for name in ("low-pass", "clipped")},  # in none of the families tested
 }
 CONDITIONS = tuple(dict.fromkeys(name for kind in KINDS.values() for name in kind.weights))
 
@@ -174,4 +177,22 @@ def _swapped(corpus: Corpus, modality: str, strength: float, scales: Sequence[Te
     return _with_values(corpus, modality, values)
 
 
-_OWN = {"impulses": _impulses, "swapped": _swapped}
+def _low_pass(corpus: Corpus, modality: str, strength: float, scales: Sequence[Tensor], seed: int) -> Corpus:
+    """Averages the features over up to two seconds of the clip, as a blurred picture or a muffled voice would."""
+    m = [stream.modality for stream in corpus.streams].index(modality)
+    width, values = 1 + 2 * round(strength * LOW_PASS_S * corpus.hz / 2), corpus.values[m].clone()
+    for index in range(len(corpus.clips)):
+        steps = corpus.steps(index)
+        padded = torch.nn.functional.pad(values[steps].float().T[None], (width // 2, width // 2), mode="replicate")
+        values[steps] = torch.nn.functional.avg_pool1d(padded, width, stride=1)[0].T.to(values.dtype)
+    return _with_values(corpus, modality, values)
+
+
+def _clipped(corpus: Corpus, modality: str, strength: float, scales: Sequence[Tensor], seed: int) -> Corpus:
+    """Limits the size of each feature, as an overdriven microphone or an overexposed picture would."""
+    m = [stream.modality for stream in corpus.streams].index(modality)
+    limit = (CLIPPED_AT[strength] * scales[m]).to(corpus.values[m].dtype)
+    return _with_values(corpus, modality, corpus.values[m].clamp(-limit, limit))
+
+
+_OWN = {"impulses": _impulses, "swapped": _swapped, "low-pass": _low_pass, "clipped": _clipped}

@@ -9,15 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from ..labels import Labels
 from ..manifest import Source
-from ..plugins import added_names, find_added, load_added, mend
+from ..plugins import find_by_name, names_with_added
 from .disk import Disk
 from .gold import AnnotatorAgreement
 
@@ -96,8 +96,7 @@ class PublishedCorpus(ABC):
 
 def corpus_names() -> list[str]:
     """Returns the names of our own corpora, then of those that packages add."""
-    own = list(_own())
-    return [*own, *(name for name in added_names(GROUP) if name not in own)]
+    return names_with_added(GROUP, _own())
 
 
 def find_corpus(name: str) -> type[PublishedCorpus]:
@@ -106,18 +105,12 @@ def find_corpus(name: str) -> type[PublishedCorpus]:
     Raises:
         InputError: for an unknown name, or if a package's entry point is no `PublishedCorpus`.
     """
-    own = _own()
-    if name in own:
-        return own[name]
-    place = f"corpus {name}"
-    point = find_added(GROUP, name, place)
-    if point is None:
-        todo = did_you_mean(name, corpus_names(), f"Known: {', '.join(corpus_names())}.")
-        raise InputError(place, expected="a known corpus", got=repr(name), todo=todo)
-    added = load_added(point, place)
-    if not (isinstance(added, type) and issubclass(added, PublishedCorpus)):
-        raise InputError(place, f"{point.value} is no subclass of PublishedCorpus", todo=mend(point))
-    return added
+    return find_by_name("corpus", GROUP, _own(), name, _fault)
+
+
+def _fault(added: Any) -> str | None:
+    right = isinstance(added, type) and issubclass(added, PublishedCorpus)
+    return None if right else "no subclass of PublishedCorpus"
 
 
 def _own() -> dict[str, type[PublishedCorpus]]:

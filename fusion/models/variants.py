@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ...data.errors import InputError, did_you_mean
-from ...data.plugins import added_names, find_added, load_added, mend
+from ...data.errors import InputError
+from ...data.plugins import find_by_name, names_with_added
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,7 +98,7 @@ VARIANTS: dict[str, Variant] = {
 
 def variant_names() -> list[str]:
     """Returns the names of our own variants in their order, then of those that packages add."""
-    return [*VARIANTS, *(name for name in added_names(GROUP) if name not in VARIANTS)]
+    return names_with_added(GROUP, VARIANTS)
 
 
 def find_variant(name: str) -> Variant:
@@ -107,17 +107,11 @@ def find_variant(name: str) -> Variant:
     Raises:
         InputError: for an unknown name, or if a package's entry point is no `Variant`.
     """
-    if name in VARIANTS:
-        return VARIANTS[name]
-    place = f"variant {name}"
-    point = find_added(GROUP, name, place)
-    if point is None:
-        todo = did_you_mean(name, variant_names(), f"Known: {', '.join(variant_names())}.")
-        raise InputError(place, expected="a known variant", got=repr(name), todo=todo)
-    variant = load_added(point, place)
-    if not isinstance(variant, Variant):
-        raise InputError(place, f"{point.value} is a {type(variant).__name__}, not a Variant", todo=mend(point))
-    return variant
+    return find_by_name("variant", GROUP, VARIANTS, name, _fault)
+
+
+def _fault(added: Any) -> str | None:
+    return None if isinstance(added, Variant) else f"a {type(added).__name__}, not a Variant"
 
 
 def resolve(config: Config) -> Config:
