@@ -295,10 +295,11 @@ def predict_each(
     """
     each = _Each(models, sampling, keep, progress)
     if isinstance(media, Store):
+        _check_unused(extraction)
         chosen = choose_clips(media.clip_ids(), clips, f"See `sage-va cache ls {media.url}`.")
         return each.of(media, [clip_id for clip_id in media.clip_ids() if clip_id in chosen])
     if cache := _cache_among(media):
-        return predict_each(models, cache, keep, progress, sampling=sampling, clips=clips)
+        return predict_each(models, cache, keep, progress, sampling=sampling, clips=clips, **extraction)
     with tempfile.TemporaryDirectory(prefix="sage-va-") as folder:
         store = open_store(Path(folder) / "cache.zarr", "a")
         rebuilt = _extract(models[0], media, store, clips, progress, **extraction)
@@ -308,6 +309,13 @@ def predict_each(
         rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in sorted(rebuilt.failures.items())]
         each.progress = None
         return rows + each.of(store, whole)
+
+
+def _check_unused(extraction: Mapping[str, Any]) -> None:
+    """Refuses options of the extraction where nothing is extracted."""
+    for name, value in extraction.items():
+        if value is not None and (name, value) != ("person", "largest"):
+            raise InputError(name, "a cache is predicted, so nothing is extracted", todo="Leave it out.")
 
 
 def _cache_among(media: Sequence[str]) -> Store | None:

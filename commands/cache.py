@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import data
-from .console import Bar, show
+from .console import Bar, failures, show
 from .options import clips_option, entry_workers_option, json_option, store_options
 from .verb import AliasedOption, VerbGroup, example_of, verb
 
@@ -245,7 +245,7 @@ def export(cache: str, as_json: bool, **options: Any) -> None:
 def describe_import(result: Imported) -> str:
     """Returns the result of `import` as text."""
     first = f"{len(result.clips)} clips in {result.stream} (alias {data.stream_alias(result.stream)})"
-    return "\n".join([first, *(f"failed: {row.clip_id}: {row.reason}" for row in result.failures)])
+    return "\n".join([first, *failures((row.clip_id, row.reason) for row in result.failures)])
 
 
 def describe_info(result: CacheInfo) -> str:
@@ -325,10 +325,10 @@ def describe_copied(result: Copied) -> str:
     ]
     if result.content_sha256:
         lines.append(f"content {result.content_sha256[:16]}")
-    return "\n".join([*lines, *(f"failed: {clip} {stream}: {reason}" for clip, stream, reason in result.failures)])
+    return "\n".join([*lines, *failures((f"{clip} {stream}", reason) for clip, stream, reason in result.failures)])
 
 
 def describe_exported(result: Exported) -> str:
     """Returns the result of `export` as text."""
     lines = [f"{len(result.clips)} clips of {result.stream}"]
-    return "\n".join([*lines, *(f"failed: {clip_id}: {reason}" for clip_id, reason in result.failures)])
+    return "\n".join([*lines, *failures(result.failures)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import data
-from .console import Bar, chosen_device, show
+from .console import Bar, chosen_device, grouped, show
 from .options import experiment_options, labels_option, shard_option
 from .train import chosen_preset
 from .verb import verb
@@ -103,7 +103,8 @@ def describe_comparison(result: Comparison) -> str:
         lines.append("no table yet: the last part to end makes it, or the same command without --shard")
     else:
         lines += [describe_table(result.table), f"table.csv, .md, .tex, .json and .png: {result.out}"]
-    return "\n".join([*lines, *(f"failed: {failure.cell}: {failure.reason}" for failure in result.failures)])
+    rows = ((failure.cell, failure.reason) for failure in result.failures)
+    return "\n".join([*lines, *grouped("failed", "runs", rows)])
 
 
 def describe_table(table: ComparisonTable) -> str:

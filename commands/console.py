@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ class WithJson(Protocol):
 
 
 LINE_EVERY_S = 60.0
+NUM_NAMES = 5  # shown of those that share a text
 Shown = TypeVar("Shown", bound=WithJson | dict[str, Any])
 
 
@@ -82,9 +83,29 @@ def _visible_texts(value: Any) -> Any:
     return value
 
 
-def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns a line for each clip that failed."""
-    return [f"failed: {row['clip_id']}: {row['reason']}" for row in rows]
+def failures(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Returns a line for each reason of failure, from `(name, reason)` of what failed."""
+    return grouped("failed", "clips", rows)
+
+
+def notes(of_clips: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns a line for each note, from clip_id -> notes."""
+    return grouped("note", "clips", [(clip_id, note) for clip_id, each in sorted(of_clips.items()) for note in each])
+
+
+def grouped(kind: str, unit: str, rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Returns a line for each text of `(name, text)`, with the names that share it."""
+    names: dict[str, list[str]] = {}
+    for name, text in rows:
+        names.setdefault(text, []).append(name)
+    return [f"{kind}: {_together(each, unit)}: {text}" for text, each in names.items()]
+
+
+def _together(names: Sequence[str], unit: str) -> str:
+    if len(names) == 1:
+        return names[0]
+    more = f" and {len(names) - NUM_NAMES} more, see --json" if len(names) > NUM_NAMES else ""
+    return f"{len(names)} {unit} ({', '.join(names[:NUM_NAMES])}{more})"
 
 
 def chosen_device(name: str) -> str:

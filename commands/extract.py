@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import data
-from .console import Bar, chosen_device, echo, failures, interruptible, show
+from .console import Bar, chosen_device, echo, failures, interruptible, notes, show
 from .options import (
     engine_option,
     extraction_options,
@@ -190,14 +189,13 @@ def extract(
     terms = terms_to_record(media, cache, present.root() if present else None, licence, restricted)
     summary = finished(recipe.arguments, device, sources, present, extract_options) if present else None
     if summary:
-        store = data.open_store(cache, "a", **terms)
-        store.log("list", clips=len(listed))
+        store = _begun(cache, terms, len(listed))
         store.log("start", clips=len(sources), streams=summary.streams)
     else:
         places = {"engine": engine, "num_workers": num_workers, "ray_address": ray_address, "device": device}
+        store = _begun(cache, terms, len(listed)) if present else None  # so that `status` says that it starts
         encode = _encoding(recipe, extract_options, **places)
-        store = data.open_store(cache, "a", **terms)
-        store.log("list", clips=len(listed))
+        store = store or _begun(cache, terms, len(listed))
         summary = encode(sources, store)
     show(summary, as_json, describe_extraction)
     sys.exit(130 if summary.interrupted else 1 if summary.failures else 0)
@@ -215,6 +213,13 @@ def _existing(cache: str) -> Store | None:
         return data.open_store(cache)
     except data.InputError:
         return None
+
+
+def _begun(cache: str, terms: Mapping[str, Any], num_clips: int) -> Store:
+    """Returns the cache, open for writing, with the number of clips in its journal."""
+    store = data.open_store(cache, "a", **terms)
+    store.log("list", clips=num_clips)
+    return store
 
 
 def _encoding(
@@ -275,8 +280,8 @@ def describe_extraction(summary: Summary) -> str:
         f"{summary.num_done} clips done, {summary.num_skipped} there already, {len(summary.failures)} failed; "
         f"{summary.num_frames} frames and {summary.audio_s:.0f} s of audio in {summary.wall_s:.1f} s",
         f"streams: {', '.join(summary.streams)}",
-        *(f"no face found, all frames masked: {clip_id}" for clip_id in summary.without_face),
-        *(f"note: {clip_id}: {note}" for clip_id, notes in sorted(summary.notes.items()) for note in notes),
+        *notes({clip_id: ["no face found, all frames masked"] for clip_id in summary.without_face}),
+        *notes(summary.notes),
     ]
     if summary.num_done:
         shares = {part: f"{100 * busy_s / summary.wall_s:.0f} %" for part, busy_s in summary.busy_s.items()}
@@ -287,4 +292,4 @@ def describe_extraction(summary: Summary) -> str:
         lines.append(f"items per batch: {', '.join(sizes)}")
     if summary.interrupted:
         lines.append("interrupted after the clips in work; run the same command to resume")
-    return "\n".join([*lines, *failures([asdict(failure) for failure in summary.failures])])
+    return "\n".join([*lines, *failures((row.clip_id, row.reason) for row in summary.failures)])

@@ -85,4 +85,4 @@ def describe_folders(result: CropFolders) -> str:
         share = 100 * report.num_images_with_face / report.num_images
         people = f"{report.num_people} {'person' if report.num_people == 1 else 'people'}"
         lines.append(f"  {name}: {report.num_images_with_face} of {report.num_images} frames ({share:.0f} %), {people}")
-    return "\n".join([*lines, *failures(result.failures)])
+    return "\n".join([*lines, *failures((row["clip_id"], row["reason"]) for row in result.failures)])

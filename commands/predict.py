@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import Bar, chosen_device, failures, show
+from .console import Bar, chosen_device, failures, notes, show
 from .options import NumberOr, clips_option, encoder_place_options, extraction_options, json_option, smooth_option
 from .verb import verb
 
@@ -102,10 +102,10 @@ def describe_prediction(files: PredictedFiles) -> str:
     lines = [f"{len(files.clips)} clips -> {files.out}{several}", *describe_values(files)]
     if files.preparation:
         lines.append(files.preparation)
-    lines += [f"note: {clip_id}: {note}" for clip_id, notes in sorted(files.notes.items()) for note in notes]
+    lines += notes(files.notes)
     if files.random_weights:
         lines.append(f"Untrained encoder (random weights): {', '.join(files.random_weights)}")
-    return "\n".join([*lines, *failures(files.failures)])
+    return "\n".join([*lines, *failures((row["clip_id"], row["reason"]) for row in files.failures)])
 
 
 def describe_values(files: PredictedFiles | SubmissionFile) -> list[str]:

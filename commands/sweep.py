@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import data
-from .console import Bar, chosen_device, show
+from .console import Bar, chosen_device, grouped, show
 from .options import experiment_options, labels_option
 from .train import chosen_preset
 from .verb import verb
@@ -112,7 +112,8 @@ def describe_sweep(result: SweepResult) -> str:
     lines += [*_table(result.rows), *_importance(result.importance), *_reasons(result.rows)]
     if result.best is not None:
         lines += _outcome(result, result.best)
-    return "\n".join([*lines, *(f"failed: trial {row.trial}: {row.reason}" for row in result.failures)])
+    rows = ((f"trial {row.trial}", str(row.reason)) for row in result.failures)
+    return "\n".join([*lines, *grouped("failed", "trials", rows)])
 
 
 def _table(rows: Sequence[TrialRow]) -> list[str]:

@@ -95,6 +95,7 @@ class Rebuilding:
 
         of_crops = any(takes_crops(stream.fingerprint) for stream in streams)
         makes_crops = of_crops and not all(source.crops for source in sources)
+        self._check_places({stream.modality for stream in streams})
         self._check(of_crops, makes_crops, detects_faces=any(map(_detects_faces, streams)))
         rebuilt, passes = Rebuilt(), self._passes(streams)
         if makes_crops:
@@ -102,6 +103,15 @@ class Rebuilding:
         for encoders, options in passes if sources else ():
             rebuilt.add(extract(sources, store, **encoders, options=options, progress=progress))
         return rebuilt
+
+    def _check_places(self, modalities: set[str]) -> None:
+        """Refuses the place of an encoder that the model does not have."""
+        for parameter, place, modality in (
+            ("visual_weights", self.visual_weights, "visual"),
+            ("audio", self.audio, "audio"),
+        ):
+            if place and modality not in modalities:
+                raise InputError(parameter, f"the model reads no {modality} stream", todo="Leave it out.")
 
     def _check(self, of_crops: bool, makes_crops: bool, *, detects_faces: bool) -> None:
         """Refuses options that would change nothing."""
@@ -112,6 +122,9 @@ class Rebuilding:
         if self.face_detector and not makes_crops:
             problem = brought if of_crops else "it is for models that were trained on ready-made crops"
             raise InputError("face_detector", problem, todo=todo)
+        if self.face_weights and not (makes_crops or detects_faces):
+            problem = brought if of_crops else "the model sees whole frames, not faces"
+            raise InputError("face_weights", problem, todo=todo)
 
     def _add_crops(
         self,

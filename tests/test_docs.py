@@ -39,6 +39,7 @@ import yaml
 from click.testing import CliRunner
 
 from sage_va.cli import main
+from sage_va.data.store.base import is_cache
 from sage_va.tests.corpora import fill_with_media, write_affwild2, write_muse
 from sage_va.tests.pages import (
     HISTORY,
@@ -253,7 +254,7 @@ def with_stand_ins(arguments: list[str]) -> list[str]:
         del words[words.index("--faces") : words.index("--faces") + 2]
     if words[0] in {"train", "compare", "sweep"} and "--config" not in words:
         words += ["--config", "small.yaml"]
-    if words[0] == "predict" and "--audio" not in words and not words[2].rstrip("/").endswith((".zarr", ".h5")):
+    if words[0] == "predict" and "--audio" not in words and not any(map(is_cache, words[2:])):
         words += ["--audio", "voice"]
     return words
 

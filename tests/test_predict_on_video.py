@@ -88,10 +88,23 @@ def test_options_that_would_change_nothing_are_refused(places: dict[str, Path], 
     for option, message in (
         (("--person", "left"), "Error: --person: the model sees whole frames, not faces. Leave it out."),
         (("--face-detector", "squares"), "Error: --face-detector: it is for models that were trained on ready-made"),
+        (("--face-weights", "x.onnx"), "Error: --face-weights: the model sees whole frames, not faces. Leave it out."),
+        (("--audio", "voice"), "Error: --audio: the model reads no audio stream. Leave it out."),
     ):
         refused = run("predict", tmp_path / "model", places["film"], "--out", tmp_path / "p", *option)
         assert refused.exit_code == 1
         assert message in refused.output
+
+
+@pytest.mark.parametrize(
+    "option", [("--face-weights", "x"), ("--audio", "x"), ("--person", "left"), ("--batch-size", "2")]
+)
+def test_options_of_the_extraction_are_refused_for_a_cache(
+    places: dict[str, Path], tmp_path: Path, option: tuple[str, str]
+) -> None:
+    refused = run("predict", places["model"], places["cache"], "--out", tmp_path / "p", *option)
+    message = f"Error: {option[0]}: a cache is predicted, so nothing is extracted. Leave it out."
+    assert (refused.exit_code, refused.stderr.strip()) == (1, message)
 
 
 def test_python_warns_of_the_difference(places: dict[str, Path]) -> None:
@@ -110,6 +123,7 @@ def test_crops_that_are_there_are_taken(places: dict[str, Path], tmp_path: Path)
     for option, message in (
         (("--person", "all"), "Error: --person: all recordings bring crops, no faces are detected. Leave it out."),
         (("--face-detector", "squares"), "Error: --face-detector: all recordings bring crops, no faces are detected."),
+        (("--face-weights", "x.onnx"), "Error: --face-weights: all recordings bring crops, no faces are detected."),
     ):
         refused = run("predict", places["model"], manifest, "--out", tmp_path / "p", *option)
         assert refused.exit_code == 1

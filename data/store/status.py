@@ -6,11 +6,12 @@ import calendar
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .base import FailedClip, Store, failures_in
 
 _RECENT_S = 600
+State = Literal["idle", "starting", "running", "quiet", "stopped", "finished"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Status:
 
     Args:
         url: of the cache.
+        state: "idle", no extraction has begun; "starting", and no clip has ended yet; "running"; "quiet", without an
+            event for ten minutes; "stopped" before all was done; "finished".
         clips: clips that are to be done; None where no run has noted how many.
         done: clips that are done, by stream.
         failures: clips that failed and have not been made since.
@@ -29,6 +32,7 @@ class Status:
     """
 
     url: str
+    state: State
     clips: int | None
     done: Mapping[str, int]
     failures: list[FailedClip]
@@ -55,16 +59,31 @@ def status(store: Store) -> Status:
     per_hour = 3600 * len(recent) / span_s
     wanted = _num_wanted(lines, streams)
     left = max(0, wanted - min(done.values(), default=0) - len(failures)) if wanted is not None else None
+    quiet_s = _age_s(lines[-1]) if lines else None
     return Status(
         url=store.url,
+        state=_state([line["event"] for line in lines], left, quiet_s or 0.0),
         clips=wanted,
         done=done,
         failures=[FailedClip(clip_id, line["reason"]) for clip_id, line in failures.items()],
         clips_per_hour=per_hour,
         left_s=3600 * left / per_hour if left is not None and per_hour else 0.0 if left == 0 else None,
-        quiet_s=_age_s(lines[-1]) if lines else None,
+        quiet_s=quiet_s,
         writing=store.leftovers(),
     )
+
+
+def _state(events: list[str], left: int | None, quiet_s: float) -> State:
+    begun = max((number for number, event in enumerate(events) if event in ("list", "start")), default=None)
+    if begun is None:
+        return "idle"
+    if left == 0:
+        return "finished"
+    if events[-1] == "end":
+        return "stopped"
+    if quiet_s > _RECENT_S:
+        return "quiet"
+    return "running" if {"commit", "failure"} & set(events[begun:]) else "starting"
 
 
 def _num_wanted(lines: list[dict[str, Any]], streams: list[str]) -> int | None:

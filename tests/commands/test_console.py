@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sage_va.commands import console
-from sage_va.commands.console import Bar, interruptible, show
+from sage_va.commands.console import Bar, failures, interruptible, notes, show
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -73,3 +73,12 @@ def test_outside_of_a_terminal_progress_is_a_line_now_and_then(
         bar.tick()
         bar.tick()
     assert capsys.readouterr().err.splitlines() == ["2 of 4 trials, best 0.5", "4 of 4 trials, best 0.5"]
+
+
+def test_identical_failures_are_one_line() -> None:
+    rows = [(f"{name}.mp4", "no audio stream") for name in "abcdefg"]
+    assert failures([*rows[:2], ("x.mp4", "an empty file"), *rows[2:]]) == [
+        "failed: 7 clips (a.mp4, b.mp4, c.mp4, d.mp4, e.mp4 and 2 more, see --json): no audio stream",
+        "failed: x.mp4: an empty file",
+    ]
+    assert notes({"b": ["cut", "dark"], "a": ["dark"]}) == ["note: 2 clips (a, b): dark", "note: b: cut"]
