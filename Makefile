@@ -39,6 +39,7 @@ docs: $(VENV)/.docs
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --severity-level medium --configfile pyproject.toml --recursive .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(READY)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,7 +121,7 @@ class TransformersEncoder(AudioEncoder):
 
 def _load_config(name: str) -> Any:
     local = Path(name).is_dir()
-    config = _call_loader(name, lambda: transformers.AutoConfig.from_pretrained(name, local_files_only=local))
+    config = _loaded(name, transformers.AutoConfig, local_files_only=local)
     if config.model_type not in (*WAVEFORM_MODELS, WHISPER):
         expected = f"{', '.join(WAVEFORM_MODELS)} or {WHISPER}"
         got = f"model type {config.model_type!r}"
@@ -144,11 +143,12 @@ def _layers_of(layer: str, config: Any) -> tuple[int, int] | None:
     return first, last
 
 
-def _call_loader(name: str, fetch: Callable[[], Any]) -> Any:
-    """Calls a loader of transformers and turns its many exceptions into one InputError."""
+def _loaded(name: str, loader: Any, **options: Any) -> Any:
+    """Calls a loader of transformers and turns its many exceptions into one InputError. No code of a model is run."""
     try:
         with contextlib.nullcontext() if Path(name).is_dir() else offline_if_unreachable():
-            return fetch()
+            # Users choose the model, and no revision: the hash of what was loaded is part of the stream's name.
+            return loader.from_pretrained(name, trust_remote_code=False, **options)
     except Exception as error:  # transformers, hub clients and their transports each raise their own
         if not Path(name).is_dir():
             raise hub_error(name, "--audio", error) from error
@@ -164,7 +164,7 @@ def _feature_extractor(name: str, config: Any, *, random: bool) -> Any:
         if config.model_type == WHISPER:
             return transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins)
         return transformers.Wav2Vec2FeatureExtractor()
-    return _call_loader(name, lambda: transformers.AutoFeatureExtractor.from_pretrained(name, local_files_only=local))
+    return _loaded(name, transformers.AutoFeatureExtractor, local_files_only=local)
 
 
 def _load_model(name: str, config: Any, *, random: bool) -> nn.Module:
@@ -172,14 +172,9 @@ def _load_model(name: str, config: Any, *, random: bool) -> nn.Module:
         with fixed_seed():
             model = transformers.AutoModel.from_config(config)
     else:
-        local = Path(name).is_dir()
         transformers.utils.logging.disable_progress_bar()  # ours is the only one
-        model, report = _call_loader(
-            name,
-            lambda: transformers.AutoModel.from_pretrained(
-                name, local_files_only=local, output_loading_info=True, dtype=torch.float32
-            ),
-        )
+        options = {"local_files_only": Path(name).is_dir(), "dtype": torch.float32}
+        model, report = _loaded(name, transformers.AutoModel, output_loading_info=True, **options)
         _check_loaded(name, report, encoder_only=config.model_type == WHISPER)
     return (model.get_encoder() if config.model_type == WHISPER else model).eval()
 

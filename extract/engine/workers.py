@@ -85,7 +85,8 @@ def serve(job: bytes, device: str, inbox: Inbox, send: Callable[[Event], None]) 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while waiting would slow the other workers
     keep_freed_memory()
     try:
-        shared: WorkerJob = pickle.loads(job)
+        # Made by the scheduler of this run, and sent over a pipe or Ray's own channel: no input of others.
+        shared: WorkerJob = pickle.loads(job)  # nosec B301
         _enter(shared.folder)
         _extract(shared, device, inbox, send)
     except Exception as error:  # the scheduler raises it
@@ -120,7 +121,8 @@ def _portable(error: Exception) -> Exception:
     """Returns an exception that can be pickled, with this process's traceback as a note."""
     error.add_note(f"in a worker:\n{''.join(traceback.format_exception(error))}")
     try:
-        pickle.loads(pickle.dumps(error))
+        # Its own bytes.
+        pickle.loads(pickle.dumps(error))  # nosec B301
     except Exception:  # many libraries' exceptions cannot be rebuilt from their own arguments
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

@@ -95,7 +95,9 @@ class YuNet:
 
         try:
             with offline_if_unreachable():
-                return Path(hf_hub_download(*self._HUB))
+                # The SHA-256 of the weights is part of the stream's name.
+                path = hf_hub_download(*self._HUB)  # nosec B615
+                return Path(path)
         except Exception as error:  # hub clients raise whatever their transport raised
             raise _no_weights("/".join(self._HUB), reason_of(error)) from error
 

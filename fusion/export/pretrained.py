@@ -288,10 +288,10 @@ class SAGE(nn.Module, ModelHubMixin):
         if Path(model_id).is_dir():
             return _read(model_id, Path(model_id) / MODEL, Path(model_id) / CONFIG)
         options = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
-        weights, described = (
-            Path(hf_hub_download(model_id, name, force_download=force_download, **options)) for name in (MODEL, CONFIG)
-        )
-        return _read(model_id, weights, described)
+        options["force_download"] = force_download
+        # Users choose the model and, if they like, its revision; neither file holds code.
+        weights, described = (hf_hub_download(model_id, name, **options) for name in (MODEL, CONFIG))  # nosec B615
+        return _read(model_id, Path(weights), Path(described))
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
