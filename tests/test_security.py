@@ -109,7 +109,7 @@ EVIL = "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\nclass C
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["evil", "wav2vec2"])
 def test_code_beside_a_model_is_not_run(model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a type that transformers knows, its own code is used; another is refused, and nobody is asked on the way."""
+    """Transformers uses its own code for a type that it knows; another is refused. No question is asked on the way."""
     pytest.importorskip("transformers")
     from sage_va.extract.encoders.transformers_encoder import _load_config
 
