@@ -5,15 +5,27 @@ from typing import TYPE_CHECKING, Any
 from .data.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .api import evaluate, plot_clip, predict, report, train
+    from .api import evaluate, plot_clip, predict, render_clip, report, train
     from .data import Clip, Track, open_store
     from .fusion.export.pretrained import SAGE
 
     __version__: str
 
-__all__ = ["SAGE", "Clip", "Track", "__version__", "evaluate", "open_store", "plot_clip", "predict", "report", "train"]
+__all__ = [
+    "SAGE",
+    "Clip",
+    "Track",
+    "__version__",
+    "evaluate",
+    "open_store",
+    "plot_clip",
+    "predict",
+    "render_clip",
+    "report",
+    "train",
+]
 _ROOMS = {
-    **dict.fromkeys(("evaluate", "plot_clip", "predict", "report", "train"), ".api"),
+    **dict.fromkeys(("evaluate", "plot_clip", "predict", "render_clip", "report", "train"), ".api"),
     **dict.fromkeys(("Clip", "Track", "open_store"), ".data"),
     "SAGE": ".fusion.export.pretrained",
 }

@@ -21,6 +21,7 @@ from .data.clip_preview import ClipPreview
 from .data.store.base import is_cache
 from .extract.engine.progress import ExtractionProgress
 from .fusion.config import Config, configure, suited_preset
+from .fusion.evaluation.clip_picture import panel_of
 from .fusion.evaluation.ensemble import score_ensemble
 from .fusion.evaluation.groups import Grouping
 from .fusion.evaluation.predict import Prediction
@@ -29,7 +30,7 @@ from .fusion.evaluation.sampling import FRAMES, GRID, PLAIN, Sampling
 from .fusion.evaluation.score import Score, score_run
 from .fusion.export.ensemble import load_models, predict_clip, smoothing_widths
 from .fusion.export.pretrained import SAGE
-from .fusion.report.clip_plot import plot_run
+from .fusion.report.clip_plot import plot_run, recorded_path
 from .fusion.report.members import ReportModel
 from .fusion.report.write import ReportPage, write_report
 from .fusion.run_folder import SPLIT, fold_runs
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .extract.rebuild import Rebuilt
+    from .extract.render import RenderedClip
 
 Report = Callable[[ExtractionProgress], None]
 Keep = Callable[[Clip, Prediction], None]
@@ -436,6 +438,46 @@ def plot_clip(
     """
     place, truths = str(cache) if cache else None, Path(labels) if labels else None
     return plot_run(Path(run), clip, cache=place, labels=truths, device=device)
+
+
+FILM = (880, 720)  # width and height of the traces in a film
+
+
+def render_clip(
+    run: str | Path,
+    clip: str,
+    media: str | Path,
+    out: str | Path,
+    *,
+    cache: str | Path | None = None,
+    labels: str | Path | None = None,
+    device: str = "cpu",
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> RenderedClip:
+    """Writes a film of one clip, an `.mp4`: its pictures beside what `plot_clip` draws, a moving playhead, its sound.
+
+    Args:
+        run, clip, cache, labels, device: as for `plot_clip`.
+        media: folder or manifest of the recordings.
+        out: the film.
+        tick: called with the number of frames done, and of all.
+
+    Raises:
+        InputError: as `plot_clip`; and if the recording of the clip is absent or cannot be shown.
+    """
+    from .extract.previews import find_recordings
+    from .extract.render import render
+
+    if Path(out).suffix.lower() != ".mp4":
+        todo = "Change the name."
+        raise InputError(out, expected="a name that ends in .mp4", got=Path(out).suffix or "no suffix", todo=todo)
+    recorded = recorded_path(Path(run), clip, str(cache) if cache else None)
+    source = find_recordings(str(media), {clip: recorded}).get(clip)
+    if source is None:
+        todo = "Name the folder or manifest that was extracted."
+        raise InputError(clip, f"{media} has no recording of that name", todo=todo)
+    figure = plot_clip(run, clip, cache=cache, labels=labels, device=device)
+    return render(source, panel_of(figure, FILM), Path(out), tick)
 
 
 def _previews(model: ReportModel, media: str) -> dict[str, ClipPreview]:

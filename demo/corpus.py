@@ -14,7 +14,9 @@ import av
 import cv2
 import numpy as np
 
+from ..data.atomic import replacing
 from ..data.errors import InputError
+from ..extract.decode.container import h264_encoder
 from .face import draw_frames
 from .script import STAGES, Array, cast, write_script
 from .voice import SAMPLING_RATE_HZ, speak
@@ -78,14 +80,6 @@ def draw_corpus(
     return clips
 
 
-def h264_encoder() -> str:
-    """Returns the name of an H.264 encoder of this PyAV; InputError where it has none."""
-    for name in ("libx264", "libopenh264"):
-        if name in av.codecs_available:
-            return name
-    raise InputError("PyAV", expected="libx264 or libopenh264", got="neither", todo="Run `pip install av`.")
-
-
 def _write_media(path: Path, frames: Iterator[Array], sound: Array, fps: int, encoder: str) -> None:
     """Writes H.264 (yuv420p) and AAC (mono, 16 kHz) in an mp4; frame k is shown at k / fps."""
     first = next(frames)
@@ -120,7 +114,7 @@ def _write_labels(path: Path, va: Array, fps: int, rng: np.random.Generator) -> 
 
 
 def _write_tables(out: Path, clips: list[DrawnClip], fps: int) -> None:
-    """Writes stages.csv, the runs of each clip's stages, and manifest.csv."""
+    """Writes stages.csv, the runs of each clip's stages, and last, whole or not at all, manifest.csv."""
     with (out / "stages.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["clip", "start_s", "end_s", "stage"])
@@ -128,7 +122,7 @@ def _write_tables(out: Path, clips: list[DrawnClip], fps: int) -> None:
             edges = [0, *(np.flatnonzero(np.diff(clip.stage)) + 1), len(clip.stage)]
             for start, end in pairwise(edges):
                 table.writerow([clip.name, round(start / fps, 6), round(end / fps, 6), STAGES[clip.stage[start]]])
-    with (out / "manifest.csv").open("w", newline="") as file:
+    with replacing(out / "manifest.csv") as part, part.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["clip_id", "path", "subject_id"])
         table.writerows([clip.name, clip.path.relative_to(out).as_posix(), clip.subject_id] for clip in clips)

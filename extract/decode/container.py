@@ -53,3 +53,11 @@ def read_header(path: Path) -> tuple[int | None, bool]:
     with open_media(path, str(path)) as container:
         video = video_stream(container)
         return (video.frames or None) if video else None, bool(container.streams.audio)
+
+
+def h264_encoder() -> str:
+    """Returns the name of an H.264 encoder of this PyAV; InputError where it has none."""
+    for name in ("libx264", "libopenh264"):
+        if name in av.codecs_available:
+            return name
+    raise InputError("PyAV", expected="libx264 or libopenh264", got="neither", todo="Run `pip install av`.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.clip_panel import ClipPanel
 from ...data.labels import Truth
 from .predict import TARGETS, Prediction
 from .style import COLOURS, INK, MUTED, STYLES, as_text, house_style, legend_above
@@ -68,6 +69,23 @@ def draw_clip(
             lines = [part for line in title.splitlines() for part in textwrap.wrap(line, WIDTH)]
             figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10)
     return figure
+
+
+def panel_of(figure: Figure, size: tuple[int, int], dpi: int = 100) -> ClipPanel:
+    """Returns the picture of `draw_clip` as pixels of a size (width, height), with the place of its time axis."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(dpi)
+    figure.set_size_inches(size[0] / dpi, size[1] / dpi)
+    canvas = FigureCanvasAgg(figure)
+    with house_style():
+        canvas.draw()
+    first, last = figure.axes[0], figure.axes[-1]
+    start_s, end_s = first.get_xlim()
+    (left, _), (right, _) = first.transData.transform([(start_s, 0), (end_s, 0)])
+    top, bottom = (size[1] - edge for edge in (first.bbox.y1, last.bbox.y0))
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return ClipPanel(pixels, float(left), float(right), round(top), round(bottom), float(start_s), float(end_s))
 
 
 def _draw_target(

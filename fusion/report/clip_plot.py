@@ -87,3 +87,15 @@ def _scores(prediction: Prediction, corpus: Corpus) -> dict[str, str]:
     sums = [clip.all for clip in corpus_moments([prediction], corpus) if clip.all[0, 0] > 0]
     scores = pooled_ccc(sums) if sums else {}
     return {name: f"CCC {scores[name]:.3f}" for name in TARGETS if scores and scores[name] == scores[name]}
+
+
+def recorded_path(place: Path, clip_id: str, cache: str | None = None) -> str | None:
+    """Returns the path of a clip's medium as the cache of a run has it, relative to the root of its media.
+
+    Raises:
+        InputError: if the run is unfinished, or the cache has no such clip.
+    """
+    first = next(iter(fold_runs(place)), place)
+    store = open_store(cache or load_run(first).cache)
+    _check_clip(store, clip_id)
+    return (store.clip(clip_id).media or {}).get("path")

@@ -10,6 +10,7 @@ from sage_va import evaluate, plot_clip
 from sage_va.cli import main
 from sage_va.data import InputError
 from sage_va.data.windows.splits import read_split
+from sage_va.fusion.evaluation.clip_picture import panel_of
 
 
 def clip_of(run: Path, part: str) -> str:
@@ -64,3 +65,35 @@ def test_the_verb(runs: dict[str, Path], tmp_path: Path) -> None:
     done = CliRunner().invoke(main, [*arguments, str(tmp_path / "a.gif")])
     assert done.exit_code == 1
     assert "expected a name that ends in .png, .svg or .pdf, got .gif" in done.output
+
+
+def test_the_film_verb(runs: dict[str, Path], tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    from sage_va.tests.media import grey_frames, tone, write_media
+
+    write_media(tmp_path / "media" / "clip00.mp4", grey_frames(20), audio=tone(0.8))
+    arguments = ["render", str(runs["sage-0"]), "clip00", "--media", str(tmp_path / "media"), "--device", "cpu"]
+    done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "a.mp4")])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"{tmp_path / 'a.mp4'}: 20 frames, 0.80 s, with sound; ")
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (1280, 720)
+    done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "a.avi")])
+    assert "expected a name that ends in .mp4, got .avi" in done.output
+    arguments[2] = "clip01"
+    done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "b.mp4")])
+    assert "clip01: " in done.output
+    assert "media has no recording of that name. Name the folder or manifest" in done.output
+
+
+def test_the_time_axis_of_a_panel_is_where_the_figure_has_it(runs: dict[str, Path]) -> None:
+    figure = plot_clip(runs["sage-0"], "clip00")
+    panel = panel_of(figure, (880, 720))
+    assert panel.pixels.shape == (720, 880, 3)
+    (start_s, end_s), axis = figure.axes[0].get_xlim(), figure.axes[0]
+    assert (panel.start_s, panel.end_s) == (start_s, end_s)
+    for time_s in (start_s, (start_s + end_s) / 2, end_s):
+        assert panel.column(time_s) == pytest.approx(axis.transData.transform((time_s, 0))[0])
+    assert 0 < panel.top < panel.bottom < 720
+    title, blank = panel.pixels[: panel.top // 2], panel.pixels[panel.top + 2, :30]
+    assert title.min() < 100 < 250 < blank.min()
