@@ -25,7 +25,13 @@ SECTIONS = {  # heading of the help: verb: its file in `commands`, and after a c
         "sweep": "sweep",
         "calibrate": "evaluate:calibrate",
     },
-    "Score and look": {"eval": "evaluate:evaluate", "report": "report", "plot": "plot", "render": "render"},
+    "Score and look": {
+        "eval": "evaluate:evaluate",
+        "report": "report",
+        "view": "view",
+        "plot": "plot",
+        "render": "render",
+    },
     "Predict and share": {"predict": "predict", "export": "export", "submission": "submission:submission_group"},
 }
 VERBS = {verb: place for section in SECTIONS.values() for verb, place in section.items()}

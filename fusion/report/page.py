@@ -11,14 +11,22 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ...data.atomic import write_text
 
-SCRIPTS = ("values.js", "plots.js", "clips.js", "lanes.js", "traces.js", "sections.js", "main.js")
+SHARED = (
+    "values.js",
+    "plots.js",
+    "clips.js",
+    "lanes.js",
+    "traces.js",
+    "sections.js",
+)  # with the page of `sage-va view`
+SCRIPTS = (*SHARED, "main.js")
 
 
 def write_page(path: Path, contents: Mapping[str, Any]) -> int:
@@ -36,22 +44,22 @@ def write_page(path: Path, contents: Mapping[str, Any]) -> int:
 
 def page(contents: Mapping[str, Any]) -> str:
     """Returns the page of a report as HTML."""
-    style = _asset("uplot.min.css") + _asset("page.css")
-    plotting = _asset("uplot.min.js")
-    script = '(() => {\n"use strict";\n' + "\n".join(_asset(name) for name in SCRIPTS) + "\n})();"
+    style = asset("uplot.min.css") + asset("page.css")
+    plotting = asset("uplot.min.js")
+    script = script_of(asset(name) for name in SCRIPTS)
     parts = {
         "title": html.escape(f"{contents['standing']['base']}: report"),
-        "policy": html.escape(_policy([style], [plotting, script])),
+        "policy": html.escape(policy_of([style], [plotting, script])),
         "style": style,
-        "data": _json(contents),
-        "licence": html.escape(_asset("uplot.LICENSE.txt")),
+        "data": embedded_json(contents),
+        "licence": html.escape(asset("uplot.LICENSE.txt")),
         "plotting": plotting,
         "script": script,
     }
-    return _filled(_asset("page.html"), parts)
+    return filled(asset("page.html"), parts)
 
 
-def _filled(template: str, parts: Mapping[str, str]) -> str:
+def filled(template: str, parts: Mapping[str, str]) -> str:
     """Puts parts into the places `{{name}}` of a template; what looks like a place inside a part stays as it is."""
     pieces = template.split("{{")
     text = pieces[0]
@@ -61,16 +69,21 @@ def _filled(template: str, parts: Mapping[str, str]) -> str:
     return text
 
 
-def _json(contents: Mapping[str, Any]) -> str:
+def embedded_json(contents: Mapping[str, Any]) -> str:
     """Returns JSON that cannot end the element in which it stands."""
     text = json.dumps(contents, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _policy(styles: list[str], scripts: list[str]) -> str:
-    """Returns the policy of the page: these styles and scripts, pictures that it holds, nothing from elsewhere."""
+def script_of(texts: Iterable[str]) -> str:
+    """Returns the script of a page: its parts as one, in a scope of its own."""
+    return '(() => {\n"use strict";\n' + "\n".join(texts) + "\n})();"
+
+
+def policy_of(styles: list[str], scripts: list[str], pictures: str = "data: blob:") -> str:
+    """Returns the policy of a page: these styles and scripts, pictures that it holds, nothing from elsewhere."""
     hashes = [" ".join(f"'sha256-{_sha256(text)}'" for text in texts) for texts in (styles, scripts)]
-    kinds = f"default-src 'none'; style-src {hashes[0]}; script-src {hashes[1]}; img-src data: blob:"
+    kinds = f"default-src 'none'; style-src {hashes[0]}; script-src {hashes[1]}; img-src {pictures}"
     return f"{kinds}; base-uri 'none'; form-action 'none'"
 
 
@@ -78,5 +91,6 @@ def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Returns a file of the page's assets as text."""
     return (files(__package__ or "") / "assets" / name).read_text(encoding="utf-8")

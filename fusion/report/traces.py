@@ -60,7 +60,7 @@ def trace(models: Sequence[ReportModel], clip_id: str, most_points: int, preview
     each = models[0].of_clip(clip_id)
     prediction, hz = models[0].prediction(clip_id), each[0].hz
     assert prediction is not None
-    bins = _Bins(len(prediction.times_s), max(1, math.ceil(len(prediction.times_s) / most_points)))
+    bins = _bins(prediction, most_points)
     columns: dict[str, Any] = {
         "start_s": round(float(prediction.times_s[0]) + (bins.width - 1) / 2 / hz, 4),
         "step_s": bins.width / hz,
@@ -84,6 +84,18 @@ def trace(models: Sequence[ReportModel], clip_id: str, most_points: int, preview
             _shares(bins.means(part[:, m], prediction.mask[:, m])) for m in range(part.shape[1])
         ]  # fmt: skip
     return {**columns, **_media(preview)}
+
+
+def gold_standard(model: ReportModel, clip_id: str, most_points: int, truth: Truth) -> list[str] | None:
+    """Returns other labels of a clip on the steps of `trace`; None where none is annotated."""
+    prediction, hz = model.prediction(clip_id), model.of_clip(clip_id)[0].hz
+    assert prediction is not None
+    return _truth(truth, prediction, _bins(prediction, most_points), hz)
+
+
+def _bins(prediction: Prediction, most_points: int) -> _Bins:
+    num_steps = len(prediction.times_s)
+    return _Bins(num_steps, max(1, math.ceil(num_steps / most_points)))
 
 
 def _others(models: Sequence[ReportModel], clip_id: str, bins: _Bins) -> list[dict[str, Any]]:

@@ -5,15 +5,15 @@ const OTHER_COLOURS = ["pink", "yellow", "grey"];
 const STAGE_COLOURS = ["grey", "yellow", "pink", "blue", "green", "orange"];
 const TARGETS = ["valence", "arousal"];
 
-/** The lanes of a clip, from top to bottom. Each has a node, `draw(box, low, high)` and `forget()`. */
-function lanesOf(clip, row) {
+/** The lanes of a clip, from top to bottom, `more` below the gate. Each has a node, `draw(box, low, high)` and `forget()`. */
+function lanesOf(clip, row, more) {
   const lanes = [];
   if (clip.pictures) lanes.push(filmLane(clip));
   if (clip.wave) lanes.push(waveLane(clip));
   TARGETS.forEach((name, target) => lanes.push(affectLane(clip, row, name, target)));
   if (clip.reliability) lanes.push(shareLane(clip, "reliability", clip.reliability));
   if (clip.weights) lanes.push(shareLane(clip, "weight", clip.weights));
-  lanes.push(maskLane(clip));
+  lanes.push(...more, maskLane(clip));
   if (clip.stage) lanes.push(stageLane(clip));
   lanes.push(timeLane());
   return lanes;
@@ -24,8 +24,8 @@ function laneOf(heading, body) {
 }
 
 function heading(title, entries) {
-  return element("p", {}, element("b", {}, title), ...entries.map(({ title: text, colour, dash = "", band = false }) =>
-    element("span", {}, key(colour, dash, band), " ", text)));
+  return element("p", {}, element("b", {}, title), ...entries.map(({ title: text, colour, dash = "", band = false, name = null }) =>
+    element("span", { class: name }, key(colour, dash, band), " ", text)));
 }
 
 function affectLane(clip, row, name, target) {
@@ -40,6 +40,10 @@ function affectLane(clip, row, name, target) {
     series.push({ values: clip.low[target], colour: "blue", width: 0 }, { values: clip.high[target], colour: "blue", width: 0, band: true });
     entries.unshift({ title: "range over runs", colour: "blue", band: true });
   }
+  if (clip.before) {
+    series.push({ values: clip.before[target], colour: "grey", dash: [2, 4], width: 1.6 });
+    entries.unshift({ title: "before corrections", colour: "grey", dash: "2 4", name: "before" });
+  }
   if (clip.truth) {
     series.push({ values: clip.truth[target], colour: "ink", width: 1.6 });
     entries.unshift({ title: "gold standard", colour: "ink" });
@@ -48,7 +52,8 @@ function affectLane(clip, row, name, target) {
   entries.unshift({ title: base, colour: "blue" });
   const truth = clip.truth ? `; gold standard ${rangeText(clip.truth[target])}` : "; no gold standard";
   const label = `${name} of ${clip.id} over time: estimate ${rangeText(clip.va[target])}${truth}; CCC ${number(row.ccc[name])}, root mean squared error ${number(row.rmse[name])}.`;
-  return plotLane(heading(name, entries), clip, series, { label, height: 150, range: [-1, 1], splits: [-1, -0.5, 0, 0.5, 1] });
+  const lane = plotLane(heading(name, entries), clip, series, { label, height: 150, range: [-1, 1], splits: [-1, -0.5, 0, 0.5, 1] });
+  return { ...lane, target };
 }
 
 function shareLane(clip, name, columns) {
@@ -100,6 +105,18 @@ function plotLane(title, clip, series, { label, height, range, splits }) {
     forget() {
       if (plot) plot.destroy();
       plot = null;
+    },
+    /** Draws values again that have changed in their arrays. */
+    refresh() {
+      if (!plot) return;
+      plot.setData(data, false);
+      plot.redraw();
+    },
+    /** The value at the height of a pointer event, within the range; null where it is outside of the plot. */
+    valueAt(event) {
+      const area = plot.over.getBoundingClientRect();
+      const share = (area.bottom - event.clientY) / area.height;
+      return share < -0.1 || share > 1.1 ? null : range[0] + Math.min(Math.max(share, 0), 1) * (range[1] - range[0]);
     },
   };
 }

@@ -10,6 +10,8 @@ function decoded(id) {
     step: raw.step_s,
     averaged: raw.width > 1,
     truth: pair(raw.truth),
+    before: pair(raw.before), // corrections, where there are some
+    corrected: Boolean(raw.corrected),
     va: pair(raw.va),
     low: pair(raw.low),
     high: pair(raw.high),
@@ -50,14 +52,15 @@ function rangeText(values) {
   return there.length ? `from ${number(Math.min(...there), 2)} to ${number(Math.max(...there), 2)}` : "nowhere";
 }
 
-function viewer(neighbour) {
+/** Shows one clip at a time; `extend` is passed on to `clipView`. */
+function viewer(neighbour, extend = null) {
   const node = element("div", { class: "viewer", id: "viewer" });
   let view = null;
 
   function open(id) {
     const focused = node.contains(document.activeElement) ? document.activeElement.dataset.action : null;
     if (view) view.close();
-    view = clipView(id, neighbour, node);
+    view = clipView(id, neighbour, node, extend);
     node.replaceChildren(...view.nodes);
     view.start();
     if (focused) node.querySelector(`[data-action="${focused}"]`)?.focus({ preventScroll: true });
@@ -65,12 +68,19 @@ function viewer(neighbour) {
   return { node, open, repaint: () => view && view.repaint() };
 }
 
-/** The view of one clip: its nodes, `start` once they are in the page, `repaint` for other colours, and `close`. */
-function clipView(id, neighbour, holder) {
+/**
+ * The view of one clip: its nodes, `start` once they are in the page, `repaint` for other colours, and `close`.
+ *
+ * `extend(parts)` adds to it, as the page of `sage-va view` does. It gets the parts of the view and returns any of:
+ * `above`, `below`, `buttons`, `hints`: nodes; `lanes`; `keys`: key -> action; `moved(time)`: the user has moved the
+ * playhead; `drawn(box, low, high)`: the time axis has changed; `pointer(event, time)`: true if it takes a pointer
+ * event of the traces; `isQuiet()`: true while the playhead runs by itself; `started()`: it is in the page; `close()`.
+ */
+function clipView(id, neighbour, holder, extend) {
   const clip = decoded(id);
   const row = contents.clips.find((one) => one.id === id);
   const ends = [clip.times[0] - clip.step / 2, clip.times[clip.times.length - 1] + clip.step / 2];
-  const state = { index: 0, low: ends[0], high: ends[1], width: 0, worst: -1 };
+  const state = { index: 0, time: ends[0], low: ends[0], high: ends[1], width: 0, worst: -1 };
   const stack = element("div", { class: "stack" });
   const playhead = element("div", { class: "playhead", "aria-hidden": "true" });
   const readings = element("dl");
@@ -78,7 +88,6 @@ function clipView(id, neighbour, holder) {
   const readout = element("div", { class: "readout" }, frame && frame.node, readings);
   const slider = element("input", { class: "scrubber", type: "range", min: 0, max: clip.times.length - 1, step: 1, value: 0,
     "aria-label": "Playhead", "data-action": "playhead", oninput: () => moveTo(+slider.value) });
-  const lanes = lanesOf(clip, row);
   const worst = worstPlaces(clip);
   const box = () => {
     const style = getComputedStyle(document.documentElement);
@@ -86,13 +95,22 @@ function clipView(id, neighbour, holder) {
     return { left, right, plot: Math.max(50, state.width - left - right) };
   };
 
+  /** Moves the playhead to a step, for the user. */
   function moveTo(index) {
-    state.index = Math.min(Math.max(index, 0), clip.times.length - 1);
-    const time = clip.times[state.index];
+    const time = clip.times[Math.min(Math.max(index, 0), clip.times.length - 1)];
+    follow(time);
+    extra.moved?.(time);
+  }
+
+  /** Shows the playhead at an instant, which need not be that of a step. */
+  function follow(wanted) {
+    const time = Math.min(Math.max(wanted, ends[0]), ends[1]);
     const span = state.high - state.low;
+    state.time = time;
+    state.index = Math.min(Math.max(Math.round((time - clip.times[0]) / clip.step), 0), clip.times.length - 1);
     if (time < state.low || time > state.high) show(time - span / 2, time + span / 2);
     slider.value = state.index;
-    slider.setAttribute("aria-valuetext", spoken(clip, state.index));
+    if (!extra.isQuiet?.()) slider.setAttribute("aria-valuetext", spoken(clip, state.index));
     const { left, plot } = box();
     playhead.style.left = `${left + ((time - state.low) / (state.high - state.low)) * plot}px`;
     playhead.dataset.time = `${number(time, 2)} s`;
@@ -105,14 +123,15 @@ function clipView(id, neighbour, holder) {
     state.low = Math.min(Math.max(low, ends[0]), ends[1] - span);
     state.high = state.low + span;
     for (const lane of lanes) lane.draw(box(), state.low, state.high);
+    extra.drawn?.(box(), state.low, state.high);
   }
 
   function zoom(factor) {
-    const time = clip.times[state.index];
+    const { time } = state;
     const span = Math.max((state.high - state.low) * factor, Math.min(20 * clip.step, ends[1] - ends[0]));
     const share = (time - state.low) / (state.high - state.low);
     show(time - share * span, time + (1 - share) * span);
-    moveTo(state.index);
+    follow(time);
   }
 
   function nextWorst() {
@@ -121,20 +140,29 @@ function clipView(id, neighbour, holder) {
     moveTo(worst[state.worst]);
   }
 
-  function point(event) {
+  function timeAt(event) {
     const { left, plot } = box();
     const x = event.clientX - stack.getBoundingClientRect().left - left;
-    const time = state.low + (Math.min(Math.max(x, 0), plot) / plot) * (state.high - state.low);
-    moveTo(Math.round((time - clip.times[0]) / clip.step));
+    return state.low + (Math.min(Math.max(x, 0), plot) / plot) * (state.high - state.low);
   }
 
+  function point(event) {
+    const time = timeAt(event);
+    if (!extra.pointer?.(event, time)) moveTo(Math.round((time - clip.times[0]) / clip.step));
+  }
+
+  const extra = extend ? extend({ clip, row, stack, ends, state, moveTo, follow, redraw: () => show(state.low, state.high), lanes: () => lanes }) : {};
+  const lanes = lanesOf(clip, row, extra.lanes || []);
+
   const keys = { "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2), 0: () => zoom(Infinity),
-    e: nextWorst, n: () => neighbour(1), p: () => neighbour(-1) };
+    e: nextWorst, n: () => neighbour(1), p: () => neighbour(-1), ...extra.keys };
   const onKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
+    if (event.target.closest?.("input:not([type=range]), select, textarea") || (event.key === " " && event.target.closest?.("button, summary"))) return;
     event.preventDefault();
-    keys[event.key]();
+    keys[event.key](event);
   };
+  const keySource = extend ? document : holder;
   stack.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
     stack.setPointerCapture(event.pointerId);
@@ -142,6 +170,7 @@ function clipView(id, neighbour, holder) {
     slider.focus({ preventScroll: true });
   });
   stack.addEventListener("pointermove", (event) => { if (event.buttons & 1) point(event); });
+  stack.addEventListener("pointerup", (event) => extra.pointer?.(event, timeAt(event)));
   stack.append(...lanes.map((lane) => lane.node), playhead);
 
   const button = (text, action, hint) => element("button", { class: "button", type: "button", onclick: action, title: hint, "data-action": text }, text);
@@ -153,26 +182,28 @@ function clipView(id, neighbour, holder) {
     element("div", { class: "buttons" },
       button("← Previous", () => neighbour(-1), "Previous clip of the table (p)"), button("Next →", () => neighbour(1), "Next clip of the table (n)"),
       worst.length ? button("Largest error", nextWorst, "Jump to the largest errors, one after the other (e)") : null,
+      ...(extra.buttons || []),
       button("Zoom in", () => zoom(0.5), "Zoom in at the playhead (+)"), button("Zoom out", () => zoom(2), "Zoom out (−)")));
   const hint = element("p", { class: "note" }, "Click or drag in the traces, or use the slider: ", element("kbd", {}, "←"), " ", element("kbd", {}, "→"),
     " move the playhead, ", element("kbd", {}, "Page ↑↓"), " further; ", element("kbd", {}, "+"), " ", element("kbd", {}, "−"), " ", element("kbd", {}, "0"),
-    " zoom, ", element("kbd", {}, "e"), " largest errors, ", element("kbd", {}, "n"), " ", element("kbd", {}, "p"), " next and previous clip.");
+    " zoom, ", element("kbd", {}, "e"), " largest errors, ", element("kbd", {}, "n"), " ", element("kbd", {}, "p"), " next and previous clip.", ...(extra.hints || []));
 
   const observer = new ResizeObserver(() => {
     if (stack.clientWidth > 0 && stack.clientWidth !== state.width) {
       state.width = stack.clientWidth;
       show(state.low, state.high);
-      moveTo(state.index);
+      follow(state.time);
     }
   });
   return {
-    nodes: [head, stack, slider, readout, hint],
+    nodes: [head, ...(extra.above || []), stack, slider, readout, ...(extra.below || []), hint],
     start() {
       observer.observe(stack);
-      holder.addEventListener("keydown", onKey);
+      keySource.addEventListener("keydown", onKey, { capture: true });
       state.width = stack.clientWidth;
       show(state.low, state.high);
-      moveTo(0);
+      follow(clip.times[0]);
+      extra.started?.();
     },
     repaint() {
       for (const lane of lanes) lane.forget();
@@ -180,7 +211,8 @@ function clipView(id, neighbour, holder) {
     },
     close() {
       observer.disconnect();
-      holder.removeEventListener("keydown", onKey);
+      keySource.removeEventListener("keydown", onKey, { capture: true });
+      extra.close?.();
       for (const lane of lanes) lane.forget();
       if (clip.pictures) URL.revokeObjectURL(clip.pictures.url);
     },

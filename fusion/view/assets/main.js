@@ -1,0 +1,97 @@
+// The page of `sage-va view`: the clips, and the recording of the open one above its traces.
+
+const THEMES = ["auto", "light", "dark"];
+
+function numberOf(id) {
+  return contents.clips.findIndex((row) => row.id === id);
+}
+
+/** Adds recording, face, moments and labels to the view of a clip; see `clipView`. */
+function withRecording(parts) {
+  const { clip, row, ends, follow, state } = parts;
+  const number = numberOf(clip.id);
+  const editor = labelEditor({ ...parts, number });
+  const moments = momentsOf(parts);
+  const faces = facesOf({ number });
+  const player = playerOf({ number, id: clip.id, ends, onTime: follow, onFrame: faces.show });
+  const move = (steps) => parts.moveTo(state.index + steps);
+  const second = Math.max(1, Math.round(1 / clip.step));
+  const key = (name) => element("kbd", {}, name);
+  parts.stack.setAttribute("data-clip", String(numberOf(row.id)));
+  return {
+    above: [element("div", { class: "stage" }, player.node, faces.node)],
+    below: [editor.node],
+    buttons: moments.buttons,
+    lanes: moments.lane ? [moments.lane] : [],
+    keys: {
+      " ": player.toggle, k: player.pause, K: player.pause, l: player.forwards, L: player.forwards, j: player.backwards, J: player.backwards,
+      ArrowLeft: (event) => move(event.shiftKey ? -second : -1), ArrowRight: (event) => move(event.shiftKey ? second : 1),
+      ...moments.keys, ...editor.keys,
+    },
+    hints: [" ", key("Space"), " plays and pauses, ", key("J"), " ", key("K"), " ", key("L"), " play backwards, pause and play, faster when pressed again; ",
+      key("Shift ←→"), " one second; ", ...(moments.buttons.length ? [key("g"), " gate switches; "] : []), key("d"), " draws, ", key("u"), " undoes, ", key("s"), " saves labels."],
+    moved: player.seek,
+    drawn: editor.drawn,
+    pointer: editor.pointer,
+    isQuiet: player.isRunning,
+    started() {
+      editor.start();
+      player.open();
+      faces.open();
+    },
+    close() {
+      player.close();
+      faces.close();
+    },
+  };
+}
+
+function clipsOf() {
+  let wanted = null;
+  const message = element("p", { class: "form-message", role: "alert" });
+
+  async function open(id, byUser) {
+    wanted = id;
+    table.choose(id);
+    try {
+      contents.traces[id] ||= await loaded(`clips/${numberOf(id)}`);
+      if (wanted !== id) return;
+      message.textContent = "";
+      view.open(id);
+      if (byUser) view.node.scrollIntoView({ block: "start" });
+    } catch (error) {
+      if (wanted === id) message.textContent = `${id} cannot be opened: ${error.message}`;
+    }
+  }
+
+  const table = clipTable(open);
+  const view = viewer((step) => {
+    const order = table.order();
+    if (order.length) open(order[(Math.max(order.indexOf(wanted), step < 0 ? 0 : -1) + step + order.length) % order.length], false);
+  }, withRecording);
+  return { message, table, view, open };
+}
+
+function head(repaint) {
+  let theme = 0;
+  const toggle = element("button", { class: "button", type: "button", onclick: () => {
+    theme = (theme + 1) % THEMES.length;
+    if (THEMES[theme] === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = THEMES[theme];
+    toggle.textContent = `Colours: ${THEMES[theme]}`;
+    repaint();
+  } }, `Colours: ${THEMES[theme]}`);
+  return [
+    element("div", { class: "masthead" },
+      element("div", {}, element("p", { class: "eyebrow" }, `sage-va ${contents.version} · ${contents.split} clips`), element("h1", {}, contents.standing.base)), toggle),
+    ...notices(),
+  ];
+}
+
+const clips = clipsOf();
+document.getElementById("top").append(...head(() => clips.view.repaint()));
+document.getElementById("main").append(
+  element("section", { class: "open-clip", "aria-label": "Recording and traces" }, clips.message, clips.view.node),
+  section("clips", "Clips", "Choose a clip to open it above.", clips.table.node));
+clips.open(contents.clips[0].id, false);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => clips.view.repaint());
