@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Bar, chosen_device
-from .options import device_option, moved_cache_option, moved_labels_option, split_option
+from .options import clips_option, device_option, moved_cache_option, moved_labels_option, split_option
 from .verb import verb
 
 if TYPE_CHECKING:  # it needs PyAV
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # it needs PyAV
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1. Default: a free one.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
-@click.option("--clips", multiple=True, metavar="ID|GLOB", help="Only these clips.")
+@clips_option
 @moved_cache_option
 @moved_labels_option
 @split_option
