@@ -1,4 +1,4 @@
-"""What a browser plays: the file itself where it can, else a copy on the same clock, in a folder of bounded size."""
+"""Files that a browser plays: a recording itself, else a copy on the same clock, in a folder of bounded size."""
 
 import os
 from fractions import Fraction
