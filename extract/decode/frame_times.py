@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 Frame = tuple[int, int]  # pts and duration, in ticks
 
@@ -48,6 +49,11 @@ class FrameTimes:
     def inside(self) -> list[Frame]:
         """Returns the frames that lie inside the clip."""
         return [(pts, ticks) for pts, ticks in self.frames if self.contains(self.seconds(pts))]
+
+    def gaps_s(self) -> NDArray[np.float64]:
+        """Returns seconds from each frame inside the clip to the next, (N - 1,)."""
+        ticks = np.array([pts for pts, _ in self.inside()], np.float64)
+        return np.diff(ticks) * float(self.time_base)
 
     def end_of(self, frames: Sequence[Frame]) -> float:
         """Returns the end of the last frame in seconds; a frame without a duration lasts the median gap."""

@@ -75,7 +75,7 @@ def _result(
         shown=np.array(sink.timeline.shown, np.int64),
         audio_start_s=audio.start_s,
         visual_report=visual_report if frames else {},
-        audio_report=audio.report(),
+        audio_report=audio.report() | ({"findings": report["findings"]} if "findings" in report else {}),
     )
 
 

@@ -15,6 +15,7 @@ from ...data.errors import InputError
 from ...data.manifest import Source
 from .audio import MonoAudio, Samples
 from .audio_track import audio_track
+from .completeness import Decoded, findings, on_gaps
 from .container import REENCODE, open_media, video_stream
 from .frame_times import FrameTimes
 from .frames import Frames, sane_aspect
@@ -50,6 +51,7 @@ class RecordingReader:
     ) -> None:
         self._source, self._path, self._options = source, path, options
         self._times, self._audio, self._sink, self._report = times, audio, sink, report
+        self._num_packets = 0  # of video
 
     def read(self) -> Iterator[Frames | Samples]:
         """Yields images in chunks and samples in blocks, as they come.
@@ -66,8 +68,10 @@ class RecordingReader:
             except FFmpegError as error:
                 raise self._damaged(error.strerror or str(error)) from error
             if self._source.end_s is None:
-                decoded_audio = audio is not None and self._options.sampling_rate is not None
-                self._check_complete(DeclaredLength.of(self._path, container, video, audio), decoded_audio)
+                declared = DeclaredLength.of(self._path, container, video, audio)
+                self._check_complete(declared, audio is not None and self._options.sampling_rate is not None)
+            if lines := self._findings(container, video, audio):
+                self._report["findings"] = lines
 
     def _streams(self, container: InputContainer) -> tuple[av.VideoStream | None, av.AudioStream | None]:
         video = video_stream(container)
@@ -101,6 +105,7 @@ class RecordingReader:
             self._options.beat()
             if packet.is_corrupt and not _is_pcm(packet):
                 raise self._damaged("a damaged packet")
+            self._num_packets += packet.stream is video and packet.size > 0 and not packet.is_discard
             yield from self._decode_audio(packet) if packet.stream is audio else reader.push(packet)
             if self._times.end_s is not None and self._is_over(reader if video else None, audio is not None):
                 break
@@ -142,6 +147,23 @@ class RecordingReader:
         if ends_s and declared.is_missed_by(max(ends_s)):
             got = f"its end at {max(ends_s):.2f} s: the file was cut off or is damaged"
             raise self._incomplete(f"{declared.end_s:.2f} s", got, "Get the whole file again.")
+
+    def _findings(
+        self, container: InputContainer, video: av.VideoStream | None, audio: av.AudioStream | None
+    ) -> list[str]:
+        """Returns contradictions of the recording; of a cut, whose rest was not read, only gaps between its frames."""
+        if self._source.start_s is not None or self._source.end_s is not None:
+            return list(on_gaps(self._times.gaps_s(), video.frames if video else 0))
+        decoded = Decoded(
+            self._times,
+            self._audio,
+            num_packets=self._num_packets,
+            codec=video.codec_context.name if video else "",
+            rate=self._report.get("fps_promised"),
+            repaired=self._report.get("repaired_times", {}),
+            has_track=audio is not None,
+        )
+        return findings(self._path, container, DeclaredLength.of(self._path, container, video, audio), decoded)
 
     def _incomplete(self, declared: str, got: str, todo: str) -> InputError:
         return self._error(f"the {declared} that its header declares", got, todo)

@@ -22,7 +22,8 @@ def notes_of(source: Source, duration_end_s: float, reports: Mapping[str, Mappin
         reports: modality -> the decoder's report.
     """
     visual, audio = reports.get("visual", {}), reports.get("audio", {})
-    return [*_on_cut(source, duration_end_s), *_on_frames(source, visual), *_on_audio(audio)]
+    findings = [line for report in (visual, audio) for line in report.get("findings", ())]
+    return [*_on_cut(source, duration_end_s), *_on_frames(source, visual), *_on_audio(audio), *dict.fromkeys(findings)]
 
 
 def note_on_faces(track: Track, report: Mapping[str, Any]) -> list[str]:

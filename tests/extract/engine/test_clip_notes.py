@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from sage_va.cli import main
+from sage_va.data import open_store
 from sage_va.data.clip import Track
 from sage_va.data.manifest import Source
 from sage_va.extract.engine.clip_notes import note_on_faces, notes_of
@@ -63,3 +64,18 @@ def test_extract_prints_the_notes(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "note: a: end_s 50 lies past the end of the recording at 4.00 s" in done.output
+
+
+def test_findings_are_printed_once_and_recorded(tmp_path: Path) -> None:
+    write_media(tmp_path / "a.mkv", grey_frames(100), audio=tone(1.0))
+    words = ["extract", str(tmp_path / "a.mkv"), "--out", str(tmp_path / "c.zarr"), "--audio", "logmel"]
+    done = CliRunner().invoke(main, words, catch_exceptions=False)
+    line = "its frames last from 0.00 to 4.00 s, its audio from 0.00 to 1.00 s"
+    assert done.output.count(f"note: a.mkv: {line}") == 1
+    store = open_store(tmp_path / "c.zarr")
+    assert store.record("a.mkv", store.streams("a.mkv")[0])["report"]["findings"] == [line]
+
+
+def test_a_finding_of_both_streams_is_one_line() -> None:
+    report = {"findings": ["gaps"]}
+    assert notes_of(WHOLE, 10.0, {"visual": report, "audio": report}) == ["gaps"]
