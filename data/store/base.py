@@ -16,6 +16,7 @@ from ..errors import DamagedError, InputError, first_line
 from ..hashing import bytes_sha256, json_sha256, unsealed
 from .entry import Entry, check_name, clip_of, damaged
 from .fingerprint import SCHEMA_VERSION, check_alias, check_stream, clip_id_of, clip_key, stream_alias
+from .ledger import MISSING, PUT_BACK, Ledger
 from .record_checks import record_problem
 from .root import check_root
 
@@ -137,7 +138,7 @@ class Store(ABC):
             for stream in sorted({entry.stream for entry in group} - named):
                 self.point(stream, only_new=True)
                 named.add(stream)
-            self._log(*({"event": "add", "clip_id": entry.clip_id, "stream": entry.stream} for entry in group))
+            self._log(*(event_of("add", entry) for entry in group))
             yield from group
 
     @final
@@ -327,7 +328,7 @@ class Store(ABC):
             self._pointed |= {stream}
         if distinct:
             self._save_entries(distinct, overwrite)
-            self._log(*({"event": "commit", "clip_id": one.clip_id, "stream": one.stream} for one in distinct))
+            self._log(*(event_of("commit", entry) for entry in distinct))
 
     @final
     def log(self, event: str, **facts: Any) -> None:
@@ -409,6 +410,7 @@ class Store(ABC):
     @final
     def discard(self, clip_id: str, stream: str) -> None:
         """Removes one entry; the next extraction makes it again."""
+        self._log({"event": "discarding", "clip_id": clip_id, "stream": stream})
         self._discard(stream, clip_key(clip_id))
         self._log({"event": "discard", "clip_id": clip_id, "stream": stream})
 
@@ -416,7 +418,10 @@ class Store(ABC):
     def verify(
         self, subset: Callable[[str], bool] | None = None, jobs: int = 4
     ) -> Iterator[tuple[str, str, Problem | None]]:
-        """Compares every byte with its checksum; yields (clip_id, stream, problem or None), "" for the cache itself.
+        """Compares every byte with its checksum, and every entry with the journal.
+
+        Yields (clip_id, stream, problem or None), "" for the cache itself; entries that the journal has and the cache
+        lacks come last.
 
         Args:
             subset: selects entries by `<stream>/<clip_key>`; None = all.
@@ -424,19 +429,41 @@ class Store(ABC):
         """
         for what in self._layout_problems():
             yield "", "", Problem("", "", what)
-        entries = [(stream, key) for stream in self._streams() for key in self._keys(stream)]
-        chosen = [pair for pair in entries if subset is None or subset("/".join(pair))]
+        is_chosen = subset or (lambda name: True)
+        ledger = Ledger(self.journal())
+        places = [(stream, key) for stream in self._streams() for key in self._keys(stream)]
+        chosen, doubted = [place for place in places if is_chosen("/".join(place))], list[tuple[str, str]]()
         with ThreadPoolExecutor(jobs, "sage-va-verify") as pool:
-            yield from pool.map(self._verify_entry, *zip(*chosen, strict=True)) if chosen else ()
+            checked = pool.map(lambda place: self._verify_entry(*place, ledger), chosen)
+            for place, row in zip(chosen, checked, strict=True):
+                if row[2] and row[2].what == PUT_BACK:
+                    doubted.append(place)
+                else:
+                    yield row
+        missing = [row for row in ledger.missing(places) if is_chosen("/".join(row[1:]))]
+        if doubted or missing:
+            yield from self._verify_history(doubted, missing)
 
-    def _verify_entry(self, stream: str, key: str) -> tuple[str, str, Problem | None]:
+    def _verify_history(
+        self, doubted: list[tuple[str, str]], missing: list[tuple[str, str, str]]
+    ) -> Iterator[tuple[str, str, Problem | None]]:
+        """Looks again at what the journal contradicts: another writer may have been at work between the two."""
+        ledger = Ledger(self.journal())
+        yield from (self._verify_entry(*place, ledger) for place in doubted)
+        still_missing = set(ledger.missing([]))
+        for clip_id, stream, key in missing:
+            if (clip_id, stream, key) in still_missing and not self._exists(stream, key):
+                yield clip_id, stream, Problem(clip_id, stream, MISSING)
+
+    def _verify_entry(self, stream: str, key: str, ledger: Ledger) -> tuple[str, str, Problem | None]:
         clip_id = self._clip_id(stream, key)
         try:
             if clip_key(clip_id) != key:
                 raise damaged((clip_id, stream), "a place that is named after its clip", repr(key))
-            check_name(stream, self.record(clip_id, stream)["fingerprint"])
+            record = self.record(clip_id, stream)
+            check_name(stream, record["fingerprint"])
             self.read(clip_id, stream)
-            what = self._entry_layout_problem(stream, key)
+            what = self._entry_layout_problem(stream, key) or ledger.problem(stream, key, json_sha256(record))
         except InputError as error:
             if is_outage(error):
                 raise
@@ -482,6 +509,12 @@ class EntryGroup:
         entries = self.entries
         self.__init__()
         return entries
+
+
+def event_of(event: str, entry: Entry) -> dict[str, Any]:
+    """Returns the journal's line about an entry, with the hash of its record; see `Ledger`."""
+    record = json_sha256(entry.record)
+    return {"event": event, "clip_id": entry.clip_id, "stream": entry.stream, "record": record}
 
 
 def in_groups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:

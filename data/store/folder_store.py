@@ -28,7 +28,7 @@ from ..clip import MODALITIES
 from ..errors import DamagedError, InputError
 from ..hashing import sealed, unsealed
 from ..journal import append_lines, damaged_lines, read_lines, remove_damaged_lines
-from .base import Mode, Store, is_outage
+from .base import Mode, Store, event_of, is_outage
 from .entry import Entry
 from .fingerprint import clip_key, is_modality
 from .root import check_root, check_terms, new_root
@@ -196,6 +196,7 @@ class FolderStore(Store):
                 write_new(staged / name if name else staged, content)
             sync_folders(staged)
             if self._is_replaced(entry, place, overwrite):
+                self._log(event_of("replacing", entry))
                 self._replace(staged, place, temporary)
             else:
                 move_new(staged, place)
@@ -209,9 +210,14 @@ class FolderStore(Store):
                 self._put_groups(self.path / stream, temporary)
             with synced_below(temporary):
                 staged = [self._stage(entry, temporary / f"new-{k}") for k, entry in enumerate(entries)]
+            replaced = {
+                place: entry for entry in entries if self._is_replaced(entry, place := self._place_of(entry), overwrite)
+            }
+            if replaced:
+                self._log(*(event_of("replacing", entry) for entry in replaced.values()))
             for entry, source in zip(entries, staged, strict=True):
                 place = self._place_of(entry)
-                if self._is_replaced(entry, place, overwrite):
+                if place in replaced:
                     self._replace(source, place, temporary)
                 else:
                     rename_new(source, place)

@@ -99,6 +99,19 @@ def inside(file: h5py.File, path: str) -> Any:
     return place
 
 
+def own_dataset(dataset: Any) -> h5py.Dataset:
+    """Returns a dataset whose values lie in its own file.
+
+    Raises:
+        ValueError: if they lie in other files, which a file from elsewhere could choose, or if it is no dataset.
+    """
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{dataset.name!r} is no dataset")
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"the values of {dataset.name!r} lie in another file")
+    return dataset
+
+
 def put_json(group: h5py.Group, name: str, value: Mapping[str, Any]) -> None:
     """An attribute that holds sealed JSON, as text of a fixed length, which lies under HDF5's own checksums."""
     text = canonical_json(sealed(value)).encode()
@@ -133,7 +146,7 @@ def entry_of(group: Any, record: dict[str, Any]) -> Entry:
     """
     arrays = {}
     for name, shape_and_dtype in array_types(record).items():
-        dataset = group[name]
+        dataset = own_dataset(inside(group, name))
         if (dataset.shape, dataset.dtype) != shape_and_dtype:
             raise ValueError(f"{name!r} of shape {dataset.shape}, {dataset.dtype}")
         arrays[name] = dataset[...]

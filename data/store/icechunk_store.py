@@ -16,8 +16,8 @@ from typing import Any
 
 from ..atomic import locked
 from ..errors import DamagedError, InputError
-from ..hashing import sealed, unsealed
-from .base import Mode, Store
+from ..hashing import json_sha256, sealed, unsealed
+from .base import Mode, Store, event_of
 from .entry import Entry
 from .fingerprint import clip_id_of, clip_key, is_modality, stream_alias
 from .icechunk_repo import asked, calm, create, is_outage, line_of, split, storage_of, version_of
@@ -146,7 +146,7 @@ class IcechunkStore(Store):
             if overwrite or unsealed(tree.record(f"{entry.stream}/{key}")) is None:
                 tree.put(entry)
 
-        self._commit(change, {"event": "commit", "clip_id": entry.clip_id, "stream": entry.stream})
+        self._commit(change, {**event_of("commit", entry), "replaces": True})
 
     def add(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         batch: list[Entry] = []
@@ -167,13 +167,16 @@ class IcechunkStore(Store):
                 if stream_alias(entry.stream) not in (tree.aliases() or {}):
                     tree.point(stream_alias(entry.stream), entry.stream)
 
-        added = [[entry.clip_id, entry.stream] for entry in batch]
+        added = [[entry.clip_id, entry.stream, json_sha256(entry.record)] for entry in batch]
         self._commit(change, {"event": "add", "count": len(batch), "entries": added})
         return batch
 
     def _discard(self, stream: str, key: str) -> None:
         about = {"event": "discard", "clip_id": clip_id_of(key) or key, "stream": stream}
-        self._commit(lambda tree: tree.delete(f"{stream}/{key}"), about)
+        if self._exists(stream, key):
+            self._commit(lambda tree: tree.delete(f"{stream}/{key}"), about)
+        else:  # what is gone already is noted, so that nothing waits for it
+            self._note(about)
 
     def _entry_layout_problem(self, stream: str, key: str) -> str | None:
         return layout_problem(ENTRY_FILES, lambda name: self._read(f"{stream}/{key}/{name}"))
@@ -217,9 +220,12 @@ class IcechunkStore(Store):
     def _log(self, *events: Mapping[str, Any]) -> None:
         """Commits events that change nothing else: each changes the group `journal`, as no commit may be empty."""
         for event in events:
-            if event["event"] not in ("commit", "add", "discard"):
-                attrs = sealed({"time": datetime.now(UTC).isoformat(), **event})
-                self._commit(lambda tree, attrs=attrs: tree.write(JOURNAL, group_file(attrs)), event)
+            if event["event"] not in ("commit", "add", "discarding", "discard"):  # each is, or ends in, a commit
+                self._note(event)
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        attrs = group_file(sealed({"time": datetime.now(UTC).isoformat(), **event}))
+        self._commit(lambda tree: tree.write(JOURNAL, attrs), event)
 
     def journal(self) -> Iterator[dict[str, Any]]:
         """The metadata of all commits, oldest first; as slow as `history`."""

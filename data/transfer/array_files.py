@@ -71,10 +71,12 @@ def opened(path: Path) -> Iterator[Arrays]:
     else:
         import h5py
 
+        from ..store.hdf5_layout import own_dataset
+
         with h5py.File(path, "r") as file:
             names: list[str] = []
             file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-            yield Arrays(names, lambda name: np.asarray(file[name][()]))  # pyright: ignore[reportIndexIssue]
+            yield Arrays(names, lambda name: np.asarray(own_dataset(file[name])[()]))
 
 
 def _read_npy(archive: zipfile.ZipFile, member: str) -> NDArray[Any]:

@@ -21,6 +21,7 @@ from sage_va.data.atomic import part_of
 from sage_va.data.store.entry import Entry
 from sage_va.data.store.hdf5_layout import SEAL_BYTES, put_entry, sealed_bytes
 from sage_va.data.store.hdf5_store import restore, write_single
+from sage_va.data.store.ledger import Ledger
 from sage_va.data.store.staging import Staging
 from sage_va.testing import AUDIO_NAME, SHA, VISUAL_NAME, StoreContract, make_track, problems, put, same
 
@@ -128,7 +129,7 @@ class TestHdf5Folder(StoreContract):
         whole = path.read_bytes()
         for flipped in flips(whole, every):
             anew(path, flipped)
-            assert store._verify_entry(VISUAL_NAME, "a")[2] is not None
+            assert store._verify_entry(VISUAL_NAME, "a", Ledger(()))[2] is not None
             if (record := store._load_record(VISUAL_NAME, "a")) and store.has("a", VISUAL_NAME, SHA):
                 assert record["stream"] == VISUAL_NAME
         assert [p[:2] for p in problems(store)] == [("a", VISUAL_NAME)]

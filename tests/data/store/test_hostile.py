@@ -213,6 +213,66 @@ def test_links_in_an_hdf5_file_are_not_followed() -> None:
     assert "link" in refused("bad.h5", "sub/out.zarr")
 
 
+def elsewhere(group: h5py.Group, kind: str, entry: Entry, other: Path) -> None:
+    """Puts the values of an entry into another file, in one of the ways that HDF5 has."""
+    values = entry.values
+    if kind == "external storage":
+        other.write_bytes(values.tobytes())
+        group.create_dataset("values", values.shape, values.dtype, external=str(other))
+        return
+    with h5py.File(other, "w") as file:
+        file["values"] = values
+    if kind == "a virtual dataset":
+        layout = h5py.VirtualLayout(values.shape, values.dtype)
+        layout[...] = h5py.VirtualSource(str(other), "values", values.shape)
+        group.create_virtual_dataset("values", layout)
+    else:
+        group["values"] = h5py.ExternalLink(str(other), "values")
+
+
+ELSEWHERE = ["external storage", "a virtual dataset", "an external link", "a soft link"]
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+@pytest.mark.parametrize("single", [True, False])
+def test_values_of_an_hdf5_file_lie_in_it(kind: str, single: bool) -> None:
+    """Else a cache from elsewhere could show the bytes of any file of this machine."""
+    entry = entry_of(VISUAL_NAME)
+    path = Path("bad.h5")
+    if not single:
+        put(open_store(path, "a"), "good")
+        (path / VISUAL_NAME).mkdir(parents=True, exist_ok=True)
+    place = path if single else path / VISUAL_NAME / "a.h5"
+    with h5py.File(place, "w", libver="latest", userblock_size=SEAL_BYTES) as file:
+        if single:
+            put_json(file, "cache", root())
+            put_json(file, "aliases", {})
+        group = file.require_group(f"{VISUAL_NAME}/a") if single else file
+        if kind == "a soft link":
+            group["others"] = entry.values
+            group["values"] = h5py.SoftLink("others")
+        else:
+            elsewhere(group, kind, entry, Path("sub/other.h5").resolve())
+        group.create_dataset("frames", data=entry.frames)
+        put_json(group, "record", entry.record)
+    put_seal(place, "cache" if single else "entry")
+    store = open_store(path)
+    with pytest.raises(DamagedError, match=r"^a visual/.*(in another file|has a link in it)"):
+        store.read("a", VISUAL_NAME)
+    assert [row.clip_id for _, _, row in store.verify() if row] == ["a"]
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE[:2])
+def test_features_of_another_file_are_not_imported(kind: str) -> None:
+    Path("source").mkdir()
+    with h5py.File("source/a.h5", "w") as file:
+        elsewhere(file, kind, entry_of(VISUAL_NAME), Path("sub/other.h5").resolve())
+    store = open_store("sub/out.zarr", "a")
+    result = import_features(store, Path("source"), stream="visual/x", hz=25)
+    assert not result.clips
+    assert "in another file" in result.failures[0].reason
+
+
 def test_members_that_claim_to_be_links_are_bytes() -> None:
     entry = entry_of(VISUAL_NAME)
     make_pack(Path("bad.zarr.zip"), VISUAL_NAME, "a", entry, mode=stat.S_IFLNK | 0o777)

@@ -20,6 +20,7 @@ from sage_va.data.journal import append_line, damaged_lines, read_lines
 from sage_va.data.store.entry import Entry
 from sage_va.data.store.fingerprint import clip_key
 from sage_va.data.store.folder_store import FolderStore
+from sage_va.data.store.ledger import MISSING
 from sage_va.data.store.zarr_layout import encode, group_attrs, group_file
 from sage_va.data.store.zarr_store import restore
 from sage_va.testing import AUDIO_NAME, SHA, VISUAL, VISUAL_NAME, StoreContract, make_track, problems, put, same
@@ -219,7 +220,7 @@ class TestDamage:
                 assert problems(store) == []
             elif place == f"{entry}/zarr.json":
                 what = f"{entry} has no record: no writer of this cache made it"
-                assert problems(store) == [("", "", what)]
+                assert problems(store) == [("", "", what), (clip_id, VISUAL_NAME, MISSING)]
             else:
                 assert [p[:2] for p in problems(store)] == [self.named(place, clip_id)]
             path.write_bytes(whole)
@@ -442,6 +443,7 @@ class TestJournal:
         assert [(line["event"], line["clip_id"]) for line in lines] == [
             ("commit", "a"),
             ("failure", "b"),
+            ("discarding", "a"),
             ("discard", "a"),
         ]
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["time"]) for line in lines)
