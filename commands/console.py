@@ -7,8 +7,6 @@ import copy
 import dataclasses
 import json
 import re
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
@@ -118,24 +116,6 @@ def chosen_device(name: str) -> str:
         return str(find_device(name))
     except InputError as error:
         raise error.at(f"--device {name}") from None
-
-
-@contextlib.contextmanager
-def interruptible(doing: str = "Finishing the clips in work") -> Iterator[threading.Event]:
-    """Gives an event that the first Ctrl-C sets (or SIGTERM, as SLURM sends it); the second stops at once."""
-    stop = threading.Event()
-
-    def on_signal(number: int, _: object) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-        echo(f"\n{doing}; press Ctrl-C again to stop at once.", err=True)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Bar:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import data
-from .console import Bar, chosen_device, echo, failures, interruptible, notes, show
+from .console import Bar, chosen_device, echo, failures, notes, show
 from .options import (
     engine_option,
     extraction_options,
@@ -20,6 +20,7 @@ from .options import (
     shard_option,
     store_options,
 )
+from .stopping import Stop, interruptible
 from .verb import AliasedOption, verb
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def extract(
         return
     present = _existing(cache)
     terms = terms_to_record(media, cache, present.root() if present else None, licence, restricted)
-    summary = finished(recipe.arguments, device, sources, present, extract_options) if present else None
+    summary, stop = finished(recipe.arguments, device, sources, present, extract_options) if present else None, Stop()
     if summary:
         store = _begun(cache, terms, len(listed))
         store.log("start", clips=len(sources), streams=summary.streams)
@@ -196,9 +197,10 @@ def extract(
         store = _begun(cache, terms, len(listed)) if present else None  # so that `status` says that it starts
         encode = _encoding(recipe, extract_options, **places)
         store = store or _begun(cache, terms, len(listed))
-        summary = encode(sources, store)
+        with interruptible() as stop:
+            summary = encode(sources, store, stop)
     show(summary, as_json, describe_extraction)
-    sys.exit(130 if summary.interrupted else 1 if summary.failures else 0)
+    sys.exit(stop.code if summary.interrupted else 1 if summary.failures else 0)
 
 
 def _show_estimate(sources: list[Source], recipe: Recipe, device: str, options: ExtractOptions, as_json: bool) -> None:
@@ -230,7 +232,7 @@ def _encoding(
     device: str,
     num_workers: int | None,
     ray_address: str | None,
-) -> Callable[[list[Source], Store], Summary]:
+) -> Callable[[list[Source], Store, Stop], Summary]:
     """Returns the extraction, with its encoders built or its workers found: their errors come before a new cache."""
     from ..extract.encoders.remembered import remember
     from ..extract.engine.pipeline import extract as extract_all
@@ -244,8 +246,8 @@ def _encoding(
     if compile_s:
         echo(f"OpenVINO converted the encoders in {compile_s:.1f} s", err=True)
 
-    def encode(sources: list[Source], store: Store) -> Summary:
-        with Bar("clips") as bar, interruptible() as stop:
+    def encode(sources: list[Source], store: Store, stop: Stop) -> Summary:
+        with Bar("clips") as bar:
             if workers:
                 return extract_with(workers, sources, store, recipe, options=options, progress=bar, stop=stop)
             return extract_all(sources, store, visual=visual, audio=audio, options=options, progress=bar, stop=stop)

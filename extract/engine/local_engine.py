@@ -94,7 +94,12 @@ def _share(worker: int, num_workers: int) -> tuple[int, ...]:
 
 def _run(job: bytes, device: str, cores: Sequence[int], pipe: Connection) -> None:
     """Runs in the worker's process."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the scheduler decides
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGUSR1,
+    ):  # they reach the whole group; the scheduler decides
         signal.signal(number, signal.SIG_IGN)
     if cores:
         os.sched_setaffinity(0, cores)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -133,6 +134,7 @@ def in_processes(do: Callable[[Item], Value], items: Sequence[Item], jobs: int, 
     """
     before = set(multiprocessing.active_children())
     size = min(jobs, len(items)) or 1
+    _start_tracker()
     pool = ProcessPoolExecutor(size, multiprocessing.get_context("spawn"), _begin)
     try:
         for item, future in in_turn(lambda item: pool.submit(do, item), items, size, waits):
@@ -167,9 +169,19 @@ def next_item(left: list[Item], running: Collection[Item], waits: Waits) -> Item
     return left.pop(place)
 
 
+def _start_tracker() -> None:
+    """Starts Python's own helper for such pools, with the signals of a batch system blocked: it would die of them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin() -> None:
-    """Makes a worker ignore Ctrl-C, end with its parent, and use one core."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Makes a worker end with its parent alone, and use one core: other signals that reach it are for the parent."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None

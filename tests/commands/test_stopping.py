@@ -1,0 +1,163 @@
+"""Signals end a command in order: what is done is saved, the exit code names the signal, and it takes no 10 s."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sage_va.commands.stopping import GRACE_S, ended_by_signals, interruptible
+from sage_va.data import open_store
+from sage_va.data.maintenance import verify
+from sage_va.fusion.config import check_config
+from sage_va.fusion.training.resume_state import StateFile
+from sage_va.tests.synthetic import make_cache, tiny
+
+OF_MACHINES = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *OF_MACHINES])
+def test_the_first_asks(number: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
+    inherited = signal.signal(number, signal.default_int_handler)
+    try:
+        with interruptible() as stop:
+            assert not stop.is_set()
+            os.kill(os.getpid(), number)
+            assert stop.is_set()
+            assert stop.code == 128 + number
+            assert "Finishing the clips in work" in capfd.readouterr().err
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, inherited)
+
+
+def test_the_second_ctrl_c_stops() -> None:
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
+
+    def interrupted_twice() -> None:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted_twice()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+
+
+def test_a_batch_system_may_send_several() -> None:
+    """Such as USR1 before the end of the time, and TERM at it, each to every process of the job."""
+    with interruptible() as stop:
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert stop.code == 128 + signal.SIGUSR1
+
+
+def test_nohup_keeps_its_meaning() -> None:
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, inherited)
+
+
+def test_a_block_ends_as_by_ctrl_c(capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        with ended_by_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        work()
+    assert ended.value.code == 143
+    assert capfd.readouterr().err == "interrupted: run the same command to resume\n"
+
+
+def test_what_does_not_end_is_given_up() -> None:
+    """Here the work ignores the event; it also stands for a read from a disk that does not answer."""
+    program = (
+        "import os, signal, time\n"
+        "from sage_va.commands import stopping\n"
+        "stopping.GRACE_S = 0.2\n"
+        "with stopping.interruptible():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 143
+    assert "given up. What was saved is whole; run the same command to resume." in done.stderr
+
+
+def started(*words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sage_va", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended_by(number: signal.Signals, process: subprocess.Popen[str], ready: Callable[[], bool]) -> str:
+    """Sends a signal to all processes of a command once it is at work, as SLURM does; returns what it printed."""
+    end_s = time.monotonic() + 120
+    while not ready() and process.poll() is None and time.monotonic() < end_s:
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()[1]
+    begun_s = time.monotonic()
+    os.killpg(process.pid, number)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, printed
+    assert time.monotonic() - begun_s < GRACE_S + 4  # it takes 8 s at most, and the machine may be busy
+    assert "Traceback" not in printed
+    return printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", OF_MACHINES)
+def test_a_training_saves_its_state(tmp_path: Path, number: signal.Signals) -> None:
+    cache, labels = make_cache(tmp_path, num_clips=6, seconds=4)
+    config = check_config(tiny(train={"epochs": 100_000, "patience": 100_000}), "test")
+    run, settings = tmp_path / "run", tmp_path / "tiny.yaml"
+    settings.write_text(config.to_yaml(), encoding="utf-8")
+    words = ["train", cache, "--labels", labels, "--out", run, "--config", settings, "--device", "cpu"]
+    log = run / "metrics.jsonl"
+    begun = [0]
+
+    def at_work() -> bool:
+        return log.exists() and log.read_text(encoding="utf-8").count("\n") > begun[0] + 3
+
+    for resume in ([], ["--resume"]):
+        assert "interrupted: run the same command with --resume" in ended_by(number, started(*words, *resume), at_work)
+        begun[0] = log.read_text(encoding="utf-8").count("\n")
+        assert StateFile(run / "last.safetensors", {}).num_epochs == begun[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", OF_MACHINES)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_extraction_finishes_its_clips(tmp_path: Path, number: signal.Signals, workers: int) -> None:
+    media, cache = tmp_path / "media", tmp_path / "c.zarr"
+    media.mkdir()
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000 * 3).astype(np.float32)
+    for k in range(40):
+        soundfile.write(media / f"{k:03}.wav", noise, 16_000)
+    words = ["extract", media, "--out", cache, "--audio", "prosody", "--workers", workers, "--device", "cpu"]
+    ended_by(number, started(*words), lambda: any(cache.glob("audio/*/*")))
+    store = open_store(cache)
+    assert verify(store).problems == []
+    num_done = len(store.clip_ids())
+    assert 0 < num_done < 40
+    process = started(*words)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert f"{num_done} there already" in printed
