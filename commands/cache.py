@@ -15,6 +15,7 @@ from .verb import AliasedOption, VerbGroup, example_of, verb
 
 if TYPE_CHECKING:
     from ..data.maintenance import Garbage, Repaired, Verified
+    from ..data.store.base import Problem
     from ..data.store.info import CacheInfo, ClipList
     from ..data.transfer.copy import Copied
     from ..data.transfer.exporter import Exported
@@ -30,20 +31,30 @@ def cache_group() -> None:
 @click.argument("cache")
 @json_option
 def info(cache: str, as_json: bool) -> None:
-    """Shows streams, size, terms of use and content hash."""
+    """Shows streams, size, terms of use and content hash.
+
+    Entries with a damaged record are listed and not counted; the exit code is then 1.
+    """
     from ..data.store.info import info as look
 
-    show(look(data.open_store(cache)), as_json, describe_info)
+    result = look(data.open_store(cache))
+    show(result, as_json, describe_info)
+    sys.exit(1 if result.damaged else 0)
 
 
 @verb("sage-va cache ls cache.zarr", "ls", cache_group)
 @click.argument("cache")
 @json_option
 def ls(cache: str, as_json: bool) -> None:
-    """Lists clips and their streams."""
+    """Lists clips and their streams.
+
+    Entries with a damaged record are listed as such; the exit code is then 1.
+    """
     from ..data.store.info import list_clips
 
-    show(list_clips(data.open_store(cache)), as_json, describe_clips)
+    result = list_clips(data.open_store(cache))
+    show(result, as_json, describe_clips)
+    sys.exit(1 if result.damaged else 0)
 
 
 @verb("sage-va cache verify cache.zarr --subset 1/7", "verify", cache_group)
@@ -253,16 +264,21 @@ def describe_info(result: CacheInfo) -> str:
     lines = [
         f"{result.url}: {result.clips} clips, {result.hours:.2f} h, schema {result.schema_version}, "
         f"licence {result.licence or 'not stated'}{', RESTRICTED' if result.restricted else ''}",
-        f"content {result.content_sha256[:16]}, made by {result.created_by}",
+        f"content {(result.content_sha256 or 'damaged')[:16]}, made by {result.created_by}",
     ]
     for name, row in result.streams.items():
         encoder = row.fingerprint.get("encoder", {})
         note = "  RANDOM WEIGHTS" if encoder.get("weights") == "random" else ""
-        valid = 100 * row.valid / row.frames
+        valid = 100 * row.valid / max(1, row.frames)
         called = f"  <- {', '.join(row.aliases)}" if row.aliases else "  (no alias)"
-        size = f"{row.frames} frames x {row.dim} {row.dtype}"
+        size = f"{row.frames} frames x {row.dim} {row.dtype}" if row.dim is not None else "no sound record"
         lines.append(f"  {name}: {row.clips} clips, {size}, {valid:.1f} % valid{note}{called}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_damage(result.damaged)])
+
+
+def _damage(problems: list[Problem]) -> list[str]:
+    """Returns a line for each entry with a damaged record."""
+    return [f"damaged: {p.clip_id} {p.stream}: {p.what}. Run `sage-va cache repair`" for p in problems]
 
 
 def describe_clips(result: ClipList) -> str:
@@ -273,7 +289,7 @@ def describe_clips(result: ClipList) -> str:
         streams = ", ".join(f"{name} ({frames})" for name, frames in row.streams.items())
         seconds = "       ?" if row.duration_s is None else f"{row.duration_s:8.2f}"
         lines.append(f"{row.clip_id:<{width}} {seconds} s  {row.subject_id or '-'}  {streams}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_damage(result.damaged)])
 
 
 def describe_verified(result: Verified) -> str:

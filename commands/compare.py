@@ -11,6 +11,7 @@ import click
 from .. import data
 from .console import Bar, chosen_device, grouped, show
 from .options import experiment_options, labels_option, shard_option
+from .stopping import ended_by_signals
 from .train import chosen_preset
 from .verb import verb
 
@@ -75,7 +76,7 @@ def compare(
     names = [name.strip() for name in variants.split(",") if name.strip()]
     if not names:
         raise click.UsageError("Name variants with --variants, such as sage,concat.")
-    with Bar("runs") as bar:
+    with ended_by_signals() as stop, Bar("runs") as bar:
         result = compare_all(
             store,
             labels,
@@ -88,13 +89,14 @@ def compare(
             **options,
         )
     show(result, as_json, describe_comparison)
-    sys.exit(130 if result.interrupted else 1 if result.failures else 0)
+    sys.exit(stop.code if result.interrupted else 1 if result.failures else 0)
 
 
 def describe_comparison(result: Comparison) -> str:
     """Returns the result of `compare` as text."""
     lines = [f"{result.num_trained} runs done, {result.num_skipped} there already, "
              f"{len(result.failures)} failed, of {result.num_cells}"]  # fmt: skip
+    lines += [f"warning: left out of all trainings: {line}" for line in result.left_out]
     if result.unlabelled:
         lines.append(f"{len(result.unlabelled)} clips without labels")
     if result.interrupted:

@@ -13,6 +13,7 @@ import click
 from .. import data
 from .console import Bar, chosen_device, grouped, show
 from .options import experiment_options, labels_option
+from .stopping import ended_by_signals
 from .train import chosen_preset
 from .verb import verb
 
@@ -72,7 +73,7 @@ def sweep(
     store = data.open_store(cache)
     config = load_config(config_path, assignments, chosen_preset(preset, store, labels))
     space = load_space(space_path, config)
-    with Bar("trials") as bar:
+    with ended_by_signals() as stop, Bar("trials") as bar:
 
         def report(num_finished: int, num_trials: int, best: float | None) -> None:
             if best is not None:
@@ -91,7 +92,7 @@ def sweep(
             **options,
         )
     show(result, as_json, describe_sweep)
-    sys.exit(130 if result.interrupted else 1 if result.failures or result.best is None else 0)
+    sys.exit(stop.code if result.interrupted else 1 if result.failures or result.best is None else 0)
 
 
 def describe_sweep(result: SweepResult) -> str:
@@ -107,6 +108,7 @@ def describe_sweep(result: SweepResult) -> str:
         *cautions(result.random_weights),
         f"score: {result.objective}; {result.num_validation_clips} clips, {CHOSEN}",
     ]
+    lines += [f"warning: left out of all trainings: {line}" for line in result.left_out]
     if result.interrupted:
         lines.append("interrupted: run the same command to resume")
     lines += [*_table(result.rows), *_importance(result.importance), *_reasons(result.rows)]

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .. import data
-from .console import chosen_device, echo, interruptible, show
+from .console import chosen_device, echo, show
 from .options import (
     config_option,
     device_option,
@@ -20,6 +20,7 @@ from .options import (
     set_option,
     track_option,
 )
+from .stopping import interruptible
 from .verb import verb
 
 
@@ -63,7 +64,8 @@ def train(
     (`split.file`, columns clip_id,split); `auto`, the default, is official where both folders hold labels, else
     subject. `--set split.folds=8` trains one run per fold; `eval` then pools their held-out clips into one score.
 
-    Ctrl-C (or SIGTERM) saves the state and stops, exit code 130; `--resume` goes on from there, also after a crash.
+    Ctrl-C saves the state and stops, as SIGTERM, SIGHUP and SIGUSR1 do; the exit code is 128 plus the signal's number.
+    `--resume` continues from there, also after a crash.
     """
     from ..fusion.config import load_config
     from ..fusion.distributed import is_main
@@ -95,7 +97,7 @@ def train(
             )
         except KeyboardInterrupt:
             echo("interrupted: run the same command with --resume to continue", err=True)
-            sys.exit(130)
+            sys.exit(stop.code)
     if not is_main():
         return
     show(
@@ -146,6 +148,8 @@ class TrainLog:
         for name, places in (("without labels", event["unlabelled"]), ("labels without a clip", event["unused"])):
             if places:
                 self._say(f"{len(places)} {name}: {_some(places)}")
+        for line in event["left_out"]:
+            echo(f"warning: left out of the training: {line}", err=True)
         self.random_weights = event["random_weights"]
         if event["random_weights"]:
             self._say(f"Untrained encoder (random weights): {', '.join(event['random_weights'])}")

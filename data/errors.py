@@ -49,6 +49,10 @@ class DamagedError(InputError):
     """A cache entry whose bytes are not those that were committed."""
 
 
+class MalformedError(DamagedError):
+    """A commit record whose checksum is right, and whose content no writer of this software writes."""
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, num: int = 1) -> str:
     """Returns `Did you mean …?` with the known names that look like `name`, or `otherwise` where none does.
 

@@ -98,16 +98,20 @@ def check_sync(store: Store, labels: Path | None = None, tolerance_s: float = TO
         tolerance_s: seconds.
 
     Raises:
-        InputError: if labels are malformed or claimed twice. DamagedError: if a record is not what was written.
+        InputError: if labels are malformed or claimed twice.
     """
     clip_ids = store.clip_ids()
     joined = LabelFolder(labels).join(clip_ids) if labels else None
     clips = []
     for clip_id in clip_ids:
-        records = [store.record(clip_id, stream) for stream in store.streams(clip_id)]
-        report = {key: value for record in records for key, value in record["report"].items()}
+        sound, damaged = store.sound_records(clip_id)
+        records = list(sound.values())
+        report = {key: value for record in records for key, value in (record["report"] or {}).items()}
         file = joined.files.get(clip_id) if joined else None
-        clips.append(_Check(clip_of(records), report, file.labels if file else None, tolerance_s).row())
+        clip = clip_of(records) if records else Clip(clip_id)
+        check = _Check(clip, report, file.labels if file else None, tolerance_s)
+        check.problems += [f"{problem.stream}: {problem.what}; run `sage-va cache repair`" for problem in damaged]
+        clips.append(check.row())
     unlabelled, unused = (joined.unlabelled, joined.unused) if joined else ([], [])
     return SyncReport(store.url, tolerance_s, clips, unlabelled, [str(path) for path in unused])
 
@@ -216,7 +220,7 @@ class _Check:
 
     def _bounds_s(self) -> tuple[float, float | None]:
         """First instant and end of the clip on its own clock."""
-        firsts = [float(self.times[0])] * bool(self.num_frames)
+        firsts = [float(first_s) for first_s in self.times[:1]]
         firsts += [] if self.audio_first_s is None else [self.audio_first_s]
         start_s = min(firsts, default=0.0)
         return start_s, None if self.clip.duration_s is None else start_s + self.clip.duration_s

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, Literal, final
 
 from ..clip import Clip, Track
-from ..errors import DamagedError, InputError, first_line
+from ..errors import DamagedError, InputError, MalformedError, first_line
 from ..hashing import bytes_sha256, json_sha256, unsealed
 from .entry import Entry, check_name, clip_of, damaged
 from .fingerprint import SCHEMA_VERSION, check_alias, check_stream, clip_id_of, clip_key, stream_alias
@@ -352,7 +352,7 @@ class Store(ABC):
 
         Raises:
             InputError: if the stream is not committed for this clip.
-            DamagedError: if the record is not what was written.
+            DamagedError: if the record is not what was written; MalformedError, if its checksum is right even so.
         """
         attrs = self._attrs_of(check_stream(stream), clip_key(clip_id))
         if not attrs:
@@ -369,8 +369,20 @@ class Store(ABC):
             )
         problem = "another one" if body is None else record_problem(body)
         if body is None or problem or (body["clip"]["clip_id"], body["stream"]) != (clip_id, stream):
-            raise damaged((clip_id, stream), "the record that was committed", problem or "another entry's")
+            kind = MalformedError if body is not None and problem else DamagedError
+            raise damaged((clip_id, stream), "the record that was committed", problem or "another entry's", kind)
         return body
+
+    @final
+    def sound_records(self, clip_id: str) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
+        """Returns the records of a clip by stream, and the damage of those that are not sound."""
+        records, problems = dict[str, dict[str, Any]](), list[Problem]()
+        for stream in self.streams(clip_id):
+            try:
+                records[stream] = self.record(clip_id, stream)
+            except DamagedError as error:
+                problems.append(Problem(clip_id, stream, error.problem))
+        return records, problems
 
     def _attrs_of(self, stream: str, key: str) -> dict[str, Any]:
         try:

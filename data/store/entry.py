@@ -159,7 +159,9 @@ def check_name(stream: str, fingerprint: Mapping[str, Any]) -> None:
         )
 
 
-def damaged(place: Entry | tuple[str, str], expected: str, got: str) -> DamagedError:
+def damaged(
+    place: Entry | tuple[str, str], expected: str, got: str, kind: type[DamagedError] = DamagedError
+) -> DamagedError:
     """The error of a damaged entry, or of a (clip_id, stream)."""
     clip_id, stream = (place.clip_id, place.stream) if isinstance(place, Entry) else place
-    return DamagedError(f"{clip_id} {stream}", expected=expected, got=got, todo=REPAIR)
+    return kind(f"{clip_id} {stream}", expected=expected, got=got, todo=REPAIR)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .base import Store
-from .entry import expected_bytes
+from .base import Problem, Store
+from .entry import clip_of, expected_bytes
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class StreamInfo:
 
     Args:
         clips, frames, valid: numbers of clips, of their frames, and of those that have a value.
-        dim: width of the features, in the first clip.
-        dtype: as stored.
+        dim: width of the features, in the first clip; None where all records are damaged.
+        dtype: as stored; None likewise.
         bytes: of all arrays.
         aliases: that point to it.
         fingerprint: all that decides its values.
@@ -26,8 +26,8 @@ class StreamInfo:
     clips: int
     frames: int
     valid: int
-    dim: int
-    dtype: str
+    dim: int | None
+    dtype: str | None
     bytes: int
     aliases: list[str]
     fingerprint: Mapping[str, Any]
@@ -35,7 +35,10 @@ class StreamInfo:
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """A cache: its terms, size, streams by full name, and the hash of its content; see `Store.content_sha256`."""
+    """A cache: its terms, size, streams by full name, damage, and the hash of its content (`Store.content_sha256`).
+
+    Entries with a damaged record are listed and counted nowhere else; the hash is then None.
+    """
 
     url: str
     schema_version: int
@@ -46,7 +49,8 @@ class CacheInfo:
     hours: float
     streams: Mapping[str, StreamInfo]
     aliases: Mapping[str, str]
-    content_sha256: str
+    content_sha256: str | None
+    damaged: list[Problem]
 
     def to_json(self) -> dict[str, Any]:
         """Returns all fields as plain values."""
@@ -65,10 +69,11 @@ class ClipRow:
 
 @dataclass(frozen=True)
 class ClipList:
-    """All clips of a cache, sorted."""
+    """All clips of a cache, sorted, and the entries whose record is damaged, which are in no row."""
 
     url: str
     clips: list[ClipRow]
+    damaged: list[Problem]
 
     def to_json(self) -> dict[str, Any]:
         """Returns all fields as plain values."""
@@ -76,47 +81,50 @@ class ClipList:
 
 
 def info(store: Store) -> CacheInfo:
-    """Summarises a cache from its records.
-
-    Raises:
-        DamagedError: if a record is not what was written.
-    """
-    clip_ids = store.clip_ids()
-    root = store.root()
+    """Summarises a cache from its records; damaged ones are listed."""
+    root, clips = store.root(), _read(store)
+    damaged = [problem for _, problems in clips.values() for problem in problems]
+    sound = [records for records, _ in clips.values() if records]
     return CacheInfo(
         url=store.url,
         **{name: root[name] for name in ("schema_version", "created_by", "licence", "restricted")},
-        clips=len(clip_ids),
-        hours=sum(store.clip(clip_id).duration_s or 0 for clip_id in clip_ids) / 3600,
-        streams={name: _stream_info(store, name) for name in store.streams()},
+        clips=len(clips),
+        hours=sum(clip_of(list(records.values())).duration_s or 0 for records in sound) / 3600,
+        streams={name: _stream_info(store, name, sound) for name in store.streams()},
         aliases=store.aliases(),
-        content_sha256=store.content_sha256(),
+        content_sha256=None if damaged else store.content_sha256(),
+        damaged=damaged,
     )
 
 
-def _stream_info(store: Store, name: str) -> StreamInfo:
-    records = [store.record(clip_id, name) for clip_id in store.clip_ids(name)]
+def _read(store: Store) -> dict[str, tuple[dict[str, dict[str, Any]], list[Problem]]]:
+    return {clip_id: store.sound_records(clip_id) for clip_id in store.clip_ids()}
+
+
+def _stream_info(store: Store, name: str, clips: list[dict[str, dict[str, Any]]]) -> StreamInfo:
+    records = [records[name] for records in clips if name in records]
+    first = records[0] if records else None
     return StreamInfo(
         clips=len(records),
         frames=sum(record["shape"][0] for record in records),
         valid=sum(record["num_valid"] for record in records),
-        dim=records[0]["shape"][1],
-        dtype=records[0]["dtype"],
+        dim=first["shape"][1] if first else None,
+        dtype=first["dtype"] if first else None,
         bytes=sum(expected_bytes(record) for record in records),
         aliases=[alias for alias, stream in store.aliases().items() if stream == name],
-        fingerprint=records[0]["fingerprint"],
+        fingerprint=first["fingerprint"] if first else {},
     )
 
 
 def list_clips(store: Store) -> ClipList:
-    """Lists each clip with its streams.
-
-    Raises:
-        DamagedError: if a record is not what was written.
-    """
-    rows = []
-    for clip_id in store.clip_ids():
-        clip = store.clip(clip_id)
-        streams = {name: store.record(clip_id, name)["shape"][0] for name in store.streams(clip_id)}
-        rows.append(ClipRow(clip_id, clip.subject_id, clip.duration_s, streams))
-    return ClipList(store.url, rows)
+    """Lists each clip with its streams; entries with a damaged record are listed apart."""
+    rows, damaged = list[ClipRow](), list[Problem]()
+    for clip_id, (records, problems) in _read(store).items():
+        damaged += problems
+        if records:
+            clip, streams = (
+                clip_of(list(records.values())),
+                {name: record["shape"][0] for name, record in records.items()},
+            )
+            rows.append(ClipRow(clip_id, clip.subject_id, clip.duration_s, streams))
+    return ClipList(store.url, rows, damaged)

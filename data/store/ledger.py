@@ -16,6 +16,7 @@ is right, but the entry must be there.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -82,11 +83,10 @@ def _changes(line: Mapping[str, Any]) -> Iterator[tuple[Place, str, str]]:
     """Yields (place, record or NONE, clip_id) of the entries that a line is about."""
     if line.get("event") not in ("commit", "add", "replacing", "discarding", "discard"):
         return
-    rows = line.get("entries") or [[line.get("clip_id"), line.get("stream"), line.get("record")]]
+    rows: list[list[Any]] = line.get("entries") or [[line.get("clip_id"), line.get("stream"), line.get("record")]]
     for clip_id, stream, *record in rows:
-        try:
-            key = line.get("key") or clip_key(clip_id)
-        except (InputError, TypeError):  # a line that no writer of ours wrote
+        if not (isinstance(clip_id, str) and isinstance(stream, str)):
             continue
-        wanted = (record[0] if record else None) or ANY
-        yield (stream, key), NONE if line["event"].startswith("discard") else wanted, clip_id
+        with contextlib.suppress(InputError):  # a name that no writer of ours gives
+            wanted = NONE if line["event"].startswith("discard") else (record[0] if record else None) or ANY
+            yield (stream, clip_key(clip_id)), wanted, clip_id

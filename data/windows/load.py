@@ -7,6 +7,7 @@ load_corpus    checks the records against the wanted streams; where the memory-m
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, MalformedError
 from ..hashing import json_sha256
 from ..labels import Truth
 from ..store.base import Store
@@ -30,15 +31,26 @@ from .to_grid import CachedClip, OnGrid, clip_on_grid, joined, span_s
 RATE_CLIPS = 5  # about so many clips are read to find the rate of a stream
 
 
-def read_clips(store: Store, clip_ids: Sequence[str]) -> list[CachedClip]:
+def read_clips(store: Store, clip_ids: Sequence[str], left_out: list[MalformedError] | None = None) -> list[CachedClip]:
     """Reads the records of all streams of clips, each once.
+
+    Args:
+        store: the cache.
+        clip_ids: of the clips.
+        left_out: gets the error of each clip that has a malformed record; the others are returned. None = raise it.
 
     Raises:
         InputError: if a clip has none. DamagedError: if a record is not what was written.
     """
     clips: list[CachedClip] = []
     for clip_id in clip_ids:
-        records = {stream: store.record(clip_id, stream) for stream in store.streams(clip_id)}
+        try:
+            records = {stream: store.record(clip_id, stream) for stream in store.streams(clip_id)}
+        except MalformedError as error:
+            if left_out is None:
+                raise
+            left_out.append(error)
+            continue
         if not records:
             todo = "See `sage-va cache ls`."
             raise InputError(clip_id, expected=f"a clip of {store.url}", got="none of that name", todo=todo)
@@ -91,8 +103,11 @@ def stream_hz(store: Store, stream: str, clip_ids: Sequence[str]) -> float | Non
     """
     having = sorted({*clip_ids} & {*store.clip_ids(stream)})
     chosen = having[:: max(1, len(having) // RATE_CLIPS)]
-    gaps_s = [usual_gap_s(store.read(clip_id, stream).times_s) for clip_id in chosen]
-    rates = [1 / gap_s for gap_s in gaps_s if gap_s]
+    rates = list[float]()
+    for clip_id in chosen:
+        with contextlib.suppress(MalformedError):  # such clips are left out, or refused, where all are read
+            if gap_s := usual_gap_s(store.read(clip_id, stream).times_s):
+                rates.append(1 / gap_s)
     return min(1000.0, max(0.01, round(float(np.median(rates)), 2))) if rates else None
 
 

@@ -53,7 +53,8 @@ class Comparison(Result):
     """The result of `compare`.
 
     num_trained: cells done in this call; num_skipped: those done before. unlabelled: clips without labels; unused:
-    label files without a clip. table: None after Ctrl-C, and for a part while others are open.
+    label files without a clip. left_out: a line for each clip with a malformed record. table: None after Ctrl-C, and
+    for a part while others are open.
     """
 
     out: str
@@ -62,6 +63,7 @@ class Comparison(Result):
     num_skipped: int
     unlabelled: list[str]
     unused: list[str]
+    left_out: list[str]
     failures: list[FailedCell]
     interrupted: bool
     table: ComparisonTable | None = None
@@ -154,6 +156,7 @@ def _done(workers: Workers, bench: Bench, cells: Sequence[Cell], out: str, progr
         num_skipped=len(cells) - len(left),
         unlabelled=bench.labelled.unlabelled,
         unused=bench.labelled.unused,
+        left_out=bench.labelled.left_out,
         failures=failures,
         interrupted=interrupted,
     )

@@ -192,7 +192,8 @@ class Bench:
         """Trains a cell, whose folder must be new."""
         corpus, roles = self.corpus.only(self.streams(cell)), self.roles(cell)
         start_run(cell.path, cell.config, roles)
-        train_one(corpus, roles, cell.config, cell.path, self.origin, log, self.shared_errors or out_of_fold_errors)
+        origin = {**self.origin, "left_out": self.labelled.left_out}
+        train_one(corpus, roles, cell.config, cell.path, origin, log, self.shared_errors or out_of_fold_errors)
 
 
 @dataclass(frozen=True)

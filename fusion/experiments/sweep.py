@@ -170,6 +170,7 @@ def sweep(
         random_weights=[stream.name for stream in labelled.corpus.streams if stream.random_weights],
         unlabelled=labelled.unlabelled,
         unused=labelled.unused,
+        left_out=labelled.left_out,
         best=rows[best.number] if best else None,
         importance=importance_of(study),
         rows=rows,

@@ -41,8 +41,9 @@ class SweepResult(Result):
     """The result of `sweep`.
 
     num_trials: finished trials asked for; num_finished: those there are; num_trained: trials of this call, of which
-    `failures` failed. unlabelled: clips without labels; unused: label files without a clip. best: one of `rows`; None
-    before one is complete. importance: None before enough are complete.
+    `failures` failed. unlabelled: clips without labels; unused: label files without a clip. left_out: a line for each
+    clip with a malformed record. best: one of `rows`; None before one is complete. importance: None before enough are
+    complete.
     """
 
     out: str
@@ -57,6 +58,7 @@ class SweepResult(Result):
     random_weights: list[str]
     unlabelled: list[str]
     unused: list[str]
+    left_out: list[str]
     best: TrialRow | None
     importance: dict[str, float] | None
     rows: list[TrialRow]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ...data.clip import MODALITIES, Clip
-from ...data.errors import InputError
+from ...data.errors import InputError, MalformedError
 from ...data.hashing import json_sha256
 from ...data.labels import LabelFolder
 from ...data.store.base import Store
@@ -40,7 +40,8 @@ class Labelled:
 
     corpus: those clips, on the grid. parts: clip_id -> "train", "val" or "test", where label files lie in folders named
     as Aff-Wild2's. unlabelled: clips of the cache without labels. unused: label files without a clip. features: name of
-    each stream -> hash of its features and their times, of all clips.
+    each stream -> hash of its features and their times, of all clips. left_out: why clips with labels are missing: a
+    line for each whose commit record is malformed.
     """
 
     corpus: Corpus
@@ -48,13 +49,15 @@ class Labelled:
     unlabelled: list[str]
     unused: list[str]
     features: Mapping[str, str]
+    left_out: list[str] = field(default_factory=list[str])
 
 
 def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> Labelled:
     """Reads all clips that have labels, with the streams that the variant takes.
 
     Raises:
-        InputError: if nothing matches, or a labelled clip lacks a stream. DamagedError: if bytes changed.
+        InputError: if nothing matches, or a labelled clip lacks a stream. DamagedError: if bytes changed, or no clip
+            is left of those with labels.
     """
     variant, folder = config.model.variant, LabelFolder.of(labels)
     names = _stream_names(config, store)
@@ -63,7 +66,10 @@ def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> L
         unused, unlabelled = joined.unused[0].stem, joined.unlabelled[0]
         todo = f"Label files are matched by name: {unused!r} has no clip, {unlabelled!r} no labels."
         raise InputError(folder.path, expected=f"labels for clips of {store.url}", got="none that match", todo=todo)
-    clips = read_clips(store, sorted(joined.files))
+    malformed = list[MalformedError]()
+    clips = read_clips(store, sorted(joined.files), malformed)
+    if not clips:
+        raise malformed[0]
     kind = config.data.normalise
     if kind == "subject":
         _check_unlabelled(store, clips, joined.unlabelled)
@@ -74,7 +80,8 @@ def load_labelled(store: Store, labels: Path | LabelFolder, config: Config) -> L
     normaliser = normaliser_of(store, streams, config.data.hz)
     corpus = load_corpus(store, streams, clips, grid_hz=config.data.hz, truths=truths, normaliser=normaliser)
     unused = [str(path) for path in joined.unused]
-    return Labelled(corpus, joined.official_parts, joined.unlabelled, unused, _features(clips, corpus, normaliser))
+    features, left_out = _features(clips, corpus, normaliser), [str(error) for error in malformed]
+    return Labelled(corpus, joined.official_parts, joined.unlabelled, unused, features, left_out)
 
 
 def _check_unlabelled(store: Store, labelled: Sequence[CachedClip], unlabelled: Sequence[str]) -> None:
@@ -98,7 +105,8 @@ def _features(clips: Sequence[CachedClip], corpus: Corpus, normaliser: Normalise
 def labelled_hours(store: Store, labels: Path | LabelFolder) -> float:
     """Returns the length of all clips that have labels; parses none."""
     joined = LabelFolder.of(labels).join(store.clip_ids())
-    return sum(store.clip(clip_id).duration_s or 0.0 for clip_id in joined.files) / 3600
+    clips = read_clips(store, sorted(joined.files), [])
+    return sum(clip.clip.duration_s or 0.0 for clip in clips) / 3600
 
 
 def _stream_names(config: Config, store: Store) -> tuple[str, ...]:

@@ -110,7 +110,8 @@ def train(
                 start_run(folder, run_config, roles)
             gathered(None)
             log({"event": "run", "path": str(folder), "fold": run_config.split.fold})
-            train_one(corpus, roles, run_config, folder, origin_of(store, labels), log, stop=stop, track=track)
+            origin = {**origin_of(store, labels), "left_out": labelled.left_out}
+            train_one(corpus, roles, run_config, folder, origin, log, stop=stop, track=track)
     return [folder for _, folder in runs]
 
 
@@ -150,6 +151,7 @@ def _loaded(labelled: Labelled) -> dict[str, Any]:
         "num_clips": len(clips),
         "unlabelled": labelled.unlabelled,
         "unused": labelled.unused,
+        "left_out": labelled.left_out,
         "random_weights": [stream.name for stream in streams if stream.random_weights],
         "normalise": streams[0].normalise,
         "num_without_subject": sum(clip.subject_id is None for clip in clips),

@@ -75,9 +75,9 @@ def test_ls(store: Store) -> None:
     [
         (
             lambda store, out: info(store),
-            "url schema_version created_by licence restricted clips hours streams aliases content_sha256",
+            "url schema_version created_by licence restricted clips hours streams aliases content_sha256 damaged",
         ),
-        (lambda store, out: list_clips(store), "url clips"),
+        (lambda store, out: list_clips(store), "url clips damaged"),
         (
             lambda store, out: status(store),
             "url clips done failures clips_per_hour left_s quiet_s writing",
