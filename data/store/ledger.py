@@ -30,7 +30,7 @@ Place = tuple[str, str]  # stream, clip key
 
 
 class Ledger:
-    """What a journal says about the entries of a cache.
+    """The entries of a cache by its journal.
 
     Args:
         journal: its lines, oldest first.
