@@ -50,7 +50,8 @@ class JsonError(click.ClickException):
 
     def __init__(self, error: click.ClickException, cause: Exception | None = None) -> None:
         super().__init__(error.message)
-        self.error, self.cause, self.exit_code = error, cause, error.exit_code
+        self.error, self.cause = error, cause
+        vars(self)["exit_code"] = error.exit_code  # of the class, for click's type hints
 
     def show(self, file: Any = None) -> None:
         """Prints both."""

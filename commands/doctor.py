@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import Bar, show
+from .console import Bar, show, show_json
 from .options import json_option
 from .verb import verb
 
@@ -33,8 +33,10 @@ def doctor(target: str | None, offline: bool, as_json: bool) -> None:
 
     with Bar("checks") as bar:
         checkup = examine(target, offline=offline, tick=bar.tick)
-    values = anonymous(checkup.to_json(), private_names(target)) if as_json else {}
-    show(values if as_json else checkup, as_json, describe_checkup)
+    if as_json:
+        show_json(anonymous(checkup.to_json(), private_names(target)))
+    else:
+        show(checkup, False, describe_checkup)
     sys.exit(1 if checkup.broken else 0)
 
 

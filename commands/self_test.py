@@ -97,8 +97,8 @@ def _extracted(folder: Path, device: str) -> Store:
     from ..data.manifest import find_sources
     from ..extract import encoders_from, extract
 
-    names = {"visual": "test_resnet.r160_in1k", "visual_weights": "random", "audio": "logmel"}
-    visual, audio = encoders_from(**names, device=device)
+    encoder = "test_resnet.r160_in1k"
+    visual, audio = encoders_from(visual=encoder, visual_weights="random", audio="logmel", device=device)
     store = open_store(folder / "cache.zarr", "a")
     summary = extract(find_sources([str(folder / "media")]), store, visual=visual, audio=audio)
     for failure in summary.failures:
