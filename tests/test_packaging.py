@@ -61,7 +61,8 @@ print(*command.get_source_files(), *data, sep="\\n")
     rooms = [path.parent for path in ROOT.glob("*/__init__.py")]
     modules = [*ROOT.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]
     assert {path.relative_to(ROOT).as_posix() for path in modules} == {name for name in packed if name.endswith(".py")}
-    assets = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fusion" / "report" / "assets").iterdir()}
+    folders = (ROOT / "fusion" / "report" / "assets", ROOT / "demo" / "assets" / "drawn-faces")
+    assets = {path.relative_to(ROOT).as_posix() for folder in folders for path in folder.iterdir()}
     assert {"py.typed", *assets} <= packed
 
 

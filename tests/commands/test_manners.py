@@ -16,7 +16,7 @@ from sage_va.cli import SECTIONS, VERBS, main
 from sage_va.commands.verb import AliasedOption
 from sage_va.tests.pages import parse
 
-NEEDS_NO_INPUT = {"sage-va demo", "sage-va doctor", "sage-va variants"}  # their examples would run
+NEEDS_NO_INPUT = {"sage-va demo", "sage-va doctor", "sage-va models", "sage-va variants"}  # their examples would run
 
 
 def commands(group: click.Group = main, path: str = "sage-va") -> Iterator[tuple[str, click.Command]]:
