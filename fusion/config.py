@@ -24,6 +24,7 @@ Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Demand = tuple[str, bool, str, str, str]
 EARLIER_HZ = 25.0
+NOT_KEPT = "stays with its author"
 BEFORE_THE_VETO = {"weighting": "shares", "veto": 0.0, "gaps": False}
 MAX_LAG_S = 8.0
 EARLIER_KEYS = {"window_steps": "window_s", "hop_steps": "hop_s"}
@@ -298,6 +299,12 @@ class Config(Part):
     def on_grid(self, hz: float) -> Config:
         """Returns the configuration with `data.grid_hz` settled."""
         return self.model_copy(update={"data": self.data.model_copy(update={"grid_hz": hz})})
+
+    def without_places(self) -> Config:
+        """Returns the configuration without paths of its author's disk, for whatever leaves the machine."""
+        if self.split.file is None:
+            return self
+        return self.model_copy(update={"split": self.split.model_copy(update={"file": NOT_KEPT})})
 
     def flat(self) -> dict[str, Any]:
         """Returns `{"seed": 0, "train.epochs": 60, …}`."""

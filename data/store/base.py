@@ -14,6 +14,7 @@ from typing import Any, Literal, final
 from ..clip import Clip, Track
 from ..errors import DamagedError, InputError, MalformedError, first_line
 from ..hashing import bytes_sha256, json_sha256, unsealed
+from .address import check_no_credentials
 from .entry import Entry, check_name, clip_of, damaged
 from .fingerprint import SCHEMA_VERSION, check_alias, check_stream, clip_id_of, clip_key, stream_alias
 from .ledger import MISSING, PUT_BACK, Ledger
@@ -623,6 +624,7 @@ def open_store(
         InputError: if there is no cache at `url`, or one of an unknown kind, or one under other terms.
     """
     text = str(url).removeprefix("file://")
+    check_no_credentials(text)
     kind = _kind_of(text)
     if kind is None:
         raise InputError(

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ..atomic import make_folder, names, publish, write_new
 from ..errors import InputError, first_line
+from .address import check_no_credentials
 from .staging import STAGING
 
 PAUSES_S = (0.3, 1.0, 3.0)  # between tries after a connection was cut
@@ -57,6 +58,7 @@ class Remote:
     """
 
     def __init__(self, url: str) -> None:
+        check_no_credentials(url)
         self.url = url.rstrip("/")
         self.scheme = url.partition("://")[0] if "://" in url else ""
         self.fs, self.base = _filesystem(self.url)

@@ -35,7 +35,6 @@ from .metadata import ClipCounts, ModelMetadata, PublishedScore
 from .model_card import MARK, card_of
 
 CARD = "README.md"
-NOT_KEPT = "stays with its author"
 
 
 class SAGE(nn.Module, ModelHubMixin):
@@ -215,7 +214,7 @@ class SAGE(nn.Module, ModelHubMixin):
         clips = [] if store is None else [store.clip(clip_id) for clip_id in run.roles]
         return cls(
             run.model,
-            _without_places(run.config),
+            run.config.without_places(),
             smoothing_s=run.smoothing_s,
             sigma=run.sigma,
             licence=run.licence,
@@ -338,10 +337,3 @@ def _store_at_hand(run: Run, cache: str | None) -> Store | None:
         return open_store(run.cache)
     except (InputError, OSError):
         return None
-
-
-def _without_places(config: Config) -> Config:
-    """A configuration without paths of its author's disk."""
-    if config.split.file is None:
-        return config
-    return config.model_copy(update={"split": config.split.model_copy(update={"file": NOT_KEPT})})

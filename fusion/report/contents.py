@@ -91,7 +91,7 @@ def _origin(model: ReportModel) -> dict[str, Any]:
         "git": described.get("git"),
         "versions": described.get("versions", {}),
         "streams": [_stream(stream) for stream in described["streams"]],
-        "config": {key: str(value) for key, value in run.config.flat().items()},
+        "config": {key: str(value) for key, value in run.config.without_places().flat().items()},
     }
 
 

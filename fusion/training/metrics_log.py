@@ -82,7 +82,7 @@ def _start_trackers(
     run_ids = _read_run_ids(out)
     trackers: list[GuardedTracker] = []
     for name in dict.fromkeys(names):
-        run = TrackedRun(out, config, metadata, run_ids.get(name), num_epochs)
+        run = TrackedRun(out, config.without_places(), metadata, run_ids.get(name), num_epochs)
         tracker = GuardedTracker(name, run, log)
         stack.push(lambda kind, error, trace, tracker=tracker: tracker.close(_end_of(error)))
         trackers.append(tracker)
