@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,22 +50,22 @@ def detects_faces(fingerprint: Mapping[str, Any]) -> bool:
     return isinstance(fingerprint.get("preprocessing", {}).get("faces"), Mapping)
 
 
-def face_places(source: Source, fingerprint: Mapping[str, Any], weights: str | None = None) -> FacePlaces:
+def face_places(source: Source, fingerprint: Mapping[str, Any], beat: Callable[[], None] = lambda: None) -> FacePlaces:
     """Returns where the face is that a stream was made of; detections of an earlier run are not repeated.
 
     Args:
         source: the clip, with its recording; its `person` names who is cropped.
         fingerprint: of a stream that `detects_faces`.
-        weights: file with the detector's weights; None = those that the detector finds by itself.
+        beat: called while images are decoded; an exception ends the work.
 
     Raises:
         InputError: if the detector is not available as it was, or the recording cannot be decoded.
     """
     if source.path is None or not source.path.is_file():
         raise InputError(source.clip_id, expected="a recording", got="none", todo="Correct the path.")
-    finder = FaceFinder.of_fingerprint(fingerprint["preprocessing"]["faces"], weights)
+    finder = FaceFinder.of_fingerprint(fingerprint["preprocessing"]["faces"])
     fps = fingerprint.get("fps", "native")
-    options = DecodeOptions(fps=None if fps == "native" else float(fps))
+    options = DecodeOptions(fps=None if fps == "native" else float(fps), beat=beat)
     detections = detect_faces(source, MediaHashes().of_file(source.path), finder, options)
     person = choose_person(detections, source.person)
     matrices = np.full((len(detections.times_s), 6), np.nan)

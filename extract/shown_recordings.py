@@ -48,7 +48,7 @@ class ShownRecordings:
     refused: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), threading.Event()
         self._pools = {name: ThreadPoolExecutor(1, f"sage-va-{name}") for name in ("convert", "faces")}
         self._work: dict[tuple[str, str], _Work] = {}
         self._unplayable: set[str] = set()
@@ -155,6 +155,7 @@ class ShownRecordings:
         assert path is not None, "checked before"
 
         def tick(share: float) -> None:
+            self._check_open()
             work.share = share
 
         return self.copies.make(path, clip_id, tick)
@@ -165,10 +166,15 @@ class ShownRecordings:
     def _find_faces(self, clip_id: str, work: _Work) -> FacePlaces:
         fingerprint = self._of_faces()
         assert fingerprint is not None, "checked before"
-        return face_places(self._checked(self.sources[clip_id]), fingerprint)
+        return face_places(self._checked(self.sources[clip_id]), fingerprint, self._check_open)
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise InputError("recordings", "they are closed", todo="Start again.")
 
     def close(self) -> None:
-        """Gives up what has not begun yet."""
+        """Gives up all work; what is half done leaves nothing behind."""
+        self._closed.set()
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 

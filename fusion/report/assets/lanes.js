@@ -85,7 +85,7 @@ function plotLane(title, clip, series, { label, height, range, splits }) {
       width: box.left + box.plot + box.right, height, padding: [6, box.right, 6, 0],
       cursor: { show: false }, legend: { show: false }, select: { show: false },
       scales: { x: { time: false }, y: { range: () => range } },
-      axes: [{ show: false }, { size: () => gutter, gap: 6, stroke: muted, font: "11.5px system-ui, sans-serif", grid: { stroke: line, width: 1 }, ticks: { show: false },
+      axes: [{ show: false }, { size: () => gutter, gap: 6, stroke: muted, font: "12px system-ui, sans-serif", grid: { stroke: line, width: 1 }, ticks: { show: false },
         splits: () => splits, values: (_, places) => places.map((place) => (Number.isInteger(place) || range[0] === 0 ? tickText(place) : "")) }],
       series: [{}, ...series.map((one) => ({ stroke: one.width ? colourOf(one.colour) : "transparent", width: one.width, dash: one.dash, points: { show: false } }))],
       bands,

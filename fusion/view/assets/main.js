@@ -53,12 +53,15 @@ function clipsOf() {
   async function open(id, byUser) {
     wanted = id;
     table.choose(id);
+    if (!contents.traces[id]) message.textContent = `Opening ${id} …`;
     try {
       contents.traces[id] ||= await loaded(`clips/${numberOf(id)}`);
       if (wanted !== id) return;
       message.textContent = "";
       view.open(id);
-      if (byUser) view.node.scrollIntoView({ block: "start" });
+      if (!byUser) return;
+      view.node.scrollIntoView({ block: "start" });
+      view.node.querySelector(".scrubber").focus({ preventScroll: true }); // so that Space plays, and opens nothing again
     } catch (error) {
       if (wanted === id) message.textContent = `${id} cannot be opened: ${error.message}`;
     }

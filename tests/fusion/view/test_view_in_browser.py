@@ -182,6 +182,30 @@ def test_what_the_browser_cannot_play_is_converted(opened: Callable[..., Tab]) -
     tab.page.get_by_text("There is no recording of this clip.").wait_for()
 
 
+def test_what_the_browser_fails_to_play_is_converted(opened: Callable[..., Tab]) -> None:
+    tab = opened()
+    tab.ready()
+    tab.page.route("**/video", lambda route: route.fulfill(status=200, content_type="video/mp4", body="no video"))
+    tab.open(EVIL)
+    tab.ready()
+    assert tab.page.locator("video").get_attribute("src").endswith("/video?converted")
+
+
+def test_sound_alone_is_followed(opened: Callable[..., Tab]) -> None:
+    tab = opened()
+    tab.open("sound")
+    tab.page.locator("audio").wait_for()
+    tab.press(" ")
+    tab.until(lambda state: state.playhead > 0.5)
+    tab.press(" ")
+    tab.page.wait_for_timeout(100)
+    time_s = tab.page.locator("audio").evaluate("node => node.currentTime")
+    assert abs(tab.state().playhead - time_s) <= FRAME_S + ROUNDED_S
+    tab.page.get_by_role("slider", name="Playhead").fill("10")
+    tab.page.wait_for_timeout(200)
+    assert abs(tab.page.locator("audio").evaluate("node => node.currentTime") - 10.5 / HZ) <= FRAME_S
+
+
 def test_keys_play_move_and_jump(opened: Callable[..., Tab]) -> None:
     tab = opened()
     tab.ready()
