@@ -62,9 +62,10 @@ def compare(
 
     The table holds the CCC over seeds, and the differences to a base with their intervals.
 
-    Runs lie in OUT/VARIANT/seed-S/fold-K, the table in OUT as table.csv, .md, .json and .png. A seed sets the split and
-    the weights, the same for all variants. Run the command again to resume, or with more variants or seeds: runs that
-    are done are skipped. A run that fails is listed with its reason, and the others continue; the exit code is then 1.
+    Runs lie in OUT/VARIANT/seed-S/fold-K, the table in OUT as table.csv, .md, .tex and .json, and as a picture. A seed
+    sets the split and the weights, the same for all variants. Run the command again to resume, or with more variants or
+    seeds: runs that are done are skipped. A run that fails is listed with its reason, and the others continue; the exit
+    code is then 1.
 
     With --shard K/N, each of N commands trains its part of the runs, and the last one to end prints the table.
     """
@@ -104,7 +105,7 @@ def describe_comparison(result: Comparison) -> str:
     elif result.table is None:
         lines.append("no table yet: the last part to end makes it, or the same command without --shard")
     else:
-        lines += [describe_table(result.table), f"table.csv, .md, .tex, .json and .png: {result.out}"]
+        lines += [describe_table(result.table), f"table.csv, .md, .tex, .json, .png, .svg and .pdf: {result.out}"]
     rows = ((failure.cell, failure.reason) for failure in result.failures)
     return "\n".join([*lines, *grouped("failed", "runs", rows)])
 

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from .metrics import NAMES
 from .paired import Gain
 from .report import cautions
 from .robustness import Robustness, RobustnessReport
-from .style import COLOURS, STYLES, house_style
+from .style import COLOURS, STYLES, house_style, save_pictures
+
+if TYPE_CHECKING:  # it takes half a second to import
+    from matplotlib.figure import Figure
 
 NUM_COLUMNS = 5  # of the overview
 
@@ -33,17 +36,17 @@ def title_of(run: Robustness) -> str:
 
 
 def write_robustness(out: Path, report: RobustnessReport) -> None:
-    """Writes `robustness.json`, `robustness.csv` (a row per point) and `robustness.png` into a folder.
+    """Writes `robustness.json`, `robustness.csv` (a row per point) and `robustness.png`, `.svg`, `.pdf` into a folder.
 
-    Where runs of several variants compare, a figure per kind of corruption stands beside them, `KIND.png`.
+    Where runs of several variants compare, a figure per kind of corruption stands beside them, `KIND.png` and so on.
     """
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "robustness.json", json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     with replacing(out / "robustness.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(_points(report.runs))
-    plot_robustness(out / "robustness.png", report.runs)
+    save_pictures(draw_robustness(report.runs), out / "robustness")
     for kind in report.runs[0].kinds if report.differences else ():
-        plot_kind(out / f"{kind}.png", report, kind)
+        save_pictures(draw_kind(report, kind), out / kind)
 
 
 def _points(runs: Sequence[Robustness]) -> Iterator[Sequence[Any]]:
@@ -59,22 +62,18 @@ def _points(runs: Sequence[Robustness]) -> Iterator[Sequence[Any]]:
 
 
 @house_style()
-def plot_robustness(path: Path, runs: Sequence[Robustness]) -> None:
-    """Draws the mean CCC by strength: a panel per kind of corruption, a line per run that takes the modality.
+def draw_robustness(runs: Sequence[Robustness]) -> Figure:
+    """Returns the mean CCC by strength: a panel per kind of corruption, a line per run that takes the modality.
 
     Args:
-        path: .png, .svg or .pdf.
         runs: results of `robustness`.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     kinds = list(runs[0].kinds)
     num_rows = len(kinds) // NUM_COLUMNS + 1  # the last panel is the legend's
-    size = 3 * NUM_COLUMNS, 3 * num_rows
-    figure, axes = plt.subplots(num_rows, NUM_COLUMNS, figsize=size, sharey=True, layout="constrained")
+    figure = Figure(figsize=(3 * NUM_COLUMNS, 3 * num_rows), layout="constrained")
+    axes: Any = figure.subplots(num_rows, NUM_COLUMNS, sharey=True)
     lines = {}
     for axis, name in zip(axes.flat, kinds, strict=False):
         for k, run in enumerate(runs):
@@ -90,30 +89,25 @@ def plot_robustness(path: Path, runs: Sequence[Robustness]) -> None:
     figure.supylabel("CCC, mean of valence and arousal")
     if warnings := cautions(untrained(runs)):
         figure.suptitle("\n".join(warnings), fontsize="medium")
-    with replacing(path) as part:
-        figure.savefig(part, dpi=110)
-    plt.close(figure)
+    return figure
 
 
 @house_style()
-def plot_kind(path: Path, report: RobustnessReport, kind: str) -> None:
-    """Draws one kind of corruption: all runs by strength, and what each variant gains over the base in area.
+def draw_kind(report: RobustnessReport, kind: str) -> Figure:
+    """Returns the picture of a kind of corruption: all runs by strength, and the gains in area over the base.
 
     Left a thin line per run and a thick one per variant, the mean of its runs. Right the paired difference of the area,
     with its 95 % interval.
 
     Args:
-        path: .png, .svg or .pdf.
         report: of runs that compare.
         kind: one of `CORRUPTIONS`.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     variants = list(dict.fromkeys(run.variant for run in report.runs))
-    figure, (curves, gains) = plt.subplots(1, 2, figsize=(9, 3.5), width_ratios=(3, 2), layout="constrained")
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    curves, gains = figure.subplots(1, 2, width_ratios=(3, 2))
     for k, variant in enumerate(variants):
         style = {"color": COLOURS[k % len(COLOURS)], "ls": STYLES[k // len(COLOURS) % len(STYLES)]}
         heights = [_heights(run, kind) for run in report.runs if run.variant == variant]
@@ -134,9 +128,7 @@ def plot_kind(path: Path, report: RobustnessReport, kind: str) -> None:
         axis.grid()
     lines = [kind, *cautions(untrained(report.runs))]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize="medium")
-    with replacing(path) as part:
-        figure.savefig(part, dpi=110)
-    plt.close(figure)
+    return figure
 
 
 def _heights(run: Robustness, kind: str) -> list[float]:

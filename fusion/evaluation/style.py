@@ -81,6 +81,12 @@ def save_picture(figure: Figure, path: Path) -> None:
         figure.savefig(part, format=path.suffix[1:].lower(), dpi=160)
 
 
+def save_pictures(figure: Figure, path: Path) -> None:
+    """Writes a figure in every format, each beside the others: `table` becomes table.png, table.svg and table.pdf."""
+    for suffix in SUFFIXES:
+        save_picture(figure, path.with_name(path.name + suffix))
+
+
 def legend_above(axis: Axes, **options: Any) -> None:
     """Puts the legend above an axis, at its right end, where it covers nothing."""
     handles, _ = axis.get_legend_handles_labels()

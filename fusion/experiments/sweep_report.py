@@ -6,15 +6,18 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...data.atomic import replacing, write_text
 from ..config import Config
 from ..evaluation.report import cautions
-from ..evaluation.style import COLOURS, house_style, legend_above
+from ..evaluation.style import COLOURS, house_style, legend_above, save_pictures
 from .sweep_result import SweepResult, TrialRow
+
+if TYPE_CHECKING:  # it takes half a second to import
+    from matplotlib.figure import Figure
 
 ABOUT = ("trial", "state", "score", "valence", "arousal", "epoch", "num_epochs", "seconds", "reason")
 CHOSEN = "which chose the configuration: too good for unseen ones"
@@ -35,7 +38,7 @@ def write_sweep(out: Path, result: SweepResult, best: Config | None) -> None:
     if result.importance is not None:
         write_text(out / "importance.json", json.dumps(result.importance, indent=2))
     if best is not None:
-        plot_sweep(out / "sweep.png", result)
+        save_pictures(draw_sweep(result), out / "sweep")
 
 
 def _write_csv(path: Path, rows: Sequence[TrialRow]) -> None:
@@ -54,21 +57,17 @@ def plain_value(value: Any) -> Any:
 
 
 @house_style()
-def plot_sweep(path: Path, result: SweepResult) -> None:
-    """Draws the score of each trial in their order with the best so far, and the importance of the keys.
+def draw_sweep(result: SweepResult) -> Figure:
+    """Returns the score of each trial in their order with the best so far, and the importance of the keys.
 
     Args:
-        path: .png, .svg or .pdf.
         result: of a sweep with at least one complete trial.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     importance = result.importance or {}
-    size = (11, max(4.0, 1.5 + 0.3 * len(importance)))
-    figure, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained", width_ratios=(3, 2))
+    figure = Figure(figsize=(11, max(4.0, 1.5 + 0.3 * len(importance))), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     marks = (("complete", "o", COLOURS[0]), ("pruned", "x", COLOURS[1]))
     for state, mark, colour in marks:
         rows = [row for row in result.rows if row.state == state]
@@ -88,6 +87,4 @@ def plot_sweep(path: Path, result: SweepResult) -> None:
     figure.suptitle(
         "\n".join([*cautions(result.random_weights), f"scored on the validation clips, {CHOSEN}"]), fontsize="medium"
     )
-    with replacing(path) as part:
-        figure.savefig(part, dpi=110)
-    plt.close(figure)
+    return figure

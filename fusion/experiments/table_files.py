@@ -12,7 +12,7 @@ from typing import Any
 from ...data.atomic import replacing, write_text
 from ..evaluation.metrics import NAMES, Interval
 from ..evaluation.report import cautions
-from ..evaluation.style import save_picture
+from ..evaluation.style import save_pictures
 from ..result import plain
 from .table import KINDS, ComparisonTable, Difference, SeedScores, VariantRow
 from .table_picture import SIGNIFICANT, draw_table
@@ -23,14 +23,16 @@ over clips; * means p < 0.05 by the same bootstrap, after Holm's correction for 
 
 
 def write_table(table: ComparisonTable, folder: Path, about: Mapping[str, Any] | None = None) -> list[Path]:
-    """Writes `table.json`, `table.csv`, `table.md`, `table.tex` and `table.png`; returns their paths.
+    """Writes `table.json`, `table.csv`, `table.md`, `table.tex` and the picture in three formats.
+
+    Returns their paths; the picture is `table.png`, `table.svg` and `table.pdf`.
 
     Args:
         table: the table.
         folder: where to write.
         about: plain values that stand before the table in `table.json`.
     """
-    paths = [folder / f"table.{suffix}" for suffix in ("json", "csv", "md", "tex", "png")]
+    paths = [folder / f"table.{suffix}" for suffix in ("json", "csv", "md", "tex", "png", "svg", "pdf")]
     write_text(paths[0], json.dumps({**(about or {}), **table.to_json()}, indent=2, ensure_ascii=False))
     with replacing(paths[1]) as part, part.open("w", newline="", encoding="utf-8") as file:
         lines = [_csv_row(row, table.base) for row in table.rows]
@@ -39,7 +41,7 @@ def write_table(table: ComparisonTable, folder: Path, about: Mapping[str, Any] |
         writer.writerows(lines)
     write_text(paths[2], as_markdown(table))
     write_text(paths[3], as_latex(table))
-    save_picture(draw_table(table, [title(row, table) for row in table.rows], heading(table)), paths[4])
+    save_pictures(draw_table(table, [title(row, table) for row in table.rows], heading(table)), folder / "table")
     return paths
 
 

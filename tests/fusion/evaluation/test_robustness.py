@@ -349,9 +349,10 @@ def test_several_runs_are_one_table_three_files_and_a_figure_per_kind(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures: list[Path] = []
-    monkeypatch.setattr(robustness_files, "plot_kind", lambda path, report, kind: figures.append(path))
+    monkeypatch.setattr(robustness_files, "draw_kind", lambda report, kind: None)
+    monkeypatch.setattr(robustness_files, "save_pictures", lambda figure, path: figures.append(path))
     text = evaluated(runs / "sage", runs / "visual", "--robustness", "--out", tmp_path / "out")
-    assert figures == [tmp_path / "out" / f"{kind}.png" for kind in CORRUPTIONS]
+    assert figures == [tmp_path / "out" / name for name in ("robustness", *CORRUPTIONS)]
     sage, visual = [line for line in text.splitlines() if line.startswith(f"  {runs}")]
     assert sage.startswith(f"  {runs / 'sage'} (sage)  ")
     assert float(sage.split()[2]) == pytest.approx(score_run(runs / "sage").raw.ccc["mean"], abs=1e-3)
@@ -365,7 +366,6 @@ def test_several_runs_are_one_table_three_files_and_a_figure_per_kind(
     assert len(rows) == (len(CORRUPTIONS) + len(visual_alone)) * 5
     assert float(rows[1]["mean"]) == kept["runs"][0]["kinds"]["visual-occlusion"]["ccc"]["mean"][1]
     assert rows[0]["random_weights"].startswith("visual/face-")
-    assert (tmp_path / "out" / "robustness.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def doubled(run: Robustness, variant: str, seed: int, noise: float) -> Robustness:
@@ -390,8 +390,9 @@ def test_gains_in_area_are_paired_by_seed_and_clip(result: Robustness, tmp_path:
     assert same.kinds["audio-zeros"]["mean"].interval == (0, 0)
     assert "sage − concat, 2 seeds: area" in describe_robustness(report)
     assert "moments" not in report.to_json()["runs"][0]
-    robustness_files.plot_kind(tmp_path / "kind.png", report, "audio-zeros")
-    assert (tmp_path / "kind.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    curves, gains = robustness_files.draw_kind(report, "audio-zeros").axes
+    assert [text.get_text() for text in curves.get_legend().get_texts()] == ["sage", "concat", "late"]
+    assert gains.get_title(loc="left") == "area − area of concat, 95 %"
 
 
 NOISES = (("sage", 0.1), ("concat", 0.3))

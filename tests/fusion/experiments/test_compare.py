@@ -656,7 +656,7 @@ def test_every_form_of_the_table(pair: tuple[torch.Tensor, torch.Tensor], tmp_pa
     scores += [score_of("concat", seed, pair[1][seed], seconds=3.0 + seed) for seed in range(3)]
     table = tabulate(scores, ["sage", "concat"], "concat", None)
     assert [path.name for path in write_table(table, tmp_path)] == [
-        f"table.{s}" for s in ("json", "csv", "md", "tex", "png")
+        f"table.{s}" for s in ("json", "csv", "md", "tex", "png", "svg", "pdf")
     ]
     assert json.loads((tmp_path / "table.json").read_text(encoding="utf-8")) == table.to_json()
     with (tmp_path / "table.csv").open(encoding="utf-8") as file:
@@ -685,9 +685,10 @@ def test_every_form_of_the_table(pair: tuple[torch.Tensor, torch.Tensor], tmp_pa
     assert f"**{shown}**" in page
     assert row.raw_difference["mean"].p <= row.raw_difference["mean"].p_holm < 0.05
     assert "]*" in page
-    picture = (tmp_path / "table.png").read_bytes()
-    assert picture[:8] == PICTURE
-    assert len(picture) > 8_000
+    for suffix, start in (("png", PICTURE), ("svg", b"<?xml"), ("pdf", b"%PDF-")):
+        picture = (tmp_path / f"table.{suffix}").read_bytes()
+        assert picture.startswith(start)
+        assert len(picture) > 8_000
 
 
 def test_the_picture_names_untrained_encoders(
@@ -762,7 +763,7 @@ def test_the_command(copied: Path, cache: tuple[Path, Path], tmp_path: Path) -> 
     assert lines[2].startswith("UNTRAINED ENCODER (random weights): audio/voice-")
     assert [line.split()[0] for line in lines[5:8]] == VARIANTS
     assert lines[8].startswith("difference to concat, with 95 % interval (paired bootstrap over clips;")
-    assert lines[-1] == f"table.csv, .md, .tex, .json and .png: {copied}"
+    assert lines[-1] == f"table.csv, .md, .tex, .json, .png, .svg and .pdf: {copied}"
     comparison = json.loads(run(*command, *seeds, "--variants", "visual,concat", "--base", "visual", "--json").stdout)
     assert (comparison["base"], comparison["num_skipped"]) == ("visual", 12)
     result = run(*command, *seeds, "--variants", "sage,concat", "--set", "train.epochs=9")

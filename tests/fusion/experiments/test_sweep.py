@@ -42,7 +42,7 @@ from sage_va.fusion.experiments.optuna_study import (
 )
 from sage_va.fusion.experiments.search_space import Choices, Range, load_space
 from sage_va.fusion.experiments.sweep import sweep
-from sage_va.fusion.experiments.sweep_report import plot_sweep
+from sage_va.fusion.experiments.sweep_report import draw_sweep
 from sage_va.fusion.experiments.sweep_result import FailedTrial, SweepResult, TrialRow
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.train import train
@@ -71,7 +71,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the rest; `finished` has one."""
-    monkeypatch.setattr(report_module, "plot_sweep", lambda path, study: path.write_bytes(PICTURE))
+    monkeypatch.setattr(report_module, "draw_sweep", lambda result: None)
+    monkeypatch.setattr(report_module, "save_pictures", lambda figure, path: None)
 
 
 def space_of(folder: Path, said: Any, config: Config | None = None) -> Any:
@@ -204,7 +205,9 @@ def test_only_the_best_trial_keeps_its_folder(finished: tuple[Path, dict[str, An
         "best",
         "best.yaml",
         "study.journal",
+        "sweep.pdf",
         "sweep.png",
+        "sweep.svg",
         "trials",
         "trials.csv",
     }
@@ -549,7 +552,7 @@ def test_the_picture_names_untrained_encoders(
     titles: list[str] = []
     monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: titles.append(text))
     for untrained in ([], ["audio/b-2"]):
-        plot_sweep(tmp_path / "sweep.png", typed({**finished[1], "random_weights": untrained}))
+        draw_sweep(typed({**finished[1], "random_weights": untrained}))
     assert ["UNTRAINED ENCODER (random weights): audio/b-2" in title for title in titles] == [False, True]
 
 
