@@ -266,7 +266,7 @@ class _Conversion:
         time_base = video.time_base or Fraction(1, 90_000)
         for pts, _, frame in frames:
             pixels = self._upright(frame, sane_aspect(video.sample_aspect_ratio), LONGEST_SIDE)
-            pixels = np.ascontiguousarray(pixels[: len(pixels) // 2 * 2, : pixels.shape[1] // 2 * 2])
+            pixels = np.pad(pixels, ((0, len(pixels) % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge")  # H.264 is even
             if not self._pictures.codec_context.is_open:
                 self._pictures.height, self._pictures.width = pixels.shape[:2]
             image = av.VideoFrame.from_ndarray(pixels, format="rgb24")

@@ -19,12 +19,12 @@ from sage_va.fusion.evaluation.predict import Prediction
 from sage_va.fusion.report.members import MemberClip, ReportMember, ReportModel
 from sage_va.fusion.view.server import ViewServer
 from sage_va.fusion.view.viewing import Viewing
-from sage_va.tests.media import grey_frames, tone, write_media
+from sage_va.tests.media import grey_frames, tone, write_crops, write_media
 from sage_va.tests.synthetic import streams_of
 
 HZ, SECONDS = 25, 4
 EVIL = '"><img src=x onerror=window.evil=1>.mp4'
-CLIPS = ("a", "late", "none", "old", "sound", EVIL)
+CLIPS = ("a", "crops", "late", "none", "old", "sound", EVIL)
 LATE_S = 2.0  # the first frame of the third recording
 
 
@@ -57,10 +57,11 @@ def drawn_clip(clip_id: str, start_s: float = 0.0) -> MemberClip:
 
 
 def write_recordings(folder: Path) -> None:
-    """Writes MP4, sound, an AVI that no browser plays, a recording that begins late, and one with a name of markup."""
+    """Writes recordings: MP4, sound, crops, an AVI that no browser plays, one that begins late, one named like markup."""
     frames = grey_frames(HZ * SECONDS, 160, 120)
     write_media(folder / "a.mp4", frames, audio=tone(SECONDS))
     write_media(folder / EVIL, frames)
+    write_crops(folder / "crops", [*range(1, 51), *range(61, 101)], size=32)
     write_media(folder / "sound.wav", audio=tone(SECONDS))
     late = [round((LATE_S + k / HZ) * 12800) for k in range(len(frames))]
     write_media(folder / "late.mkv", frames, ticks=late)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -22,7 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ...data.errors import InputError
+from ...data.errors import InputError, first_line
 from .ranges import ByteRange, byte_range
 
 ADDRESS = "127.0.0.1"
@@ -94,7 +95,9 @@ class ViewServer(ThreadingHTTPServer):
         return f"http://{ADDRESS}:{self.server_address[1]}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignores a browser that has closed its connection, as it does whenever a video is moved."""
+        """Prints a mistake of ours; not that a browser has closed its connection, as it does when a video is moved."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 class _RefusedError(Exception):
@@ -140,6 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError as error:
             text = f"It cannot be read or written: {error.strerror or type(error).__name__}."
             self._send_text(HTTPStatus.INTERNAL_SERVER_ERROR, text)
+        except Exception as error:
+            self._send_text(HTTPStatus.INTERNAL_SERVER_ERROR, first_line(error))
+            raise
 
     def _check_source(self) -> None:
         host = _HOST.fullmatch(self.headers.get("Host", ""))

@@ -62,6 +62,18 @@ def test_a_copy_has_the_same_frames_at_the_same_times(tmp_path: Path) -> None:
     assert float(block.time) + origin_s(path, "a") == pytest.approx(2.25, abs=0.05)
 
 
+def test_odd_sizes_and_single_pixels_are_converted(tmp_path: Path) -> None:
+    for side in (1, 33):
+        with av.open(str(tmp_path / "a.mkv"), "w") as container:
+            stream = container.add_stream("ffv1", rate=25)
+            stream.width, stream.height, stream.pix_fmt = side, side, "bgr0"
+            for pixels in grey_frames(2, side, side):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels.copy(), format="rgb24")))
+            container.mux(stream.encode(None))
+        convert(tmp_path / "a.mkv", tmp_path / "copy.mp4", "a")
+        assert len(times_of(tmp_path / "copy.mp4")) == 2
+
+
 def test_frames_of_an_avi_keep_their_times(tmp_path: Path) -> None:
     convert(write_avi(tmp_path / "a.avi"), tmp_path / "copy.mp4", "a")
     assert times_of(tmp_path / "copy.mp4") == pytest.approx(np.arange(12) / 10, abs=1e-3)

@@ -30,13 +30,17 @@ function withRecording(parts) {
     },
     hints: [" ", key("Space"), " plays and pauses, ", key("J"), " ", key("K"), " ", key("L"), " play backwards, pause and play, faster when pressed again; ",
       key("Shift ←→"), " one second; ", ...(moments.buttons.length ? [key("g"), " gate switches; "] : []), key("d"), " draws, ", key("u"), " undoes, ", key("s"), " saves labels."],
-    moved: player.seek,
+    moved(time) {
+      player.seek(time);
+      if (!player.hasPictures()) faces.show(time, null);
+    },
     drawn: editor.drawn,
     pointer: editor.pointer,
     isQuiet: player.isRunning,
     started() {
       editor.start();
       player.open();
+      faces.show(state.time, null);
       faces.open();
     },
     close() {

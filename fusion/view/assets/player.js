@@ -173,6 +173,7 @@ function playerOf({ number: place, id, ends, onTime, onFrame }) {
       seek(time);
     },
     toggle, pause, forwards, backwards,
+    hasPictures: () => state.media?.localName === "video",
     isRunning: () => Boolean(state.media && (!state.media.paused || state.backwards)),
     close() {
       state.alive = false;

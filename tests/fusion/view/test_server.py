@@ -22,6 +22,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewServer]:
     file.write_bytes(CONTENT)
 
     def route(place: str, sent: Any) -> Reply | None:
+        if place == "fault":
+            raise KeyError("ours")
         if sent is not None:
             return Reply({"sent": sent}) if place == "echo" else None
         return {"": Reply("page", "text/plain"), "file": Reply(kind="video/mp4", file=file)}.get(place)
@@ -151,6 +153,12 @@ def test_other_ranges_get_the_whole_file(ask: Callable[..., Any], header: str | 
 def test_a_range_behind_the_end_is_refused(ask: Callable[..., Any], header: str) -> None:
     status, headers, _ = ask("file", {"Range": header})
     assert (status, headers["Content-Range"]) == (416, "bytes */200")
+
+
+def test_a_mistake_of_ours_is_answered_and_printed(ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, body = ask("fault")
+    assert (status, body) == (500, b"KeyError: 'ours'")
+    assert "KeyError: 'ours'" in capsys.readouterr().err
 
 
 def test_head_sends_no_body(ask: Callable[..., Any]) -> None:

@@ -38,6 +38,12 @@ RECORD = """(() => {
   video.requestVideoFrameCallback(note);
 })()"""
 
+CROP_LEVEL = """(() => {
+  const pen = new OffscreenCanvas(1, 1).getContext("2d");
+  pen.drawImage(document.querySelector(".face canvas"), -100, -100);
+  return pen.getImageData(0, 0, 1, 1).data[0];
+})()"""
+
 
 class Tab:
     """A tab with the page, and its trouble so far; `state` reads video and playhead at one instant."""
@@ -333,9 +339,18 @@ def test_the_face_is_cut_out_of_the_picture(
     tab.page.get_by_role("slider", name="Playhead").fill("30")
     state = tab.settled()
     tab.page.locator("figcaption", has_text="face crop").wait_for()
-    level = "document.querySelector('.face canvas').getContext('2d').getImageData(100, 100, 1, 1).data[0]"
-    assert abs(tab.page.evaluate(level) - state.level) <= 2
+    assert abs(tab.page.evaluate(CROP_LEVEL) - state.level) <= 2
     tab.page.get_by_role("slider", name="Playhead").fill("60")
+    tab.page.locator("figcaption", has_text="no face here").wait_for()
+
+
+def test_ready_made_crops_follow_the_playhead(opened: Callable[..., Tab]) -> None:
+    tab = opened()
+    tab.open("crops")
+    for step in (30, 10):
+        tab.page.get_by_role("slider", name="Playhead").fill(str(step))
+        tab.until(lambda _, step=step: abs(tab.page.evaluate(CROP_LEVEL) - level_at(step)) <= 2)
+    tab.page.get_by_role("slider", name="Playhead").fill("55")
     tab.page.locator("figcaption", has_text="no face here").wait_for()
 
 
