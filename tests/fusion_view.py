@@ -57,7 +57,7 @@ def drawn_clip(clip_id: str, start_s: float = 0.0) -> MemberClip:
 
 
 def write_recordings(folder: Path) -> None:
-    """Writes recordings: MP4, sound, crops, an AVI that no browser plays, one that begins late, one named like markup."""
+    """Writes MP4, sound, crops, an AVI that no browser plays, one that begins late, one named like markup."""
     frames = grey_frames(HZ * SECONDS, 160, 120)
     write_media(folder / "a.mp4", frames, audio=tone(SECONDS))
     write_media(folder / EVIL, frames)
