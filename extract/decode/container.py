@@ -13,6 +13,7 @@ from ...data.errors import InputError
 from .watchdog import STALL_S
 
 DECODER = {"name": "pyav", "version": av.__version__}
+PLAYLISTS = {"concat", "concatf", "dash", "hls", "imf"}  # they could lead to files that are named nowhere else
 REENCODE = "Repair it or write it again, e.g. `ffmpeg -i IN OUT.mp4`."
 
 
@@ -32,10 +33,14 @@ def open_media(path: Path, clip_id: str) -> InputContainer:
         raise InputError(clip_id, expected="a recording", got="an empty file", todo="Get the file again.")
     try:
         options = {"protocol_whitelist": "file"}  # a playlist in disguise must not reach out
-        return av.open(f"file:{path}", metadata_errors="replace", options=options, timeout=STALL_S)
+        container = av.open(f"file:{path}", metadata_errors="replace", options=options, timeout=STALL_S)
     except (FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(clip_id, expected="a recording", got=f"{reason}", todo=REENCODE) from error
+    if container.format.name in PLAYLISTS:
+        container.close()
+        raise InputError(clip_id, expected="a recording", got="a list of other files", todo="Name those files.")
+    return container
 
 
 def video_stream(container: InputContainer) -> av.VideoStream | None:

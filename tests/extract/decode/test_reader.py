@@ -446,6 +446,13 @@ def test_a_playlist_in_disguise_reaches_nothing(tmp_path):
         decoded(tmp_path / "a.mp4")
 
 
+def test_a_list_of_other_files_in_disguise_is_refused(tmp_path):
+    write_media(tmp_path / "b.mp4", grey_frames(3))
+    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile b.mp4\n")
+    with pytest.raises(InputError, match=r"expected a recording, got a list of other files\. Name those files"):
+        decoded(tmp_path / "a.mp4")
+
+
 def blocks(*starts_s, seconds=0.25, level=0.5):
     for start_s in starts_s:
         pixels = np.full((1, round(seconds * RATE)), level, np.float32)
