@@ -41,7 +41,8 @@ from .fusion.training.trainer import Log
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .extract.rebuild import Rebuilt
+    from .data.manifest import Source
+    from .extract.rebuild import Rebuilding, Rebuilt
     from .extract.render import RenderedClip
 
 Report = Callable[[ExtractionProgress], None]
@@ -230,7 +231,7 @@ def predict_to_files(
     Raises:
         InputError: as `predict`; and for an unknown format, or one that does not go with `at`.
     """
-    sampling = Sampling(_instants(formats, at), smooth)
+    sampling = sampling_of(formats, at, smooth)
     places = [model] if isinstance(model, str | Path) else list(model)
     models = load_models(places, device)
     sage = models[0]
@@ -261,6 +262,11 @@ def predict_to_files(
     )
     write_text(out / "predictions.json", json.dumps(files.to_json(), indent=2, ensure_ascii=False))
     return files
+
+
+def sampling_of(formats: Sequence[str], at: str | float | None, smooth: str | float) -> Sampling:
+    """Returns instants and smoothing of files; arguments and errors as for `predict_to_files`."""
+    return Sampling(_instants(formats, at), smooth)
 
 
 def _instants(formats: Sequence[str], at: str | float | None) -> str | float:
@@ -302,15 +308,36 @@ def predict_each(
         return each.of(media, [clip_id for clip_id in media.clip_ids() if clip_id in chosen])
     if cache := _cache_among(media):
         return predict_each(models, cache, keep, progress, sampling=sampling, clips=clips, **extraction)
+    rebuilding = rebuilding_of(models[0], **extraction)
+    return predict_sources(models, _chosen(media, clips), rebuilding, keep, progress, sampling=sampling, note=note)
+
+
+def predict_sources(
+    models: Sequence[SAGE],
+    sources: Sequence[Source],
+    rebuilding: Rebuilding,
+    keep: Keep,
+    progress: Report | None = None,
+    *,
+    sampling: Sampling = PLAIN,
+    note: Callable[[Rebuilt], None] | None = None,
+) -> list[dict[str, str]]:
+    """Extracts recordings into a temporary cache and predicts them, as `predict_each` does.
+
+    Args:
+        models, keep, progress, sampling, note: as there.
+        sources: the recordings.
+        rebuilding: of `rebuilding_of`; several calls share its encoders.
+    """
     with tempfile.TemporaryDirectory(prefix="sage-va-") as folder:
-        store = open_store(Path(folder) / "cache.zarr", "a")
-        rebuilt = _extract(models[0], media, store, clips, progress, **extraction)
+        store, sage = open_store(Path(folder) / "cache.zarr", "a"), models[0]
+        crops = sage.crop_template, Path(folder) / "crops"
+        rebuilt = rebuilding.extract(sage.streams, sources, store, *crops, progress)
         if note:
             note(rebuilt)
         whole = [clip_id for clip_id in store.clip_ids() if clip_id not in rebuilt.failures]
         rows = [{"clip_id": clip_id, "reason": reason} for clip_id, reason in sorted(rebuilt.failures.items())]
-        each.progress = None
-        return rows + each.of(store, whole)
+        return rows + _Each(models, sampling, keep, None).of(store, whole)
 
 
 def _check_unused(extraction: Mapping[str, Any]) -> None:
@@ -358,28 +385,23 @@ class _Each:
         return failures
 
 
-def _extract(
-    sage: SAGE,
-    media: Sequence[str],
-    store: Store,
-    clips: Sequence[str],
-    progress: Report | None,
-    *,
-    batch_size: int | None = None,
-    num_decode_threads: int | None = None,
-    **settings: Any,
-) -> Rebuilt:
-    """Extracts the streams of a model."""
+def _chosen(media: Sequence[str], clips: Sequence[str]) -> list[Source]:
+    """Returns the recordings that are named."""
     from .data.manifest import find_sources
-    from .extract.rebuild import Rebuilding
 
     listed = find_sources(media)
     chosen = choose_clips((source.clip_id for source in listed), clips, "Look at the names of the recordings.")
-    sources = [source for source in listed if source.clip_id in chosen]
+    return [source for source in listed if source.clip_id in chosen]
+
+
+def rebuilding_of(
+    sage: SAGE, *, batch_size: int | None = None, num_decode_threads: int | None = None, **settings: Any
+) -> Rebuilding:
+    """Returns what extracts the streams of a model; options as for `predict_to_files`."""
+    from .extract.rebuild import Rebuilding
+
     others = {"batch_size": batch_size, "num_decode_threads": num_decode_threads}
-    rebuilding = Rebuilding(str(sage.device), others=others, **settings)
-    with tempfile.TemporaryDirectory(prefix="sage-va-crops-") as folder:
-        return rebuilding.extract(sage.streams, sources, store, sage.crop_template, Path(folder), progress)
+    return Rebuilding(str(sage.device), others=others, **settings)
 
 
 PREVIEW_BYTES = 650_000  # of the pictures of all clips of a report

@@ -10,19 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import Bar, chosen_device, failures, notes, show
+from .console import Bar, chosen_device, echo, failures, notes, show, show_json
 from .options import NumberOr, clips_option, encoder_place_options, extraction_options, json_option, smooth_option
+from .stopping import interruptible
 from .verb import verb
 
 if TYPE_CHECKING:
     from ..api import PredictedFiles
     from ..fusion.export.submission import SubmissionFile
+    from .watch import WatchedRecording
 
 
 @verb("sage-va predict runs/first videos/ --out predictions/")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("media", nargs=-1, required=True, metavar="[RUN]... MEDIA...")
+@click.argument("media", nargs=-1, metavar="[RUN]... MEDIA...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the files of each clip.")
+@click.option(
+    "--watch",
+    "watched",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Predict each recording in DIR, in place of MEDIA, as soon as it is complete, until Ctrl-C or SIGTERM.",
+)
 @click.option(
     "--format",
     "formats",
@@ -56,7 +65,7 @@ if TYPE_CHECKING:
 )
 @extraction_options
 @json_option
-def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
+def predict(run: Path, media: tuple[str, ...], out: Path, watched: Path | None, as_json: bool, **options: Any) -> None:
     """Writes predictions of a trained model.
 
     MEDIA is a cache (*.zarr, *.h5, an address), or recordings, which are first extracted with the encoders of RUN. OUT
@@ -66,6 +75,10 @@ def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **optio
 
     A RUN that was trained on ready-made face crops takes recordings too: faces are detected, followed and aligned to
     the template of its crops, and the difference is stated.
+
+    With --watch DIR, each recording in DIR (and below it) is predicted once its size has been the same for five
+    seconds; what is done or has failed is noted in OUT/watch.jsonl and not done again, also after a restart. Ctrl-C or
+    SIGTERM ends after the recording in work. With --json, each recording is a JSON object on a line of its own.
     """
     from ..extract.heap import keep_freed_memory
 
@@ -73,14 +86,53 @@ def predict(run: Path, media: tuple[str, ...], out: Path, as_json: bool, **optio
     from ..api import predict_to_files
 
     more, places = divide_models(media)
+    if watched:
+        if places:
+            raise click.UsageError(f"Name recordings or --watch, not both: {places[0]} is no run.")
+        _watch([str(run), *more], watched, out, as_json, options)
+        return
     if not places:
-        raise click.UsageError(f"Missing argument 'MEDIA...': {media[-1]} is a run.")
+        reason = f": {media[-1]} is a run" if media else ""
+        raise click.UsageError(f"Missing argument 'MEDIA...'{reason}. Name recordings or a cache, or --watch a folder.")
     with Bar("clips") as bar:
         files = predict_to_files(
             [run, *more], places, out, progress=bar, **{**options, "device": chosen_device(options["device"])}
         )
     show(files, as_json, describe_prediction)
     sys.exit(1 if files.failures else 0)
+
+
+def _watch(runs: Sequence[str], folder: Path, out: Path, as_json: bool, options: dict[str, Any]) -> None:
+    from ..api import sampling_of
+    from ..data.terms import untrained_mark
+    from ..fusion.export.ensemble import load_models
+    from .watch import Watch
+
+    formats, clips = options.pop("formats"), options.pop("clips")
+    sampling = sampling_of(formats, options.pop("at"), options.pop("smooth"))
+    models = load_models(runs, chosen_device(options.pop("device")))
+    watch = Watch(models, folder, out, formats, sampling, clips, options)
+    if models[0].random_weights:
+        echo(untrained_mark(models[0].random_weights), err=True)
+
+    def begin(num_done: int) -> None:
+        echo(f"watching {folder}: {num_done} recordings are done; Ctrl-C ends", err=True)
+
+    def report(outcome: WatchedRecording) -> None:
+        if as_json:
+            show_json(outcome.to_json(), indent=None)
+        else:
+            show(outcome, False, describe_watched)
+
+    with interruptible("Finishing the recording in work") as stop:
+        watch.run(report, stop, begin)
+
+
+def describe_watched(outcome: WatchedRecording) -> str:
+    """Returns the outcome of a watched recording as text."""
+    places = ", ".join(outcome.files)
+    lines = [f"{outcome.recording} -> {places} ({outcome.seconds:.1f} s)"] if outcome.files else []
+    return "\n".join([*lines, *notes(outcome.notes), *failures(outcome.failures.items())])
 
 
 def divide_models(places: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -106,6 +106,11 @@ def find_sources(media: Sequence[str], others: Counter[str] | None = None) -> li
     return [by_id[clip_id] for clip_id in sorted(by_id)]
 
 
+def recordings_in(folder: Path) -> list[Source]:
+    """Returns the recordings in a folder and all below it, named as by `find_sources`; none where it is not there."""
+    return [source for source in _scan(folder, folder, Counter()) if source.path is not None]
+
+
 def is_crop_name(name: str) -> bool:
     """True for the name of a numbered image of a crop folder."""
     return _CROP_NAME.fullmatch(name) is not None

@@ -17,6 +17,7 @@ from ..data.windows.corpus import Stream
 from .engine.progress import ExtractionProgress, Summary
 from .options import ExtractOptions
 
+Pass = tuple[dict[str, Any], ExtractOptions]  # encoders by modality, and options, of one pass over the recordings
 NO_FACE = "no face was found, all frames are masked"
 
 
@@ -67,6 +68,20 @@ class Rebuilding:
     face_weights: str | None = None
     person: str = "largest"
     others: dict[str, Any] | None = None
+    _prepared: dict[tuple[str, ...], list[Pass]] = field(
+        default_factory=dict[tuple[str, ...], "list[Pass]"], compare=False, repr=False
+    )
+
+    def prepare(self, streams: Sequence[Stream]) -> list[Pass]:
+        """Builds the encoders of streams, once: the extractions that follow share them.
+
+        Raises:
+            InputError: if an encoder is not available as it was.
+        """
+        names = tuple(stream.name for stream in streams)
+        if names not in self._prepared:
+            self._prepared[names] = self._passes(streams)
+        return self._prepared[names]
 
     def extract(
         self,
@@ -93,16 +108,29 @@ class Rebuilding:
         """
         from .engine.pipeline import extract
 
-        of_crops = any(takes_crops(stream.fingerprint) for stream in streams)
-        makes_crops = of_crops and not all(source.crops for source in sources)
-        self._check_places({stream.modality for stream in streams})
-        self._check(of_crops, makes_crops, detects_faces=any(map(_detects_faces, streams)))
-        rebuilt, passes = Rebuilt(), self._passes(streams)
+        makes_crops = self.check(streams, brings_crops=all(source.crops for source in sources))
+        rebuilt, passes = Rebuilt(), self.prepare(streams)
         if makes_crops:
             sources = self._add_crops(sources, folder, template, rebuilt, progress)
         for encoders, options in passes if sources else ():
             rebuilt.add(extract(sources, store, **encoders, options=options, progress=progress))
         return rebuilt
+
+    def check(self, streams: Sequence[Stream], *, brings_crops: bool = False) -> bool:
+        """Refuses options that these streams have no use for; returns True where crops of faces must be made.
+
+        Args:
+            streams: of a model.
+            brings_crops: all recordings come with crops.
+
+        Raises:
+            InputError: for such an option.
+        """
+        of_crops = any(takes_crops(stream.fingerprint) for stream in streams)
+        makes_crops = of_crops and not brings_crops
+        self._check_places({stream.modality for stream in streams})
+        self._check(of_crops, makes_crops, detects_faces=any(map(_detects_faces, streams)))
+        return makes_crops
 
     def _check_places(self, modalities: set[str]) -> None:
         """Refuses the place of an encoder that the model does not have."""
@@ -156,7 +184,7 @@ class Rebuilding:
         )
         return cropped.clips
 
-    def _passes(self, streams: Sequence[Stream]) -> list[tuple[dict[str, Any], ExtractOptions]]:
+    def _passes(self, streams: Sequence[Stream]) -> list[Pass]:
         """Returns the passes over the recordings that make the streams: encoders by modality, and options.
 
         An audio stream joins the pass of a visual stream whose options make it too, so that each recording is decoded
@@ -165,7 +193,7 @@ class Rebuilding:
         from .encoders.factory import encoder_from_fingerprint
         from .identity import check_same, fingerprint_of, options_of
 
-        passes: list[tuple[dict[str, Any], ExtractOptions]] = []
+        passes: list[Pass] = []
         for stream in sorted(streams, key=lambda stream: stream.modality == "audio"):
             weights = self.audio if stream.modality == "audio" else self.visual_weights
             encoder = encoder_from_fingerprint(stream.fingerprint, weights, device=self.device)
