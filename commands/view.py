@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import Bar, chosen_device
+from .console import Bar, chosen_device, echo
 from .options import clips_option, device_option, moved_cache_option, moved_labels_option, split_option
 from .verb import verb
 
@@ -56,13 +56,13 @@ def view(
     place = {"cache": cache, "labels": labels, "split": split, "device": chosen_device(device)}
     with Bar("runs") as bar:
         server, recordings = open_view(run, media, port=port, clips=clips, tick=bar.tick, **place)
-    click.echo(f"{server.url}\nThe address is only for you: who has it sees the recordings. Ctrl-C ends.")
+    echo(f"{server.url}\nThe address is only for you: who has it sees the recordings. Ctrl-C ends.")
     if not no_browser and _has_screen():
         webbrowser.open(server.url)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        click.echo()
+        echo("")
     finally:
         server.server_close()
         recordings.close()
