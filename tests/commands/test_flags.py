@@ -15,7 +15,7 @@ OTHER_TOOLS = re.compile(
     r"SBATCH|\b(?:accelerate launch|benchmarks/|git|hf|pip install|ray start|sbatch|srun|tensorboard|uv pip)"
 )
 ARROW = re.compile(r"--[\w ,]+-->")  # of a diagram
-OF_OTHERS = {"--porcelain", "--untracked-files", "--gres", "--requeue", "--signal", "--equal"}
+OF_OTHERS = {"--no-deps", "--porcelain", "--untracked-files", "--gres", "--requeue", "--signal", "--equal"}
 ROOMS = {"data", "extract", "fusion", "demo", "commands"}
 HISTORY = {"CHANGELOG.md", "log.md"}
 
