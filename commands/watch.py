@@ -20,7 +20,7 @@ from ..data import InputError
 from ..data.atomic import contained, lock_if_free
 from ..data.clip import Clip
 from ..data.tensor_file import tensors_sha256
-from ..data.watched_folder import MAX_ATTEMPTS, FileVersion, Ledger, Recording, WatchedFolder
+from ..data.watched_folder import MAX_ATTEMPTS, FileVersion, Recording, WatchedFolder, WatchLedger
 from ..fusion.evaluation.predict import Prediction
 from ..fusion.evaluation.prediction_files import write_prediction
 from ..fusion.evaluation.sampling import Sampling
@@ -103,7 +103,7 @@ class Watch:
         with lock_if_free(self.out / LOCK) as free:
             if not free:
                 raise InputError(self.out, "another watch writes there", todo="Choose another --out, or end it.")
-            ledger, watched = Ledger(self.out / LEDGER, self._settings()), WatchedFolder(self.folder)
+            ledger, watched = WatchLedger(self.out / LEDGER, self._settings()), WatchedFolder(self.folder)
             begin(ledger.num_done)
             Thread(target=self._release, args=(ledger, stop), daemon=True).start()
             while not stop.is_set():
@@ -115,7 +115,7 @@ class Watch:
                     self._recording = None
                 stop.wait(POLL_S)
 
-    def _release(self, ledger: Ledger, stop: Event) -> None:
+    def _release(self, ledger: WatchLedger, stop: Event) -> None:
         """Once a stop is asked for, notes that the recording in work takes no blame if it is given up."""
         stop.wait()
         if self._recording:
@@ -128,12 +128,12 @@ class Watch:
         sampling = {"at": self.sampling.at, "smooth_s": self.sampling.smooth_s}
         return {"weights": weights, "formats": sorted(self.formats), **sampling, **chosen}
 
-    def _passes(self, ledger: Ledger, clip_id: str, version: FileVersion) -> bool:
+    def _passes(self, ledger: WatchLedger, clip_id: str, version: FileVersion) -> bool:
         """True for a recording that is passed over."""
         wanted = not self.clips or any(fnmatchcase(clip_id, pattern) for pattern in self.clips)
         return not wanted or ledger.is_done(clip_id, version)
 
-    def _process(self, recording: Recording, ledger: Ledger, report: Callable[[WatchedRecording], None]) -> None:
+    def _process(self, recording: Recording, ledger: WatchLedger, report: Callable[[WatchedRecording], None]) -> None:
         outcome, start_s = WatchedRecording(recording.source.clip_id), perf_counter()
         if ledger.num_attempts(recording) >= MAX_ATTEMPTS:
             reason = (

@@ -96,7 +96,7 @@ class WatchedFolder:
         return sorted(ready, key=lambda recording: (recording.version.mtime_ns, recording.source.clip_id))
 
 
-class Ledger:
+class WatchLedger:
     """The recordings that are done or failed, on disk.
 
     Args:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sage_va.data import InputError
-from sage_va.data.watched_folder import MAX_ATTEMPTS, FileVersion, Ledger, Recording, WatchedFolder
+from sage_va.data.watched_folder import MAX_ATTEMPTS, FileVersion, Recording, WatchedFolder, WatchLedger
 
 
 class Clock:
@@ -83,11 +83,11 @@ def recording(watched: WatchedFolder, clock: Clock) -> Recording:
 
 
 def test_a_ledger_remembers_versions(recording: Recording, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "out" / "watch.jsonl", {"model": "m"})
+    ledger = WatchLedger(tmp_path / "out" / "watch.jsonl", {"model": "m"})
     assert not ledger.is_done("a.mp4", recording.version)
     ledger.begin(recording)
     ledger.end(recording)
-    again = Ledger(ledger.path, {"model": "m"})
+    again = WatchLedger(ledger.path, {"model": "m"})
     assert again.is_done("a.mp4", recording.version)
     assert again.num_done == 1
     assert not recording.changed
@@ -97,8 +97,8 @@ def test_a_ledger_remembers_versions(recording: Recording, tmp_path: Path) -> No
 
 
 def test_a_failure_is_remembered_and_not_done(recording: Recording, tmp_path: Path) -> None:
-    Ledger(tmp_path / "watch.jsonl", {}).end(recording, reason="no audio")
-    again = Ledger(tmp_path / "watch.jsonl", {})
+    WatchLedger(tmp_path / "watch.jsonl", {}).end(recording, reason="no audio")
+    again = WatchLedger(tmp_path / "watch.jsonl", {})
     assert again.is_done("a.mp4", recording.version)
     assert again.num_done == 0
 
@@ -107,21 +107,21 @@ def test_attempts_without_an_end_are_counted_but_for_those_that_were_released(
     recording: Recording, tmp_path: Path
 ) -> None:
     for _ in range(MAX_ATTEMPTS):
-        Ledger(tmp_path / "watch.jsonl", {}).begin(recording)
-    ledger = Ledger(tmp_path / "watch.jsonl", {})
+        WatchLedger(tmp_path / "watch.jsonl", {}).begin(recording)
+    ledger = WatchLedger(tmp_path / "watch.jsonl", {})
     assert ledger.num_attempts(recording) == MAX_ATTEMPTS
     ledger.release(recording)
-    assert Ledger(tmp_path / "watch.jsonl", {}).num_attempts(recording) == MAX_ATTEMPTS - 1
+    assert WatchLedger(tmp_path / "watch.jsonl", {}).num_attempts(recording) == MAX_ATTEMPTS - 1
 
 
 def test_a_torn_line_is_no_line(recording: Recording, tmp_path: Path) -> None:
     path = tmp_path / "watch.jsonl"
-    Ledger(path, {}).end(recording)
+    WatchLedger(path, {}).end(recording)
     path.write_bytes(path.read_bytes()[:-20])
-    assert not Ledger(path, {}).is_done("a.mp4", recording.version)
+    assert not WatchLedger(path, {}).is_done("a.mp4", recording.version)
 
 
 def test_a_ledger_of_another_model_is_refused(tmp_path: Path) -> None:
-    Ledger(tmp_path / "watch.jsonl", {"model": "m"})
+    WatchLedger(tmp_path / "watch.jsonl", {"model": "m"})
     with pytest.raises(InputError, match=r"watch\.jsonl: it was written with other models or options\. Choose another"):
-        Ledger(tmp_path / "watch.jsonl", {"model": "n"})
+        WatchLedger(tmp_path / "watch.jsonl", {"model": "n"})
