@@ -112,7 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: ViewServer  # pyright: ignore[reportIncompatibleVariableOverride]
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "sage-va", ""
-    timeout = 60
+    timeout = 60  # seconds for which the other end may be silent, or take nothing
+    _begun = False  # the head of an answer is sent: nothing else may follow but its body
 
     def do_GET(self) -> None:
         self._answer()
@@ -127,6 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Logs nothing: paths hold the token."""
 
     def _answer(self) -> None:
+        self._begun = False
         try:
             self._check_source()
             place = self._place()
@@ -138,7 +140,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_text(error.status, error.text, error.headers)
         except InputError as error:
             self._send_text(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
-        except ConnectionError:
+        except (
+            ConnectionError,
+            TimeoutError,
+        ):  # also a video that has been paused for long: the rest is asked for anew
             self.close_connection = True
         except OSError as error:
             text = f"It cannot be read or written: {error.strerror or type(error).__name__}."
@@ -209,13 +214,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _send_text(self, status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> None:
-        content = text.encode()
         self.close_connection = True  # what the request still holds is not read
+        if self._begun:
+            return
+        content = text.encode()
         self._begin(status, "text/plain; charset=utf-8", len(content), {**(headers or {}), "Connection": "close"})
         if self.command != "HEAD":
             self.wfile.write(content)
 
     def _begin(self, status: HTTPStatus, kind: str, length: int, headers: Mapping[str, str]) -> None:
+        self._begun = True
         self.send_response(status)
         named = {"Content-Type": kind, "Content-Length": str(length), **SECURITY, **headers}
         for name, value in named.items():

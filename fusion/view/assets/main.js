@@ -98,7 +98,7 @@ function head(repaint) {
 const clips = clipsOf();
 document.getElementById("top").append(...head(() => clips.view.repaint()));
 document.getElementById("main").append(
-  element("section", { class: "open-clip", "aria-label": "Recording and traces" }, clips.message, clips.view.node),
+  element("section", { class: "open-clip", "aria-labelledby": "open-title" }, element("h2", { class: "sr", id: "open-title" }, "Recording and traces"), clips.message, clips.view.node),
   section("clips", "Clips", "Choose a clip to open it above.", clips.table.node));
 clips.open(contents.clips[0].id, false);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => clips.view.repaint());

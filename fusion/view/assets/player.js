@@ -15,7 +15,7 @@ function sent(place, value) {
 }
 
 /**
- * The recording of a clip. `onTime(time)`: it has moved by itself or by its own controls; `onFrame(time, video)`: another
+ * The recording of a clip. `onTime(time)`: it has moved by itself or by its own controls; `onFrame(time, media)`: another
  * picture is shown. Times are those of the clip.
  */
 function playerOf({ number: place, id, ends, onTime, onFrame }) {
@@ -104,11 +104,14 @@ function playerOf({ number: place, id, ends, onTime, onFrame }) {
     media.requestVideoFrameCallback(shown);
   }
 
-  /** Follows sound, which has no pictures to follow. */
+  /** Follows sound, which has no pictures to follow, and video where a browser does not report its pictures. */
   function run() {
     const { media } = state;
     if (!media || media.paused || media.requestVideoFrameCallback && media.localName === "video") return;
-    if (!state.busy) moved(now());
+    if (!state.busy) {
+      moved(now());
+      onFrame(now(), media);
+    }
     requestAnimationFrame(run);
   }
 

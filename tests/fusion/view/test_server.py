@@ -2,8 +2,12 @@
 
 import http.client
 import json
+import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,6 +163,25 @@ def test_a_mistake_of_ours_is_answered_and_printed(ask: Callable[..., Any], caps
     status, _, body = ask("fault")
     assert (status, body) == (500, b"KeyError: 'ours'")
     assert "KeyError: 'ours'" in capsys.readouterr().err
+
+
+def test_a_video_that_is_paused_for_long_ends_without_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sage_va.fusion.view.server._Handler.timeout", 0.2)
+    (tmp_path / "long").touch()
+    os.truncate(tmp_path / "long", 60_000_000)
+    with ViewServer(0, lambda place, sent: Reply(kind="video/mp4", file=tmp_path / "long")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with socket.create_connection(server.server_address[:2], 10) as browser:
+            browser.sendall(f"GET /{server.token}/ HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            time.sleep(0.8)  # nothing is taken
+            answer = b"".join(iter(lambda: browser.recv(1 << 20), b""))
+        server.shutdown()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Content-Length: 60000000" in head
+    assert len(body) < 60_000_000
+    assert not body.strip(b"\0")
 
 
 def test_head_sends_no_body(ask: Callable[..., Any]) -> None:
