@@ -16,7 +16,7 @@ install = $(install_with_$(INSTALLER)) --quiet --constraint constraints.txt
 pytest = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 timed = start=$$(date +%s); trap 'echo "$(1): $$(( $$(date +%s) - start )) s"' EXIT;
 
-.PHONY: demo test test-slow test-all bench docs lint format clean
+.PHONY: demo test test-slow test-all bench faults docs lint format clean
 
 demo: $(DEMO)
 	@$(call timed,make $@) $(BIN)/sage-va demo --out demo-out
@@ -32,6 +32,10 @@ test-all: $(READY)
 
 bench: $(READY)
 	@$(call timed,make $@) $(BIN)/python benchmarks/bench.py
+
+faults: $(READY)
+	@$(call timed,make $@) $(BIN)/python benchmarks/faults.py --json && $(BIN)/python benchmarks/fuzz.py --json && \
+		$(BIN)/python benchmarks/soak.py --json
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from .clip import Clip
 from .errors import InputError
+from .text_file import read_utf8
 
 NOT_ANNOTATED = -5
 OFFICIAL_PARTS = {"Train_Set": "train", "Validation_Set": "val", "Test_Set": "test"}  # folders, as Aff-Wild2 names them
@@ -159,7 +160,7 @@ def read_label_file(path: Path) -> Labels:
     Raises:
         InputError: naming the line at fault, or that no row is annotated.
     """
-    rows = csv.reader(io.StringIO(_text_of(path), newline=""))
+    rows = csv.reader(io.StringIO(read_utf8(path), newline=""))
     try:
         header = [cell.strip() for cell in next(rows, [])]
         columns = _columns(path, header)
@@ -183,15 +184,6 @@ def read_label_file(path: Path) -> Labels:
     if beyond:
         warnings.warn(f"{path}: {beyond} of {len(va)} rows lie outside [-1, 1] and are left out.", stacklevel=2)
     return labels
-
-
-def _text_of(path: Path) -> str:
-    if not path.is_file():  # a pipe would be waited for
-        raise InputError(path, expected="a file", got="something else", todo="Remove it from the folder.")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(path, f"it is not UTF-8 ({error.reason})", todo="Save it as UTF-8.") from error
 
 
 def _columns(path: Path, header: list[str]) -> list[int]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..text_file import read_utf8
 
 QUALITY = re.compile(r"quality:(.+) \[(.*)\]")
 NOT_FEATURES = ("segment_id", "frame", "face_id", "mask", "")  # "": the index that pandas writes
@@ -142,10 +143,15 @@ class _Table:
 
     @classmethod
     def read(cls, path: Path) -> _Table:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_utf8(path)
         header = text.partition("\n")[0]
         mark = ";" if header.count(";") > header.count(",") else ","  # openSMILE separates by semicolons
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
+        try:
+            rows = list(reader)
+        except csv.Error as error:
+            place, todo = f"{path}:{reader.line_num}", "Correct the row."
+            raise InputError(place, f"no row of CSV: {error}", todo=todo) from error
         while rows and not rows[-1]:
             rows.pop()
         names = [name.strip() for name in rows.pop(0)] if rows else []

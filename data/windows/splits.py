@@ -8,9 +8,10 @@ its audio or by its name) and, as both may overlap, everything that a chain of s
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -19,6 +20,7 @@ import numpy as np
 from ..clip import Clip
 from ..errors import InputError
 from ..manifest import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from ..text_file import read_utf8
 
 Role = Literal["train", "val", "test"]
 ROLES: tuple[Role, ...] = ("train", "val", "test")
@@ -135,19 +137,25 @@ def read_split(path: Path) -> dict[str, Role]:
     Raises:
         InputError: naming the line at fault.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(read_utf8(path), newline=""))
+    try:
         if not {"clip_id", "split"} <= set(reader.fieldnames or ()):
             got = ", ".join(reader.fieldnames or ()) or "no header"
             raise InputError(f"{path}:1", expected="columns clip_id, split", got=got, todo="Add the header line.")
-        roles: dict[str, Role] = {}
-        for line, row in enumerate(reader, 2):
-            role: Role | None = next((r for r in ROLES if r == row["split"]), None)
-            if role is None or row["clip_id"] in roles:
-                got = f"{row['clip_id']},{row['split']}"
-                todo = "Correct the row."
-                raise InputError(f"{path}:{line}", expected="a new clip with train, val or test", got=got, todo=todo)
-            roles[row["clip_id"]] = role
+        return _roles(path, reader)
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}", f"no row of CSV: {error}", todo="Correct the row.") from error
+
+
+def _roles(path: Path, rows: Iterable[Mapping[str, str]]) -> dict[str, Role]:
+    """The roles in the rows of a split, by clip."""
+    roles: dict[str, Role] = {}
+    for line, row in enumerate(rows, 2):
+        role: Role | None = next((r for r in ROLES if r == row["split"]), None)
+        if role is None or row["clip_id"] in roles:
+            got, todo = f"{row['clip_id']},{row['split']}", "Correct the row."
+            raise InputError(f"{path}:{line}", expected="a new clip with train, val or test", got=got, todo=todo)
+        roles[row["clip_id"]] = role
     return roles
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ...data.errors import InputError
 from ..run_folder import METRICS
 from .members import ReportModel
 
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of JSON that is not what was written
 ROBUSTNESS, MEDIA = "robustness.json", "media.json"
 
 
@@ -32,7 +33,7 @@ def _files(models: Sequence[ReportModel], name: str) -> Iterator[Path]:
 
 def _curves_of(path: Path) -> list[dict[str, Any]]:
     try:
-        return [
+        return _plain(
             {
                 "title": f"{Path(run['run']).name} ({run['variant']})",
                 "strengths": run["strengths"],
@@ -42,8 +43,8 @@ def _curves_of(path: Path) -> list[dict[str, Any]]:
                 },
             }
             for run in json.loads(path.read_text(encoding="utf-8"))["runs"]
-        ]
-    except (ValueError, KeyError, TypeError):
+        )
+    except MALFORMED:
         raise _unreadable(path) from None
 
 
@@ -58,7 +59,7 @@ def media_scores(models: Sequence[ReportModel]) -> list[dict[str, Any]]:
 
 def _media_of(path: Path) -> list[dict[str, Any]]:
     try:
-        return [
+        return _plain(
             {
                 "title": f"{Path(run['run']).name} ({run['variant']})",
                 "clean": run["clean"],
@@ -68,9 +69,16 @@ def _media_of(path: Path) -> list[dict[str, Any]]:
                 ],
             }
             for run in json.loads(path.read_text(encoding="utf-8"))["runs"]
-        ]
-    except (ValueError, KeyError, TypeError):
+        )
+    except MALFORMED:
         raise _unreadable(path) from None
+
+
+def _plain(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rows that a page can hold; raises ValueError for numbers that JSON has no word for."""
+    listed = list(rows)
+    json.dumps(listed, allow_nan=False)
+    return listed
 
 
 def _loss(gain: Mapping[str, Any]) -> dict[str, Any]:

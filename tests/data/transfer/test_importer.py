@@ -273,7 +273,7 @@ def test_csv_without_times_needs_hz(store: Store, source: Path) -> None:
         ("time_s,x,mask\n0,1,2\n", r"a\.csv:2: expected 0 or 1, got '2' in column 'mask'\. Rename the column if"),
         ("time_s,time_ms,x\n0,0,2\n", r"expected times whose unit is known, got time_s, time_ms\. Give --time-colu"),
         ("time_s,x\n0,1e39\n", r"^expected values that float32 can hold, got 1e\+39 in row 0, column 0 \(counted fr"),
-        ("time_s,x\n0,\udcff\n", r"a\.csv: expected a file of features, got .*utf-8.*\. Save it again as plain arr"),
+        ("time_s,x\n0,\udcff\n", r"a\.csv: it is not UTF-8 \(.*\)\. Save it as UTF-8"),
     ],
 )
 def test_faults_in_a_csv_are_named(store: Store, source: Path, text: str, message: str) -> None:
