@@ -84,14 +84,14 @@ def drawn(folder: Path, ambiguous: bool) -> DataSet:
 
 
 def loudness(cache: Path, recordings: Path, folder: Path) -> DataSet:
-    """The recordings of a cache, with loudness and brightness of their sound as labels."""
+    """The recordings of a cache that are not silent, with loudness and brightness of their sound as labels."""
     labels = folder / "loudness"
     labels.mkdir(parents=True, exist_ok=True)
     for clip_id in open_store(cache).clip_ids():
         sound = sound_of(next(recordings.glob(f"{clip_id}*")))
-        if sound is not None:
+        if sound is not None and sound[1].any():
             write_sound_labels(labels / f"{clip_id}.csv", *sound)
-    return DataSet(cache, labels, LOUDNESS, 3)
+    return DataSet(cache, labels, LOUDNESS, 5)
 
 
 def sound_of(path: Path) -> tuple[float, NDArray[np.float32]] | None:
