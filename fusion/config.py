@@ -337,7 +337,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "train": {
             "epochs": 30,
             "batch_size": 8,
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-3,
             "weight_decay": 0.1,
             "keep": "last",
             "patience": 10,
