@@ -205,6 +205,20 @@ def test_names_are_data_and_end_nothing(shown: dict[str, Any]) -> None:
     assert text.count("\nconst contents = ") == 1
 
 
+def test_every_text_is_data(shown: dict[str, Any]) -> None:
+    """Names of runs, streams, settings and licences, too: all texts of a page at once."""
+
+    def evil(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: evil(each) for key, each in value.items()}
+        return [evil(each) for each in value] if isinstance(value, list) else EVIL if isinstance(value, str) else value
+
+    text = page(evil(shown))
+    assert text.count("&lt;/script&gt;") >= 1  # in the title
+    assert "<img src=x" not in text
+    assert text.count("</script>") == page(shown).count("</script>")
+
+
 def with_name(shown: dict[str, Any], name: str) -> dict[str, Any]:
     """Returns the contents with another name of the first clip."""
     old = shown["clips"][0]["id"]
