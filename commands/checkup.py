@@ -88,7 +88,7 @@ def examine(target: str | None, *, offline: bool = False, tick: Callable[[], Non
         ("extras", lambda: _extras(environment)),
         ("memory", lambda: _memory(environment)),
         ("disk", lambda: _disk(environment)),
-        ("hub", lambda: _hub(environment, offline)),
+        ("hub", lambda: _hub(environment)),
         ("decoders", lambda: _decoders(can_extract)),
         ("devices", lambda: _devices(environment)),
     ):
@@ -138,9 +138,9 @@ def _disk(environment: Environment) -> Finding:
     return Finding("disk", "good", text)
 
 
-def _hub(environment: Environment, offline: bool) -> Finding:
-    if offline:
-        return Finding("hub", "skipped", "not asked (--offline)")
+def _hub(environment: Environment) -> Finding:
+    if environment.hub is None:
+        return Finding("hub", "skipped", "not asked (--offline, or HF_HUB_OFFLINE is set)")
     if environment.hub:
         return Finding("hub", "good", "the model hub answers")
     advice = "Name local weights with --visual-weights and --audio, or models that were downloaded before."

@@ -61,6 +61,17 @@ class VerbGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from ..data.errors import did_you_mean
+
+            todo = did_you_mean(args[0], self.list_commands(ctx), f"See `{ctx.command_path} --help`.")
+            raise click.UsageError(f"{error.message} {todo}", ctx) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections = self.sections or {"Commands": self.list_commands(ctx)}
         width = max(len(name) for names in sections.values() for name in names)

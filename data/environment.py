@@ -60,7 +60,8 @@ class Environment:
         """Looks at this machine.
 
         Args:
-            offline: do not ask whether the model hub answers, which takes up to a second and a half.
+            offline: do not ask whether the model hub answers, which takes up to a second and a half. The same holds
+                where HF_HUB_OFFLINE is set.
         """
         packages = required_packages()
         names = sorted({name for extra, listed in packages.items() if extra not in _TOOLS for name in listed})
@@ -80,7 +81,7 @@ class Environment:
                 "derived files": free_disk_bytes(user_cache()),
                 "temporary files": free_disk_bytes(Path(tempfile.gettempdir())),
             },
-            hub=None if offline else hub_answers(),
+            hub=None if offline or hub_is_off() else hub_answers(),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -142,6 +143,13 @@ def free_disk_bytes(place: Path) -> int:
     while not place.exists() and place != place.parent:
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def hub_is_off() -> bool:
+    """Returns True if the environment forbids asking the model hub."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
 
 
 def hub_answers() -> bool:

@@ -83,7 +83,8 @@ def test_findings_have_a_line_each_and_advice(quick: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "name", "state"),
     [
-        ({"hub": None}, "hub", "note"),
+        ({"hub": None}, "hub", "skipped"),
+        ({"hub": False}, "hub", "note"),
         ({"missing": {"extract": ["av"]}}, "extras", "note"),
         ({"disk_bytes": {"derived files": 10, "temporary files": 10**12}}, "disk", "note"),
         ({"memory_bytes": None}, "memory", "skipped"),
@@ -116,6 +117,8 @@ def test_the_hub_is_not_asked_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "devices", list)
     assert Environment.of_this_machine(offline=True).hub is None
     assert Environment.of_this_machine(offline=True).versions["torch"]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert Environment.of_this_machine().hub is None
 
 
 def test_a_report_has_no_names_and_no_paths(

@@ -71,6 +71,13 @@ def test_verbs_are_listed_by_workflow_with_whole_sentences() -> None:
     assert [line.split()[0] for line in listed.splitlines() if line.startswith("  ")][:2] == ["info", "ls"]
 
 
+def test_a_mistyped_verb_is_recognised() -> None:
+    assert run("evall").stderr.splitlines()[-1] == "Error: No such command 'evall'. Did you mean eval?"
+    assert run("cache", "coppy").stderr.splitlines()[-1] == "Error: No such command 'coppy'. Did you mean copy?"
+    assert "See `main --help`." in run("xyzzy").stderr
+    assert json.loads(run("evall", "--json").stdout)["error"]["kind"] == "usage"
+
+
 def test_the_version_has_a_short_option() -> None:
     assert run("-V").stdout == run("--version").stdout
     assert run("-V").stdout.startswith("sage-va, version ")
