@@ -80,7 +80,7 @@ def test_ls(store: Store) -> None:
         (lambda store, out: list_clips(store), "url clips damaged"),
         (
             lambda store, out: status(store),
-            "url clips done failures clips_per_hour left_s quiet_s writing",
+            "url state clips done failures clips_per_hour left_s quiet_s writing",
         ),
         (lambda store, out: verify(store), "url streams_checked problems leftovers"),
         (lambda store, out: repair(store.url), "url done requeued"),
