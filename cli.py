@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import Any
 
@@ -112,18 +113,20 @@ class Verbs(VerbGroup):
 def _line_of(error: Exception) -> str | None:
     """Returns the line for an error that a user can act on; None for a mistake of ours."""
     from .data.errors import InputError
+    from .data.machine import is_out_of_memory
 
     if isinstance(error, InputError):
         return str(error)
+    if is_out_of_memory(error):
+        reason = re.sub(r"^\[[^]]*\] (?:. )?(?:err == 0\. )?", "", str(error).partition("\n")[0]).rstrip(".")
+        todo = "Lower the batch size, close other programs, or use --device cpu if it is a GPU's."
+        return f"out of memory: {reason or 'no more can be allocated'}. {todo}"
     if isinstance(error, ModuleNotFoundError):
         todo = 'Run: pip install "sage-va[extract]".'
         return f"{error.name}: the extraction packages are not installed. {todo}" if error.name in EXTRAS else None
     if isinstance(error, OSError):
         place = error.filename or "file system"
         return f"{place}: cannot be read or written: {error.strerror or error}. Check path, rights and space."
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "out of memory" in str(error)):
-        reason = str(error).partition("\n")[0].rstrip(".") or "no more can be allocated"
-        return f"out of memory: {reason}. Lower the batch size, or use --device cpu."
     return None
 
 

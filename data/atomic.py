@@ -20,6 +20,8 @@ import json
 import os
 import platform
 import re
+import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -64,14 +66,13 @@ def replacing(path: Path, *, wait: bool = True) -> Iterator[Path]:
     part = part_of(path)
     with _owned(part, path, wait) as descriptor:
         try:
-            os.ftruncate(descriptor, 0)
-            yield part
-            publish(part, path)
-        except BaseException as error:
+            with naming(path):
+                os.ftruncate(descriptor, 0)
+                yield part
+                publish(part, path)
+        except BaseException:
             if _is_at(descriptor, part):  # else it was renamed, and what is there now is another writer's
                 part.unlink()
-            if isinstance(error, OSError) and error.filename is None:  # a full disk names no file by itself
-                error.filename = str(path)
             raise
 
 
@@ -109,10 +110,21 @@ def publish(part: Path, path: Path) -> None:
     sync(path.parent)
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Adds a file's name to an error that has none, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_new(path: Path, content: bytes) -> None:
     """Writes a file, synced to disk, with the folders above it; for places that no reader looks at yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -121,7 +133,7 @@ def write_new(path: Path, content: bytes) -> None:
 def write_unsynced(path: Path, content: bytes) -> None:
     """Writes a file, with the folders above it, inside a block of `synced_below`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(content)
 
 
@@ -136,7 +148,8 @@ def synced_below(folder: Path) -> Iterator[None]:
     try:
         yield
         if can_sync_file_system(os.fstat(descriptor).st_dev):
-            sync_file_system(descriptor)
+            with naming(folder):
+                sync_file_system(descriptor)
         else:
             with ThreadPoolExecutor(SYNCS_AT_ONCE, "sage-va-sync") as pool:
                 list(pool.map(sync, _all_below(folder)))
@@ -205,7 +218,8 @@ def sync(place: Path) -> None:
     """Returns when the disk has a file's bytes, or the names in a folder."""
     descriptor = os.open(place, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(place):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -224,7 +238,10 @@ def locked(path: Path, kind: int) -> Iterator[bool]:
         try:
             fcntl.flock(descriptor, kind)
             owned = True
-        except OSError:
+        except BlockingIOError:
+            owned = False
+        except OSError as error:
+            _warn_of_no_locks(path, error)
             owned = False
         yield owned
     finally:
@@ -247,9 +264,26 @@ def try_lock(file: IO[str], kind: int) -> bool:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
-        pass
+    except OSError as error:
+        _warn_of_no_locks(Path(file.name), error)
     return True
+
+
+def _warn_of_no_locks(path: Path, error: OSError) -> None:
+    problem = f"{path.parent}: this file system has no locks ({error.strerror})"
+    warnings.warn(f"{problem}: let no two commands write to the same cache, run or comparison at once", stacklevel=3)
+
+
+def disk_time_s(path: Path) -> float:
+    """Returns the time now by the clock of the disk that a file lies on, to compare with the times of other files.
+
+    A shared disk's clock and this machine's may differ, and this machine's may be wrong.
+    """
+    try:
+        os.utime(path)
+        return path.stat().st_mtime
+    except OSError:  # not ours to write
+        return time.time()
 
 
 def names(place: Path) -> list[str]:

@@ -12,6 +12,7 @@ after it was written: it is *damaged*, and `verify` reports it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .atomic import write_bytes
+from .atomic import naming, write_bytes
 from .hashing import sealed
 
 _LENGTH = re.compile(rb'\{"bytes": "(\d{8})", ')
@@ -40,10 +41,17 @@ def append_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, b"\n" + lines if torn else lines)
-        os.fsync(descriptor)
+        with naming(path):
+            _write_whole(descriptor, b"\n" + lines if torn else lines)
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_whole(descriptor: int, lines: bytes) -> None:
+    """Writes with one call, so that lines of several processes do not mix; less than all was written on a full disk."""
+    if os.write(descriptor, lines) < len(lines):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,26 @@ from .errors import InputError, first_line
 if TYPE_CHECKING:
     import torch
 
+EXHAUSTED = (  # what libraries say where memory ran out: torch, C++, the loader of libraries
+    "out of memory",
+    "DefaultCPUAllocator",
+    "an't allocate memory",
+    "annot allocate memory",
+    "std::bad_alloc",
+    "failed to map segment",
+)
+
 
 def num_cores() -> int:
     """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True where the memory of the machine or of a device ran out, by any error that a library has for it."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError | ImportError | OSError) and any(text in str(error) for text in EXHAUSTED)
 
 
 def find_device(name: str = "auto") -> torch.device:

@@ -59,6 +59,7 @@ class FolderStore(Store):
             self._create(licence, bool(restricted))
         check_terms(self.url, self.root(), licence, restricted)
         if mode == "a":
+            self._staging.try_lock()
             self._staging.tidy()
 
     @abstractmethod

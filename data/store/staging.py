@@ -33,12 +33,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..atomic import HOST, WEEK_S, folders, locked, make_folder, move_new, sync
+from ..atomic import HOST, WEEK_S, disk_time_s, folders, locked, make_folder, move_new, sync
 
 SIDE = ".sage-va"  # all that does not belong to the tree itself
 STAGING = f"{SIDE}/staging"
@@ -53,6 +52,12 @@ class Staging:
     def make(self) -> None:
         """Makes the folder that all writers share."""
         make_folder(self.path)
+
+    def try_lock(self) -> None:
+        """Tries the lock as writers do, so that a disk without locks is noticed before the work begins."""
+        self.make()
+        with locked(self.path / "lock", fcntl.LOCK_SH | fcntl.LOCK_NB):
+            pass
 
     @contextlib.contextmanager
     def temporary(self) -> Iterator[Path]:
@@ -111,14 +116,15 @@ class Staging:
         if not self.leftovers():
             return []
         with self.alone() as alone:
-            ours = [place for place in self.leftovers() if alone and self._may_go(self.cache / place)]
+            now_s = disk_time_s(self.path / "lock") if alone else 0.0
+            ours = [place for place in self.leftovers() if alone and self._may_go(self.cache / place, now_s)]
             for place in ours:
                 self._drop(self.cache / place)
             return ours
 
     @staticmethod
-    def _may_go(place: Path) -> bool:
-        return place.name.startswith(f"{HOST}-") or time.time() - place.stat().st_mtime > WEEK_S
+    def _may_go(place: Path, now_s: float) -> bool:
+        return place.name.startswith(f"{HOST}-") or now_s - place.stat().st_mtime > WEEK_S
 
     def _new_folder(self) -> Path:
         """Makes a folder whose name begins with its writer's host."""

@@ -54,12 +54,12 @@ def status(store: Store) -> Status:
     streams = last["streams"] if last else store.streams()
     done = {stream: len(store.clip_ids(stream)) for stream in streams}
     failures = failures_in(lines)
-    recent = {line["clip_id"] for line in lines if line["event"] == "commit" and _age_s(line) < _RECENT_S}
+    recent = {line["clip_id"] for line in lines if line["event"] == "commit" and 0 <= _age_s(line) < _RECENT_S}
     span_s = min(_RECENT_S, max(1.0, _age_s(last))) if last else _RECENT_S
     per_hour = 3600 * len(recent) / span_s
     wanted = _num_wanted(lines, streams)
     left = max(0, wanted - min(done.values(), default=0) - len(failures)) if wanted is not None else None
-    quiet_s = _age_s(lines[-1]) if lines else None
+    quiet_s = max(0.0, _age_s(lines[-1])) if lines else None
     return Status(
         url=store.url,
         state=_state([line["event"] for line in lines], left, quiet_s or 0.0),
@@ -94,4 +94,5 @@ def _num_wanted(lines: list[dict[str, Any]], streams: list[str]) -> int | None:
 
 
 def _age_s(line: Mapping[str, Any]) -> float:
+    """Returns the seconds since a line; below 0 where another machine's clock is ahead, or this one's was set back."""
     return time.time() - calendar.timegm(time.strptime(line["time"], "%Y-%m-%dT%H:%M:%SZ"))

@@ -31,7 +31,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import HOST, WEEK_S, folders, json_file, locked, move_new, sync_folders, write_new
+from ..atomic import HOST, WEEK_S, disk_time_s, folders, json_file, locked, move_new, sync_folders, write_new
 from ..errors import InputError
 from ..hashing import json_sha256, sealed, unsealed
 from ..store.base import Store
@@ -204,7 +204,7 @@ def clear_leftovers() -> None:
     for name in folders(mapped_folder() / BUILDING):
         place = mapped_folder() / BUILDING / name
         with locked(_lock(name), fcntl.LOCK_EX | fcntl.LOCK_NB) as alone, contextlib.suppress(FileNotFoundError):
-            if alone and (f".{HOST}-" in name or time.time() - place.stat().st_mtime > WEEK_S):
+            if alone and (f".{HOST}-" in name or disk_time_s(_lock(name)) - place.stat().st_mtime > WEEK_S):
                 shutil.rmtree(place, ignore_errors=True)
 
 

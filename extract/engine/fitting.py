@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.machine import is_out_of_memory
+
 if TYPE_CHECKING:  # it loads torch
     from ..encoders.base import Encoder
 
@@ -49,8 +51,8 @@ class FittingBatches:
         size = min(self._size, len(items))
         try:
             return self._in_pieces(items, size)
-        except torch.OutOfMemoryError:
-            if size == 1:
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not is_out_of_memory(error):
                 raise
         self._halve(size)
         torch.cuda.empty_cache()

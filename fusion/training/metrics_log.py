@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...data.atomic import replacing, sync, write_text
+from ...data.atomic import naming, replacing, sync, write_text
 from ...data.errors import InputError, first_line
 from ..config import Config
 from ..result import plain
@@ -163,7 +163,8 @@ class Rows:
 
     def add(self, event: dict[str, Any]) -> None:
         """Adds the row of an epoch."""
-        with (self.out / METRICS).open("a", encoding="utf-8", newline="") as file:
+        path = self.out / METRICS
+        with naming(path), path.open("a", encoding="utf-8", newline="") as file:
             file.write(json.dumps(plain(event)) + "\n")
         self.complete = False
         if time.monotonic() - self.table_s >= TABLE_EVERY_S:

@@ -215,7 +215,7 @@ def test_without_the_extraction_packages_one_line_says_what_to_install(place: Pa
             OSError(28, "No space left on device", "c.zarr"),
             "c.zarr: cannot be read or written: No space left on device.",
         ),
-        (MemoryError(), "out of memory: no more can be allocated. Lower the batch size, or use --device cpu."),
+        (MemoryError(), "out of memory: no more can be allocated. Lower the batch size"),
         (RuntimeError("CUDA out of memory.\nTried"), "out of memory: CUDA out of memory. Lower the batch size"),
     ],
 )
