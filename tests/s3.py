@@ -22,13 +22,17 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 
 @contextlib.contextmanager
-def s3_server() -> Iterator[int]:
-    """Runs the server; gives its port."""
+def s3_server(fault: Callable[[dict[str, Any]], str | None] = lambda environ: None) -> Iterator[int]:
+    """Runs the server; gives its port.
+
+    Args:
+        fault: returns the status that a request is refused with, such as `503 Slow Down`; None = it is answered.
+    """
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
-    application = _whole_uploads(DomainDispatcherApplication(create_backend_app))
+    application = _whole_uploads(DomainDispatcherApplication(create_backend_app), fault)
     server = make_server("127.0.0.1", 0, application, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -37,7 +41,7 @@ def s3_server() -> Iterator[int]:
         server.shutdown()
 
 
-def _whole_uploads(application: Any) -> Any:
+def _whole_uploads(application: Any, fault: Callable[[dict[str, Any]], str | None]) -> Any:
     """Refuses an upload that was cut, as S3 does; moto would keep the half of it."""
 
     def checked(environ: dict[str, Any], start_response: Any) -> Any:
@@ -46,6 +50,12 @@ def _whole_uploads(application: Any) -> Any:
         if len(body) < length:
             start_response("400 Bad Request", [("Content-Length", "0")])
             return []
+        if status := fault(environ):
+            code = status.split(" ", 1)[1].replace(" ", "")
+            text = f"<Error><Code>{code}</Code><Message>try again</Message></Error>".encode()
+            text = b"" if environ["REQUEST_METHOD"] == "HEAD" else text
+            start_response(status, [("Content-Length", str(len(text))), ("Content-Type", "application/xml")])
+            return [text]
         if length:
             environ["wsgi.input"] = io.BytesIO(body)
         return application(environ, start_response)

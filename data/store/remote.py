@@ -40,6 +40,7 @@ CUT = frozenset(
     }
 )
 REFUSED = {401, 403}
+BUSY = (errno.EIO, errno.EBUSY, errno.EPIPE, getattr(errno, "EREMOTEIO", errno.EIO))  # the last: S3's InternalError
 Answer = TypeVar("Answer")
 
 
@@ -217,7 +218,7 @@ def is_cut(error: Exception) -> bool:
     """True where the network failed, so that a retry may help."""
     if isinstance(error, ConnectionError | TimeoutError) or CUT & {kind.__name__ for kind in type(error).__mro__}:
         return True
-    busy = isinstance(error, OSError) and error.errno in (errno.EIO, errno.EBUSY, errno.EPIPE)
+    busy = isinstance(error, OSError) and error.errno in BUSY
     status = _status(error)
     return busy or status == 429 or status >= 500
 

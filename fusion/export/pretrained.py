@@ -14,6 +14,7 @@ from huggingface_hub import HfApi, ModelCard, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from torch import nn
 
+from ...data.atomic import write_text
 from ...data.crops import AFFWILD2, CropTemplate
 from ...data.errors import InputError, first_line
 from ...data.hub import offline_if_unreachable
@@ -242,7 +243,7 @@ class SAGE(nn.Module, ModelHubMixin):
         write_json(save_directory / CONFIG, self.described())
         card = save_directory / CARD
         if not card.exists() or MARK in card.read_text(encoding="utf-8"):
-            self.generate_model_card().save(card)
+            write_text(card, str(self.generate_model_card()))
 
     def described(self) -> dict[str, Any]:
         """Returns all but the weights, as plain JSON: `config`, `streams`, and the metadata."""

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -470,6 +471,37 @@ class TestS3:
                 with pytest.raises(OutageError, match=text) as raised:
                     work()
                 assert "\n" not in str(raised.value)
+
+    @pytest.mark.parametrize("status", ["500 Internal Error", "503 Slow Down", "502 Bad Gateway"])
+    def test_a_server_that_is_busy_is_asked_again(
+        self, source: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+    ) -> None:
+        """Each kind of request to each object is refused twice, then answered."""
+        monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+        asked = Counter[tuple[str, str]]()
+
+        def fault(environ: dict[str, Any]) -> str | None:
+            request = environ["REQUEST_METHOD"], environ["PATH_INFO"] + environ["QUERY_STRING"]
+            asked[request] += 1
+            return status if asked[request] <= 2 and "/busy" in request[1] else None
+
+        with s3_server(fault) as port:
+            use_s3(monkeypatch, port)
+            empty_bucket(port)
+            url = f"s3://{BUCKET}/busy-{status[:3]}"
+            assert copy(source, url).copied == 4
+            assert problems(open_store(url)) == []
+            assert copy(url, str(tmp_path / "pulled.zarr")).content_sha256 == source.content_sha256()
+        assert min(asked.values()) >= 1
+        assert max(asked.values()) < 40
+
+    def test_a_server_that_stays_busy_is_named(self, source: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+        with s3_server(lambda environ: "500 Internal Error" if "/away" in environ["PATH_INFO"] else None) as port:
+            use_s3(monkeypatch, port)
+            empty_bucket(port)
+            with pytest.raises(OutageError, match=r"expected an answer, got .*Check the connection and do the same"):
+                copy(source, f"s3://{BUCKET}/away")
 
     def test_an_interrupted_push_goes_on_with_what_is_missing(
         self, source: Store, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
