@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from importlib import import_module
 from typing import Any
@@ -125,8 +126,9 @@ def _line_of(error: Exception) -> str | None:
         todo = 'Run: pip install "sage-va[extract]".'
         return f"{error.name}: the extraction packages are not installed. {todo}" if error.name in EXTRAS else None
     if isinstance(error, OSError):
-        place = error.filename or "file system"
-        return f"{place}: cannot be read or written: {error.strerror or error}. Check path, rights and space."
+        place, full = error.filename or "file system", error.errno in (errno.EMFILE, errno.ENFILE)
+        todo = "Raise the limit (ulimit -n), or lower --jobs." if full else "Check path, rights and space."
+        return f"{place}: cannot be read or written: {error.strerror or error}. {todo}"
     return None
 
 

@@ -18,6 +18,7 @@ EXHAUSTED = (  # what libraries say where memory ran out: torch, C++, the loader
     "annot allocate memory",
     "std::bad_alloc",
     "failed to map segment",
+    "can't start new thread",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from typing import Any, Literal, final
 from ..clip import Clip, Track
 from ..errors import DamagedError, InputError, MalformedError, first_line
 from ..hashing import bytes_sha256, json_sha256, unsealed
+from ..machine import is_out_of_memory
 from .address import check_no_credentials
 from .entry import Entry, check_name, clip_of, damaged
 from .fingerprint import SCHEMA_VERSION, check_alias, check_stream, clip_id_of, clip_key, stream_alias
@@ -22,6 +24,7 @@ from .record_checks import record_problem
 from .root import check_root
 
 Mode = Literal["r", "a"]
+LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 GROUP_ENTRIES, GROUP_BYTES, GROUP_S = 256, 32 << 20, 1.0  # at which a group of entries is committed
 
 
@@ -564,10 +567,13 @@ def failures_in(journal: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, 
 
 
 def is_outage(error: BaseException) -> bool:
-    """True where a read failed for want of network, rights or memory, which proves nothing about the bytes."""
+    """True where a read failed for want of network, rights, memory or handles, which proves nothing about the bytes."""
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
         return False
-    return isinstance(error, ConnectionError | TimeoutError | PermissionError | MemoryError)
+    if isinstance(error, ConnectionError | TimeoutError | PermissionError | MemoryError):
+        return True
+    lacking = isinstance(error, OSError) and error.errno in LACKING
+    return lacking or is_out_of_memory(error) or "Too many open files" in str(error)  # HDF5 has no numbers
 
 
 def in_subset(text: str) -> Callable[[str], bool]:
