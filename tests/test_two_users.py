@@ -1,4 +1,4 @@
-"""A team that shares a folder: what one user begins, another goes on with, and both may work at once."""
+"""Two users of one group share a folder: what one begins, the other resumes, and both may work at once."""
 
 import importlib.util
 import os
