@@ -77,7 +77,7 @@ def commands(place: Path, disk: Path) -> dict[str, list[Any]]:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """What the files of a folder hold, by name; weights as they are read."""
+    """The contents of the files of a folder by name; weights as they are read."""
     read: dict[str, Any] = {}
     for path in folder.rglob("[!.]*"):
         if path.suffix == ".safetensors":
