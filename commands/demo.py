@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from .console import echo
 from .verb import verb
 
 
@@ -35,7 +36,11 @@ def demo(ctx: click.Context, out: Path, num_clips: int, seconds: float, seed: in
 
     group = ctx.find_root().command
     assert isinstance(group, click.Group)
-    run_demo(out, lambda *command: _run(group, command), num_clips=num_clips, seconds=seconds, seed=seed)
+    try:
+        run_demo(out, lambda *command: _run(group, command), num_clips=num_clips, seconds=seconds, seed=seed)
+    except (SystemExit, KeyboardInterrupt, click.Abort):
+        echo("\nThe demo was stopped; the same command resumes it.", err=True)
+        raise
 
 
 def _run(group: click.Group, command: Sequence[str]) -> None:

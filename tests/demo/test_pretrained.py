@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("av")
 pytest.importorskip("transformers")
 
+from sage_va.cli import main
 from sage_va.data import InputError
 from sage_va.demo.ctranslate2_file import VERSION, read_variables
 from sage_va.demo.pretrained import (
@@ -101,6 +103,19 @@ def test_a_folder_with_other_files_is_not_taken_for_a_demo(tmp_path: Path) -> No
     (tmp_path / "demo.json").write_text('{"clips": 7}')
     with pytest.raises(InputError, match=r"it holds a demo with other settings or encoders\. Choose another --out"):
         run_demo(tmp_path, print, num_clips=6, seconds=8, seed=0)
+
+
+@pytest.mark.parametrize(("stop", "code"), [(SystemExit(130), 130), (KeyboardInterrupt(), 1)])
+def test_a_demo_that_is_stopped_says_how_it_resumes(
+    stop: BaseException, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: object, **options: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("sage_va.demo.run.run_demo", stopped)
+    done = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "demo")])
+    assert done.exit_code == code
+    assert "The demo was stopped; the same command resumes it." in done.stderr
 
 
 @pytest.mark.slow
