@@ -97,7 +97,7 @@ class Verbs(VerbGroup):
             with plain_warnings():
                 return super().invoke(ctx)
         except click.ClickException as error:  # of click itself, with a name of a file or an option in it
-            error.message = visible(error.message, keep="\n")
+            vars(error)["message"] = visible(error.message, keep="\n")  # final, for click's type hints
             if ctx.meta[AS_JSON]:
                 raise JsonError(error) from error
             raise
