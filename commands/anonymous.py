@@ -23,7 +23,9 @@ def private_names(target: str | None) -> dict[str, str]:
         target: a cache or a run; its name, and those of its clips, are private.
     """
     host = socket.gethostname()
-    names = {str(Path.cwd()): "<folder>", str(Path.home()): "<home>", tempfile.gettempdir(): "<folder>"}
+    names = {str(Path.cwd()): "<folder>", tempfile.gettempdir(): "<folder>"}
+    with contextlib.suppress(RuntimeError):  # no home, as in some containers
+        names[str(Path.home())] = "<home>"
     names |= {host: "<host>", host.partition(".")[0]: "<host>", **dict.fromkeys(_users(), "<user>")}
     if target:
         names |= {target: "<target>", str(Path(target).resolve()): "<target>", Path(target).name: "<target>"}

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-SCENARIOS = {"stores": (), "repository": ("icechunk",), "packs": (), "training": (), "experiments": ("optuna",)}
+SCENARIOS = {
+    "stores": (),
+    "repository": ("icechunk",),
+    "packs": (),
+    "training": (),
+    "experiments": ("optuna",),
+    "homeless": (),
+}
 
 
 @pytest.fixture

@@ -109,12 +109,43 @@ def experiments(folder: Path, user: int, phase: int) -> None:
             raise
 
 
+def homeless(folder: Path, user: int, phase: int) -> None:
+    """As in a container whose user has neither HOME nor an entry in passwd."""
+    import soundfile
+    from click.testing import CliRunner
+
+    from sage_va.cli import main
+    from sage_va.tests.synthetic import make_cache
+
+    if phase:
+        return
+    os.environ.pop("HOME", None)
+    make_cache(folder, num_clips=6, seconds=2.4)
+    (folder / "media").mkdir()
+    soundfile.write(folder / "media" / "a.wav", [0.1, -0.1] * 8_000, 16_000)
+    settings = ["--set", "train.epochs=1", "--variant", "concat", "--preset", "tiny", "--device", "cpu"]
+    words = [
+        ["cache", "verify", folder / "cache.zarr"],
+        ["train", folder / "cache.zarr", "--labels", folder / "labels", "--out", folder / "run", *settings],
+        ["eval", folder / "run", "--device", "cpu"],
+        ["predict", folder / "run", folder / "cache.zarr", "--out", folder / "predictions"],
+        ["export", folder / "run", "--out", folder / "model"],
+        ["extract", folder / "media", "--out", folder / "media.zarr", "--audio", "logmel", "--device", "cpu"],
+    ]
+    for command in words:
+        done = CliRunner().invoke(main, [str(word) for word in command])
+        assert done.exit_code == 0, f"{command}: {done.output} {done.exception!r}"
+    done = CliRunner().invoke(main, ["doctor", str(folder / "cache.zarr")])
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+
+
 SCENARIOS: dict[str, Work] = {
     "stores": stores,
     "repository": repository,
     "packs": packs,
     "training": training,
     "experiments": experiments,
+    "homeless": homeless,
 }
 
 
@@ -169,6 +200,7 @@ def rehearsed(work: Work, folder: Path) -> list[str]:
 
 def main(scenario: str, folder: Path) -> None:
     work = SCENARIOS[scenario]
+    os.environ["HF_HOME"] = str(shared_folder(folder / "hub"))
     for name in rehearsed(work, folder / "rehearsal"):
         with contextlib.suppress(Exception):
             importlib.import_module(name)

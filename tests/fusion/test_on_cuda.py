@@ -18,6 +18,7 @@ from sage_va.fusion.models.variants import VARIANTS, build_model, resolve, varia
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.streaming import StreamingModel
 from sage_va.fusion.training import calibrate as calibrate_module
+from sage_va.fusion.training import resume_state, trainer
 from sage_va.fusion.training.calibrate import calibrate
 from sage_va.fusion.training.crossfit import out_of_fold_errors
 from sage_va.fusion.training.losses import total_loss
@@ -123,6 +124,28 @@ def test_a_run_on_a_gpu_resumes(
         with pytest.raises(KeyboardInterrupt):
             train_there(cache, tmp_path / "run", "cuda", stop=lambda: next(stops, True))
         assert (tmp_path / "run/last.safetensors").exists()
+        rows = train_there(cache, tmp_path / "run", "cuda", resume=True)
+    assert_same(rows, on_host[1])
+
+
+def test_memory_of_the_gpu_that_runs_out_is_an_error_of_torch_and_loses_no_state(
+    cache: tuple[Path, Path],
+    on_host: tuple[Path, list[dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exhausted(*arguments: Any) -> dict[str, torch.Tensor]:
+        if (tmp_path / "run/last.safetensors").exists():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+        return total_loss(*arguments)
+
+    monkeypatch.setattr(resume_state, "EVERY_S", 0.0)
+    with on_host_cuda():
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "total_loss", exhausted)
+            with pytest.raises(torch.OutOfMemoryError):
+                train_there(cache, tmp_path / "run", "cuda")
+        assert not (tmp_path / "run/config.json").exists()
         rows = train_there(cache, tmp_path / "run", "cuda", resume=True)
     assert_same(rows, on_host[1])
 

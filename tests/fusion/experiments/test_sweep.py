@@ -646,7 +646,7 @@ def test_a_stop_keeps_what_is_finished_and_others_go_on(
         assert time.monotonic() - begun_s < 15  # 10 s, and the machine may be busy with others
         if number != signal.SIGKILL:
             assert process.returncode == 128 + number, errors
-            assert "interrupted: run the same command to resume" in printed + errors
+            assert "run the same command to resume" in printed + errors  # a busy machine may have given up after 8 s
             assert "Traceback" not in errors
     result = run(*command[:-1], 1, "--workers", 1, "--json")
     assert result.exit_code == 0, result.output
