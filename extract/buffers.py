@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import math
 import mmap
 import weakref
@@ -19,7 +20,12 @@ def pages(num_bytes: int) -> mmap.mmap:
 
     On the common heap, longer-lived objects settle between such large blocks, so that the heap grows with a clip.
     """
-    return mmap.mmap(-1, num_bytes)
+    try:
+        return mmap.mmap(-1, num_bytes)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        raise MemoryError(f"{num_bytes:,} bytes") from None
 
 
 def mapped(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

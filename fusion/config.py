@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..data.windows.corpus import Corpus
 
 Share = Annotated[float, Field(ge=0, le=1)]
+MAX_BLOCKS, MAX_WIDTH = 100, 100_000
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Demand = tuple[str, bool, str, str, str]
@@ -202,12 +203,12 @@ class ModelConfig(Part):
     """
 
     variant: str = "sage"
-    dim: Count = 256
-    tcn_blocks: Annotated[int, Field(ge=0)] = 4
+    dim: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = 256
+    tcn_blocks: Annotated[int, Field(ge=0, le=MAX_BLOCKS)] = 4
     tcn_kernel: Count = 5
     causal: bool = False
     memory_steps: Count = 300
-    layers: Annotated[int, Field(ge=0)] = 2
+    layers: Annotated[int, Field(ge=0, le=MAX_BLOCKS)] = 2
     heads: Count = 4
     dropout: Share = 0.1
     input_dropout: Share = 0.0

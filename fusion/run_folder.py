@@ -24,6 +24,7 @@ from ..data.windows.memmap_cache import address_of
 from ..data.windows.splits import Role, read_split
 from .config import Config, check_config, load_config
 from .models.base import VAModel
+from .models.size import check_size
 from .models.variants import build_model
 from .provenance import provenance
 
@@ -180,6 +181,7 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> Run:
         described = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         config = check_config(described["config"], str(path / CONFIG))
         streams = [Stream(**{**s, "quality_names": tuple(s["quality_names"])}) for s in described["streams"]]
+        check_size(path / MODEL, streams, config.model)
         model = build_model(streams, config.model)
         model.lag_s = config.labels.settled_s
         model.load_state_dict(load_tensors(path / MODEL)[0])

@@ -142,12 +142,15 @@ def entry_of(group: Any, record: dict[str, Any]) -> Entry:
     """The entry in a group.
 
     Raises:
-        ValueError: if an array has another shape or type than in its record; what h5py raises where it cannot read one.
+        ValueError: if an array is of another shape, type or size than in its record; what h5py raises where it cannot
+            read one.
     """
     arrays = {}
     for name, shape_and_dtype in array_types(record).items():
         dataset = own_dataset(inside(group, name))
         if (dataset.shape, dataset.dtype) != shape_and_dtype:
             raise ValueError(f"{name!r} of shape {dataset.shape}, {dataset.dtype}")
+        if (num_bytes := dataset.id.get_storage_size()) != dataset.nbytes:  # compressed or not written: none of ours
+            raise ValueError(f"{name!r} of {num_bytes} bytes for {dataset.nbytes}")
         arrays[name] = dataset[...]
     return Entry(record, arrays["values"], arrays["frames"])

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 
+INFLATED_BYTES, INFLATED_TIMES = 64 << 20, 100  # an array beyond both holds next to nothing, and fills the memory
+
 
 @dataclass(frozen=True)
 class Arrays:
@@ -71,18 +73,36 @@ def opened(path: Path) -> Iterator[Arrays]:
     else:
         import h5py
 
-        from ..store.hdf5_layout import own_dataset
-
         with h5py.File(path, "r") as file:
             names: list[str] = []
             file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-            yield Arrays(names, lambda name: np.asarray(own_dataset(file[name])[()]))
+            yield Arrays(names, lambda name: _read_dataset(file[name]))
 
 
 def _read_npy(archive: zipfile.ZipFile, member: str) -> NDArray[Any]:
     """Reads one array of an `.npz`. `numpy.load` would look each name up in a list of all."""
+    info = archive.getinfo(member)
+    _check_inflation(member, info.compress_size, info.file_size)
     with archive.open(member) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _read_dataset(dataset: Any) -> NDArray[Any]:
+    from ..store.hdf5_layout import own_dataset
+
+    own = own_dataset(dataset)
+    _check_inflation(own.name or "", own.id.get_storage_size(), own.nbytes)
+    return np.asarray(own[()])
+
+
+def _check_inflation(name: str, num_stored: int, num_bytes: int) -> None:
+    """Refuses an array that is far larger in memory than in its file; features shrink to a tenth at best.
+
+    Raises:
+        ValueError: stating both.
+    """
+    if num_bytes > max(INFLATED_BYTES, INFLATED_TIMES * num_stored):
+        raise ValueError(f"{name!r} of {num_stored:,} bytes that inflate to {num_bytes:,}")
 
 
 @contextmanager

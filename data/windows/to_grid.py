@@ -19,6 +19,8 @@ from ..errors import DamagedError, InputError
 from ..store.base import Store
 from ..timebase import Grid, to_grid
 
+MAX_EMPTY_STEPS, MAX_EMPTY_TIMES = 500_000, 100  # 4.6 hours at 30 Hz, and times the samples
+
 
 @dataclass(frozen=True)
 class CachedClip:
@@ -58,6 +60,7 @@ def clip_on_grid(store: Store, streams: Sequence[str], clip: CachedClip, hz: flo
     frames = span_s(clip.clip)  # the tracks only where no frames are known: streams must not move the grid
     spans = [frames] if frames else [track.times_s[[0, -1]] for track in tracks]
     grid = Grid.over(hz, float(np.min(np.concatenate(spans))), float(np.max(np.concatenate(spans))))
+    _check_size(clip.clip.clip_id, grid, max(track.num_frames for track in tracks))
     arrays, masks = {}, []
     for m, track in enumerate(tracks):
         values, mask = to_grid(track.times_s, track.values, track.mask, grid)
@@ -65,6 +68,19 @@ def clip_on_grid(store: Store, streams: Sequence[str], clip: CachedClip, hz: flo
         arrays[f"quality-{m}"] = _quality_on_grid(track, grid)
         masks.append(mask)
     return OnGrid([grid], {**arrays, "mask": np.stack(masks, axis=1)})
+
+
+def _check_size(clip_id: str, grid: Grid, num_samples: int) -> None:
+    """Refuses a grid of which hardly a step has a sample: it takes memory by the length of the gaps.
+
+    Raises:
+        InputError: stating its length.
+    """
+    if grid.num_steps > max(MAX_EMPTY_STEPS, MAX_EMPTY_TIMES * num_samples):
+        expected = f"features without gaps of hours, for a grid of {grid.hz:g} Hz"
+        got = f"{num_samples} steps of features in {grid.num_steps / grid.hz:.6g} s"
+        todo = "Correct the times, or cut the recording into parts."
+        raise InputError(clip_id, expected=expected, got=got, todo=todo)
 
 
 def _track(store: Store, clip: CachedClip, stream: str) -> Track:

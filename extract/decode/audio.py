@@ -11,11 +11,13 @@ from av import AudioFrame
 from numpy.typing import NDArray
 
 from ...data.errors import InputError
+from .bounds import EmptyTime, check_sampling_rate
 
 RESAMPLER = f"soxr {soxr.__version__} HQ"
 _TOLERANCE_S = 0.05  # players accept this much between timestamps and counted samples
 _MAX_GAP_S = 600.0
 MAX_BACK_S = 1.0
+REWRITE = "Write the audio again, e.g. `ffmpeg -i IN -c:v copy -af aresample=async=1 OUT.mp4`."
 MIX = "mean of stereo, half the difference where inverted; surround by ITU-R BS.775"
 INVERTED = 0.01  # of the channels' power: what is left of it where one channel is the other inverted
 _FOLD = {"FL": 0.5, "FR": 0.5, "FC": 0.7071, **dict.fromkeys(("BL", "BR", "SL", "SR", "BC", "FLC", "FRC"), 0.3536)}
@@ -44,6 +46,7 @@ class MonoAudio:
         self._origin_s: float | None = None
         self._num_read = 0
         self._num_filled = self._num_dropped = 0
+        self._empty = EmptyTime(clip_id, "audio")
         self._resampler: soxr.ResampleStream | None = None
         self.native_rate: int | None = None
         self.only_counts = False
@@ -73,9 +76,10 @@ class MonoAudio:
         """Takes a decoded block; returns the samples (N,) that it completes.
 
         Raises:
-            InputError: if the sampling rate changes, or timestamps jump too far.
+            InputError: if the sampling rate changes or is none, or timestamps jump too far.
         """
         if self.native_rate is None:
+            check_sampling_rate(self._clip_id, block.sample_rate, REWRITE)
             self.native_rate = block.sample_rate
         if block.sample_rate != self.native_rate:
             raise self._error("one sampling rate", f"{self.native_rate} Hz, then {block.sample_rate} Hz")
@@ -107,6 +111,7 @@ class MonoAudio:
         if late_s > _MAX_GAP_S or late_s < -MAX_BACK_S:
             raise self._error("audio without jumps in time", f"a jump of {late_s:.1f} s at {self._now_s:.2f} s")
         if late_s > _TOLERANCE_S:
+            self._empty.add(late_s, time_s or 0.0)
             silence = np.zeros(round(late_s * rate), np.float32)
             self._num_filled += len(silence)
             return np.concatenate([silence, samples])
@@ -149,8 +154,7 @@ class MonoAudio:
         return resampler.resample_chunk(samples, last=last)
 
     def _error(self, expected: str, got: str) -> InputError:
-        todo = "Write the audio again, e.g. `ffmpeg -i IN -c:v copy -af aresample=async=1 OUT.mp4`."
-        return InputError(self._clip_id, expected=expected, got=got, todo=todo)
+        return InputError(self._clip_id, expected=expected, got=got, todo=REWRITE)
 
 
 def _first_sample(seconds: float, rate: int) -> int:

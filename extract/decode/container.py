@@ -10,6 +10,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from ...data.errors import InputError
+from .bounds import MAX_PIXELS
 from .watchdog import STALL_S
 
 DECODER = {"name": "pyav", "version": av.__version__}
@@ -32,7 +33,8 @@ def open_media(path: Path, clip_id: str) -> InputContainer:
     if path.stat().st_size == 0:
         raise InputError(clip_id, expected="a recording", got="an empty file", todo="Get the file again.")
     try:
-        options = {"protocol_whitelist": "file"}  # a playlist in disguise must not reach out
+        # A playlist in disguise must not reach out, and a small file must not fill the memory while it is probed.
+        options = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
         container = av.open(f"file:{path}", metadata_errors="replace", options=options, timeout=STALL_S)
     except (FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -44,9 +46,12 @@ def open_media(path: Path, clip_id: str) -> InputContainer:
 
 
 def video_stream(container: InputContainer) -> av.VideoStream | None:
-    """Returns the first video stream that is not a cover picture; None if there is none."""
+    """Returns the first video stream that is not a cover picture; None if there is none. Its images are bounded."""
     cover = Disposition.attached_pic
-    return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+    stream = next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+    if stream is not None and stream.codec_context is not None and not stream.codec_context.is_open:
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
 
 
 def read_header(path: Path) -> tuple[int | None, bool]:

@@ -9,6 +9,7 @@ from typing import Any
 from ...data.clip import FrameClock
 from ...data.errors import InputError
 from ...data.manifest import Source, crop_numbers
+from .bounds import EmptyTime
 from .frame_times import FrameTimes
 from .frames import Frames, load_crop
 from .steps import ImageSink
@@ -33,7 +34,7 @@ def read_crops(
     """
     numbers = _numbered(source)
     if source.path is None:
-        _set_regular_times(source, fps, max(numbers), times)
+        _set_regular_times(source, fps, len(numbers), max(numbers), times)
     num_shown = 0
     for number, (pts, _) in enumerate(times.frames, start=1):
         time_s = times.seconds(pts)
@@ -63,12 +64,14 @@ def _without_face(source: Source) -> bool:
     return source.path is not None and folder is not None and folder.is_dir() and not any(folder.iterdir())
 
 
-def _set_regular_times(source: Source, fps: float | None, num_frames: int, times: FrameTimes) -> None:
+def _set_regular_times(source: Source, fps: float | None, num_crops: int, num_frames: int, times: FrameTimes) -> None:
     rate = source.fps or fps
     if rate is None:
         todo = "Add a column fps to the manifest, or pass --fps."
         got = "none: a crop folder alone has no clock"
         raise InputError(source.clip_id, expected="crops with a frame rate", got=got, todo=todo)
+    empty_s = (num_frames - num_crops) / rate
+    EmptyTime(source.clip_id, "crops").add(empty_s, num_frames / rate)
     clock = FrameClock.regular(rate, num_frames)
     times.time_base = clock.time_base
     times.frames = [(int(pts), 1) for pts in clock.pts]

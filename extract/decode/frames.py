@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...data.errors import InputError
+from .bounds import check_pixels
 
 INTERPOLATION = "area, bicubic where enlarged; bit-exact"
 FIT = "whole frame at its display aspect, padded with the mean colour"
@@ -143,11 +145,17 @@ def load_crop(path: Path) -> VideoFrame:
     """Reads a crop as an RGB frame.
 
     Raises:
-        InputError: if the file is not a whole image.
+        InputError: if the file is not a whole image, or one of too many pixels.
     """
+    todo = "Write this crop again, or delete it to have the frame masked."
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is lower
+            image = Image.open(path)
+        with image:
+            check_pixels(path, *image.size, todo)
             return VideoFrame.from_ndarray(np.asarray(image.convert("RGB")), format="rgb24")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        todo = "Write this crop again, or delete it to have the frame masked."
+        if isinstance(error, InputError):
+            raise
         raise InputError(path, expected="a whole image", got=f"{error}".splitlines()[0], todo=todo) from error

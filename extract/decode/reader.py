@@ -11,6 +11,7 @@ from ...data.clip import FrameClock
 from ...data.errors import InputError
 from ...data.manifest import Source
 from .audio import MonoAudio, Samples
+from .bounds import EmptyTime
 from .container import REENCODE
 from .crops import read_crops
 from .frame_times import FrameTimes
@@ -65,6 +66,9 @@ def _result(
         spans_s.append((audio.start_s, audio.end_s))
     if not spans_s or (sink.active and not frames):
         raise _nothing_decoded(source.clip_id, times, audio)
+    if len(spans_s) == 2:
+        later_s = max(start for start, _ in spans_s)
+        EmptyTime(source.clip_id, "frames or audio").add(later_s - min(end for _, end in spans_s), later_s)
     start_s = min(start for start, _ in spans_s)
     visual_report = {"num_frames": len(frames), "first_frame_s": spans_s[0][0], **report}
     return DecodeResult(

@@ -9,12 +9,13 @@ from typing import Any
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 
 from ...data.errors import InputError
 from ...data.manifest import Source
 from .audio import MonoAudio, Samples
 from .audio_track import audio_track
+from .bounds import MAX_PIXELS, check_pixels
 from .completeness import Decoded, findings, on_gaps
 from .container import REENCODE, open_media, video_stream
 from .frame_times import FrameTimes
@@ -65,6 +66,8 @@ class RecordingReader:
                 yield from self._demux(container, video, audio)
             except DamagedFrameError as error:
                 raise self._damaged("a damaged frame") from error
+            except ArgumentError as error:  # FFmpeg's for an image beyond `max_pixels`
+                raise self._damaged(f"invalid data, or an image of over {MAX_PIXELS:,} pixels,") from error
             except FFmpegError as error:
                 raise self._damaged(error.strerror or str(error)) from error
             if self._source.end_s is None:
@@ -90,6 +93,7 @@ class RecordingReader:
         return video, audio
 
     def _prepare(self, container: InputContainer, video: av.VideoStream) -> None:
+        check_pixels(self._source.clip_id, video.codec_context.width, video.codec_context.height, REENCODE)
         video.thread_type, video.codec_context.thread_count = "AUTO", self._options.num_threads
         self._times.time_base = video.time_base or self._times.time_base
         self._report["num_frames_promised"] = video.frames or None

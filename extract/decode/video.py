@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ import av
 
 from ...data.errors import InputError
 from .audio import MAX_BACK_S
+from .bounds import EmptyTime
 from .container import REENCODE, open_media, video_stream
 from .frame_times import FrameTimes
 from .frames import Frames
@@ -50,18 +52,30 @@ class FrameSettler:
     def __init__(self, clip_id: str, times: FrameTimes, usual_gap: int) -> None:
         self._clip_id, self._times = clip_id, times
         self.repair = TimestampRepair(usual_gap)
+        self._empty = EmptyTime(clip_id, "frames")
 
     def push(self, frame: av.VideoFrame) -> Iterable[TimedFrame]:
         """Takes a decoded frame; returns the frames whose times are settled now.
 
         Raises:
-            InputError: if time jumps back by more than `MAX_BACK_S`.
+            InputError: if time jumps back by more than `MAX_BACK_S`, or on by hours.
         """
         last, pts, seconds = self.repair.last, frame.pts, self._times.seconds
         if pts is not None and last is not None and pts < last and seconds(last - pts) > MAX_BACK_S:
             got = f"{seconds(pts):.3f} s after {seconds(last):.3f} s near frame {len(self._times.frames)}"
             raise InputError(self._clip_id, expected="frames with increasing timestamps", got=got, todo=REENCODE)
+        if pts is not None and last is not None:
+            self._empty.add(seconds(pts - last), seconds(pts))
         return self.repair.push(pts, frame.duration or 0, frame)
+
+    def check(self, known: Sequence[tuple[int, int]]) -> None:
+        """Refuses times of frames, in order, between which hardly anything lies but gaps.
+
+        Raises:
+            InputError: as `EmptyTime` does.
+        """
+        for (before, _), (pts, _) in pairwise(known):
+            self._empty.add(self._times.seconds(pts - before), self._times.seconds(pts))
 
 
 class FrameDecoder:
@@ -167,6 +181,7 @@ class PacketTimes:
         """Completes the frames' times; yields nothing."""
         known = sorted((pts, duration) for pts, duration in self._packets if pts is not None)
         if len({pts for pts, _ in known}) == len(self._packets):
+            self._settler.check(known)
             self._times.frames += known
         else:
             self._decode()

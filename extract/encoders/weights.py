@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,9 @@ def load_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(path, expected="a weights file", got="no such file", todo="Check the path.")
+    if _is_compressed(path):
+        todo = "Load it and save it again with torch.save, or as .safetensors."
+        raise InputError(path, expected="tensors as torch saves them", got="compressed ones", todo=todo)
     content = _read(path)
     for key in _CHECKPOINT_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -56,6 +60,15 @@ def _read(path: Path) -> Any:
         got = "a pickle of more than tensors" if isinstance(error, pickle.UnpicklingError) else reason_of(error)
         todo = "Save the state dict alone, best as .safetensors; code in a pickle is never run."
         raise InputError(path, expected="tensors", got=got, todo=todo) from error
+
+
+def _is_compressed(path: Path) -> bool:
+    """True for a ZIP with compressed members: torch compresses none, and kilobytes could inflate to gigabytes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False  # another format, or damaged, which the reader says
 
 
 def load_into(model: nn.Module, state: dict[str, Tensor], place: object) -> None:

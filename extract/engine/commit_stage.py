@@ -102,7 +102,7 @@ class CommitStage:
         outcomes = [self._prepare(clip, entries) for clip in clips]
         try:
             self._store.commit_all(entries, overwrite=self._options.overwrite)
-        except InputError as error:
+        except (InputError, MemoryError) as error:
             return [_failed(clip, error) for clip in clips]
         return outcomes
 
@@ -115,7 +115,7 @@ class CommitStage:
                 track, reports[modality] = self._prepare_stream(clip, metadata, modality, entries)
                 if modality == "visual" and self._options.finder is not None:
                     without_face, notes = not track.mask.any(), note_on_faces(track, reports[modality])
-        except InputError as error:
+        except (InputError, MemoryError) as error:
             return _failed(clip, error)
         assert clip.result is not None, "complete"
         notes += notes_of(clip.source, clip.result.start_s + clip.result.duration_s, reports)
@@ -153,5 +153,5 @@ class CommitStage:
         return metadata
 
 
-def _failed(clip: Assembly, error: InputError) -> ClipOutcome:
+def _failed(clip: Assembly, error: Exception) -> ClipOutcome:
     return ClipOutcome(clip.source.clip_id, Failure.of(clip.source.clip_id, error))

@@ -252,7 +252,7 @@ class Extraction:
             return
         try:
             add()
-        except InputError as error:
+        except (InputError, MemoryError) as error:
             self._fail(clip, Failure.of(clip.source.clip_id, error))
         else:
             self._commit_if_complete(clip)

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from ...data.errors import InputError, first_line, printable
+from ...data.machine import is_out_of_memory
 from ...data.manifest import Source
 from ...data.store.base import Store
 
@@ -38,6 +39,10 @@ class Failure:
         """Returns the failure that an exception means for a clip."""
         if isinstance(error, FailedBeforeError):
             return cls(clip_id, f"{error} (as before; --retry-failed tries it again)", lasting=True, repeated=True)
+        if is_out_of_memory(error):
+            todo = "Cut the clip into parts (start_s, end_s), or decode fewer at once."
+            error = InputError(clip_id, "the memory of this machine does not suffice", todo=todo)
+            return cls(printable(clip_id), printable(error.about(clip_id)))
         known = isinstance(error, InputError)
         reason = error.about(clip_id) if known else first_line(error)
         return cls(printable(clip_id), printable(reason), lasting=known)

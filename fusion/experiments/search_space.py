@@ -15,6 +15,7 @@ from ..models.variants import resolve
 from ..yaml_text import parse_yaml
 
 EXAMPLE = "For example train.learning_rate: {low: 1.0e-5, high: 1.0e-3, log: true}, or model.variant: [sage, concat]."
+MAX_CHOICES = 1000  # of a key: each is checked with the others
 IN_A_RANGE = ("low", "high", "log", "step")
 
 
@@ -133,6 +134,9 @@ def _check_value(space: Space, config: Config, key: str, value: Any, place: str)
 
 def _part(place: str, said: Any) -> Choices | Range:
     if isinstance(said, list) and said:
+        if len(said) > MAX_CHOICES:
+            todo = "Give a range: {low: …, high: …}."
+            raise InputError(place, expected=f"at most {MAX_CHOICES} choices", got=f"{len(said)}", todo=todo)
         return Choices(tuple(said))
     if not isinstance(said, dict) or not {"low", "high"} <= said.keys() <= set(IN_A_RANGE):
         expected = "a list of choices, or low and high, if wanted with log or step"

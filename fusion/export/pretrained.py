@@ -30,6 +30,7 @@ from ..evaluation.metrics import corpus_moments, summarise
 from ..evaluation.predict import Prediction, predict
 from ..evaluation.score import Score, ScoredModel, score_run
 from ..models.base import Output, VAModel
+from ..models.size import check_size
 from ..models.variants import build_model
 from ..run_folder import CONFIG, MODEL, SPLIT, Run, load_run, write_json
 from .metadata import ClipCounts, ModelMetadata, PublishedScore
@@ -319,6 +320,7 @@ def _read(place: str, weights: Path, described: Path) -> SAGE:
         values = json.loads(described.read_text(encoding="utf-8"))
         config, metadata = check_config(values["config"], place), ModelMetadata.from_json(values)
         streams = [Stream(**{**each, "quality_names": tuple(each["quality_names"])}) for each in values["streams"]]
+        check_size(weights, streams, config.model)
         model = build_model(streams, config.model)
         model.lag_s = config.labels.settled_s
         model.load_state_dict(load_tensors(weights)[0])

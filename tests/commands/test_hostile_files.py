@@ -11,12 +11,15 @@ from sage_va.cli import main
 from sage_va.data import InputError
 from sage_va.data.labels import read_label_file
 from sage_va.data.user_cache import user_cache
+from sage_va.tests.attacks import write_hdf5_bomb
 from sage_va.tests.synthetic import make_cache
 
 DEEP, DIGITS = "[" * 50_000, "9" * 5_000
 HEADER = b"time_s,valence,arousal\n"
 NPY_BOMB = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (100000000000, 1000000), }"
+LEVELS = "".join(f"l{k}: &l{k} [{','.join([f'*l{k - 1}' if k else 'x'] * 9)}]\n" for k in range(9))  # 9^9 values
 CONFIGS = {
+    "a billion by aliases": f"{LEVELS}model: *l8\n".encode(),
     "nested": DEEP.encode(),
     "digits": f"seed: {DIGITS}".encode(),
     "Latin-1": b"model: {variant: \xe9}",
@@ -111,3 +114,24 @@ def test_no_home_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "expanduser", homeless)
     with pytest.raises(InputError, match="SAGE_VA_CACHE"):
         user_cache()
+
+
+def test_a_space_of_thirty_thousand_choices(place: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(f"train.learning_rate: [{', '.join(['0.001'] * 30_000)}]\n", encoding="utf-8")
+    line = refusal("sweep", place[0], "--labels", place[1], "--out", tmp_path / "s", "--space", tmp_path / "s.yaml")
+    assert "s.yaml: train.learning_rate: expected at most 1000 choices, got 30000. Give a range: {low: …" in line
+
+
+def test_features_that_inflate_are_a_failure_of_their_clip(tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()
+    np.savez_compressed(tmp_path / "features" / "bomb.npz", a=np.zeros((1 << 18, 68), np.float32))
+    write_hdf5_bomb(tmp_path / "features" / "bomb2.h5")
+    np.savez_compressed(tmp_path / "features" / "good.npz", a=np.zeros((500, 68), np.float32))
+    words = ("cache", "import", tmp_path / "features", "--stream", "visual/x", "--hz", 25, "--out", tmp_path / "c.zarr")
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert done.exit_code == 1
+    assert "1 clips in visual/x" in done.output
+    assert "failed: bomb: " in done.output
+    assert "bytes that inflate to 71,303,296. Save it again as plain arrays" in done.output
+    assert "failed: bomb2: " in done.output
+    assert "'/a' of 0 bytes that inflate to 4,294,967,296" in done.output

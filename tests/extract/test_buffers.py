@@ -1,9 +1,12 @@
 """Memory that is lent again once nothing refers to it, and batches that are packed from it."""
 
+import errno
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,3 +89,12 @@ def test_chunks_are_free_again_before_their_batch_is_encoded():
 def test_seconds_are_the_nearest_number_to_the_exact_time(ticks, numerator, denominator):
     base = Fraction(numerator, denominator)
     assert FrameTimes(None, None, base).seconds(ticks) == float(ticks * base)
+
+
+def test_pages_that_the_system_refuses_are_a_lack_of_memory(monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refused)
+    with pytest.raises(MemoryError, match="1,000 bytes"):
+        pages(1000)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import h5py
 import ml_dtypes
@@ -19,7 +20,7 @@ import pytest
 from sage_va.data import Clip, DamagedError, FrameClock, InputError, Store, open_store
 from sage_va.data.atomic import part_of
 from sage_va.data.store.entry import Entry
-from sage_va.data.store.hdf5_layout import SEAL_BYTES, put_entry, sealed_bytes
+from sage_va.data.store.hdf5_layout import SEAL_BYTES, entry_of, put_entry, sealed_bytes
 from sage_va.data.store.hdf5_store import restore, write_single
 from sage_va.data.store.ledger import Ledger
 from sage_va.data.store.staging import Staging
@@ -452,3 +453,15 @@ def named(path: Path) -> bool:
 
 def test_the_seal_is_the_smallest_user_block() -> None:
     assert sealed_bytes("entry", lambda file: None)[SEAL_BYTES:][:8] == b"\x89HDF\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("stored", [{}, {"compression": "gzip", "data": np.zeros((1 << 16, 64), "<f4")}])
+def test_arrays_that_inflate_are_damage(tmp_path: Path, stored: dict[str, Any]) -> None:
+    """A file of kilobytes may declare gigabytes of zeros, compressed or never written."""
+    shape = (1 << 16, 64)
+    record = {"dtype": "float32", "shape": list(shape), "columns": [["time_s", "s"], ["mask", "1"]]}
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("values", shape=shape, dtype="<f4", chunks=(1 << 10, 64), **stored)
+        file.create_dataset("frames", data=np.zeros((shape[0], 2)))
+        with pytest.raises(ValueError, match=f"'values' of .* bytes for {4 * shape[0] * shape[1]}"):
+            entry_of(file, record)

@@ -16,6 +16,7 @@ from sage_va.data.labels import Truth
 from sage_va.data.windows import corpus as module
 from sage_va.data.windows.corpus import Corpus, cut, plan_windows, window_starts
 from sage_va.data.windows.load import choose_streams, load_corpus
+from sage_va.data.windows.to_grid import CachedClip, clip_on_grid
 from sage_va.tests.synthetic import random_corpus, streams_of
 
 
@@ -272,3 +273,14 @@ class TestCut:
         assert np.array_equal(plans[0], plans[1])
         assert not all(np.array_equal(plans[0], plan) for plan in plans[2:])
         assert plan_windows(corpus, [], 40, 20).shape == (0, 2)
+
+
+def test_a_step_in_a_month_makes_no_grid_of_a_month(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "c.zarr", "a")
+    times_s = np.array([0.0, 0.04, 0.08, 3e6])
+    track = Track.of(np.ones((4, 2), np.float32), times_s, np.ones(4, bool))
+    stream = stream_name("visual", "x", {"a": 1})
+    store.commit(Clip("a"), stream, track, fingerprint={"a": 1}, source_sha256="0" * 64)
+    message = r"a: expected features without gaps of hours, for a grid of 25 Hz, got 4 steps of features in 3e\+06 s"
+    with pytest.raises(InputError, match=message):
+        clip_on_grid(store, [stream], CachedClip(Clip("a"), {stream: store.record("a", stream)}), 25)

@@ -1,6 +1,7 @@
 """Encoders: named by their weights, indifferent to company, on the clock that they promise."""
 
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sage_va.extract.encoders.audio_windows import Windower
 from sage_va.extract.encoders.factory import encoder_from_fingerprint, encoders_from
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
+from sage_va.extract.encoders.weights import load_state
 from sage_va.extract.identity import fingerprint_of, stream_of
 from sage_va.extract.options import ExtractOptions
 from sage_va.tests.encoders import TINY_CONVNET, TINY_VIT, write_wav2vec2, write_whisper
@@ -340,3 +342,17 @@ def test_an_image_size_that_does_not_fit_is_refused():
         TimmEncoder(TINY_VIT, weights="random", device="cpu", image_size=100)
     with pytest.raises(InputError, match="it takes no image_size, and 96 was given"):
         plugins._check_settings("encoder own", "visual", {"image_size": 96}, ())
+
+
+def test_weights_that_inflate_are_refused(tmp_path):
+    """torch reads compressed members as well, and two megabytes of them can be a gigabyte."""
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "a.pth")
+    assert load_state(tmp_path / "a.pth")["a"].shape == (1000,)
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as whole,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    with pytest.raises(InputError, match=r"b\.pth: expected tensors as torch saves them, got compressed ones\. Load"):
+        load_state(tmp_path / "b.pth")

@@ -19,6 +19,7 @@ from sage_va.extract.batch import BytesQueue, ClosedError, Packer
 from sage_va.extract.encoders.timm_encoder import TimmEncoder
 from sage_va.extract.encoders.transformers_encoder import TransformersEncoder
 from sage_va.extract.engine import clip_decoder, encode_stage, pipeline, prefetch
+from sage_va.extract.engine.assemble import Assembly
 from sage_va.extract.engine.dry_run import estimate
 from sage_va.extract.engine.pipeline import extract
 from sage_va.extract.engine.progress import Failure
@@ -520,3 +521,26 @@ def test_asked_to_stop_it_finishes_what_it_began(media, vit, wav2vec2, whole, tm
     assert len(store.clip_ids()) == summary.num_done
     extract(sources, store, visual=vit, audio=wav2vec2, options=options)
     assert store.content_sha256() == whole.content_sha256()
+
+
+@pytest.mark.parametrize("place", ["decoding", "assembling", "committing"])
+def test_memory_that_does_not_suffice_fails_the_clip_alone(media, vit, wav2vec2, tmp_path, monkeypatch, place):
+    owner, name, clip_of = {
+        "decoding": (clip_decoder.ClipDecoder, "_needed_parts", lambda self, clip, *_: clip.source.clip_id),
+        "assembling": (Assembly, "add_images", lambda self, *_: self.source.clip_id),
+        "committing": (Assembly, "track", lambda self, *_: self.source.clip_id),
+    }[place]
+    method = getattr(owner, name)
+
+    def hungry(*args):
+        if clip_of(*args) == "mute.mp4":
+            raise MemoryError
+        return method(*args)
+
+    monkeypatch.setattr(owner, name, hungry)
+    store = open_store(tmp_path / "a.zarr", "a")
+    summary = extract(find_sources([str(media)]), store, visual=vit, audio=wav2vec2, options=OPTIONS)
+    todo = "Cut the clip into parts (start_s, end_s), or decode fewer at once."
+    reason = f"the memory of this machine does not suffice. {todo}"
+    assert [(failure.clip_id, failure.reason) for failure in summary.failures] == [("mute.mp4", reason)]
+    assert summary.num_done == 3

@@ -31,6 +31,7 @@ from sage_va.fusion.export.pretrained import SAGE
 from sage_va.fusion.models.variants import build_model
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.train import train
+from sage_va.tests.attacks import write_model
 from sage_va.tests.synthetic import make_cache, random_windows, streams_of, tiny
 
 torch.set_num_threads(1)
@@ -329,3 +330,17 @@ def test_a_model_needs_the_rate_of_its_grid() -> None:
     model = build_model(streams_of(), config.model)
     with pytest.raises(InputError, match=r"data\.grid_hz: expected the rate that the model was trained at, got none\."):
         SAGE(model, config)
+
+
+@pytest.mark.parametrize("changes", [{"stream": 1_000_000, "dim": 256}, {"layers": 100, "dim": 8192}])
+def test_a_configuration_larger_than_the_weights_takes_no_memory(tmp_path: Path, changes: dict[str, int]) -> None:
+    write_model(tmp_path / "model", **changes)
+    message = r"model\.safetensors: expected the [\d,]{9,} numbers that its configuration declares, got 2\d,\d+ bytes"
+    with pytest.raises(InputError, match=message):
+        SAGE.from_pretrained(tmp_path / "model")
+
+
+def test_a_configuration_of_a_billion_layers_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path / "model", layers=10**9)
+    with pytest.raises(InputError, match=r"model\.layers: expected less than or equal to 100"):
+        SAGE.from_pretrained(tmp_path / "model")
