@@ -196,7 +196,7 @@ def convert(path: Path, out: Path, clip_id: str, tick: Callable[[float], None] =
         path: of the recording.
         out: the copy.
         clip_id: names the clip in errors.
-        tick: called with the share that is done, from 0 to 1.
+        tick: called for each packet with the share that is done, from 0 to 1; 0 where the length is not known.
 
     Raises:
         InputError: if it cannot be decoded, or this PyAV has no encoder of H.264.
@@ -245,15 +245,16 @@ class _Conversion:
 
     def run(self, tick: Callable[[float], None]) -> None:
         """Converts packet by packet."""
-        length_s = (self._container.duration or 0) / av.time_base
+        length_s, share = (self._container.duration or 0) / av.time_base, 0.0
         for packet in self._container.demux([stream for stream in (self._video, self._audio) if stream]):
             for part in packet.decode():
                 if isinstance(part, av.VideoFrame):
                     self._show(self._repair.push(part.pts, part.duration or 0, part))
                 elif isinstance(part, av.AudioFrame):
                     self._play(self._mono.push(part))
-            if length_s and packet.dts is not None:
-                tick(min(1.0, max(0.0, float(packet.dts * packet.time_base) - self._origin_s) / length_s))
+            if packet.dts is not None:
+                share = (float(packet.dts * packet.time_base) - self._origin_s) / length_s if length_s > 0 else 0.0
+            tick(min(1.0, max(0.0, share)))
         self._show(self._repair.finish())
         self._play(self._mono.finish())
         for stream in (self._pictures, self._sound):

@@ -69,9 +69,12 @@ def render(
         tick: called with the number of frames done, and of all.
 
     Raises:
-        InputError: if the recording is absent, damaged or without pictures, or PyAV has no H.264 encoder.
+        InputError: if the recording is absent, damaged or without pictures, the film would replace it, or PyAV has no
+            H.264 encoder.
     """
     started = perf_counter()
+    if source.path is not None and out.exists() and out.samefile(source.path):
+        raise InputError(out, "the film would replace the recording", todo="Choose another name.")
     faces = "full" if source.crops is None else "crops"
     times = _decoded(source, DecodeOptions(Letterbox((8, 8), PAPER) if source.crops else None, None, faces))
     if times.clock is None or not len(times.clock.pts):

