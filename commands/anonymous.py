@@ -13,6 +13,19 @@ from pathlib import Path
 from typing import Any
 
 PATH = re.compile(r"(?<![\w.:/<])(?:~|[A-Za-z]:)?[/\\][^\s:,;'\"()<>]+")
+OUR_WORDS = {
+    "audio",
+    "cache",
+    "clip",
+    "model",
+    "run",
+    "runs",
+    "test",
+    "train",
+    "val",
+    "video",
+    "visual",
+}  # reveal nothing
 REMOTE = re.compile(r"\b(?:s3|gs|hf|https?|icechunk|file)://[^\s,;'\"()<>]+")
 
 
@@ -30,7 +43,7 @@ def private_names(target: str | None) -> dict[str, str]:
     if target:
         names |= {target: "<target>", str(Path(target).resolve()): "<target>", Path(target).name: "<target>"}
         names |= _names_in(target)
-    return {name: stand_in for name, stand_in in names.items() if len(name) > 1}
+    return {name: stand_in for name, stand_in in names.items() if len(name) > 1 and name.lower() not in OUR_WORDS}
 
 
 def anonymous(value: Any, names: Mapping[str, str]) -> Any:

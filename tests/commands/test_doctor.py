@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from sage_va.cli import main
 from sage_va.commands import checkup, self_test
-from sage_va.commands.anonymous import anonymous
+from sage_va.commands.anonymous import anonymous, private_names
 from sage_va.commands.checkup import Checkup, Finding
 from sage_va.data import Clip, Track, environment, open_store, stream_name
 from sage_va.data.environment import Device, Environment
@@ -137,6 +137,14 @@ def test_a_report_has_no_names_and_no_paths(
     assert row["name"].startswith("audio/<encoder>-")
     assert row["state"] == "note"
     assert "annikas-voice" in run(cache).stdout  # on the own screen, names help
+
+
+def test_a_target_that_is_not_there_is_broken(quick: Any) -> None:
+    result = run("nowhere")
+    assert result.exit_code == 1
+    assert "nowhere: expected a cache, a run or a saved model, got nothing of that name" in result.stdout
+    assert states("nowhere")["run"] == "broken"
+    assert "run" not in private_names("run")  # our own words stay
 
 
 def test_a_damaged_cache_is_broken_and_its_report_anonymous(quick: Any, cache: Path) -> None:
