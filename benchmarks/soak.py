@@ -97,14 +97,16 @@ def take_turn(material: Path, work: Path) -> None:
 
 
 def command(*words: str) -> None:
-    """Runs a command line in this process, silently. (click's CliRunner would keep its streams: 20 KB a turn.)"""
+    """Runs a command line in this process, silently. click's CliRunner keeps its streams: 20 KB a turn."""
     from sage_va.cli import main as cli
 
     with contextlib.redirect_stdout(SINK), contextlib.redirect_stderr(SINK):
+        code: object = 0
         try:
             cli(list(words), standalone_mode=False)
         except SystemExit as error:
-            assert not error.code, words
+            code = error.code
+    assert not code, words
 
 
 def state(number: int, folder: Path, seconds: float) -> Turn:
