@@ -91,7 +91,7 @@ def _value_of(line: bytes) -> dict[str, Any] | None:
         value = json.loads(line)
         del value["bytes"], value["attrs_sha256"]
         return value if journal_line(value) == line else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -99,7 +99,7 @@ def _is_torn(line: bytes) -> bool:
     """True for the beginning of a longer line. A single changed byte never makes one: it keeps the length, or leaves
     whole JSON.
     """
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         json.loads(line)
         return False
     start = b'{"bytes": "'

@@ -16,6 +16,7 @@ TIME_COLUMNS = [["time_s", "s"], ["mask", "1"]]
 DTYPES = ("float16", "bfloat16", "float32")
 MAX_INT = 2**53  # what JSON's readers agree on
 MAX_FRAMES, MAX_DIM, MAX_COLUMNS = 10**9, 10**6, 1000
+MAX_CLOCK_FRAMES = 2 * 10**7  # nine days at 25 frames/s; a few bytes of a record become 8 for each frame
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TIME_BASE = re.compile(r"[1-9]\d{0,17}(?:/[1-9]\d{0,17})?")
 
@@ -97,7 +98,7 @@ def _is_clock(value: Any) -> bool:
         first, gap, count = run
         num_frames += count
         rises = first > last and count >= 1 and (gap >= 1 or count == 1)
-        if not rises or num_frames > MAX_FRAMES or abs(first + gap * (count - 1)) > MAX_INT:
+        if not rises or num_frames > MAX_CLOCK_FRAMES or abs(first + gap * (count - 1)) > MAX_INT:
             return False
         last = first + gap * (count - 1)
     return True

@@ -133,8 +133,7 @@ def _record(path: Path) -> None:
     array_types(record)
     expected_bytes(record)
     clip = Clip.from_json(record["clip"])
-    if clip.clock is not None and len(clip.clock.pts) < 10**6:
-        assert clip.clock.times_s is not None
+    assert clip.clock is None or clip.clock.pts.nbytes < 2**28, "a record of a few bytes fills the memory"
 
 
 def _pack(path: Path) -> None:
