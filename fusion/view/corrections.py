@@ -26,6 +26,7 @@ from ...data.timebase import usual_gap_s
 Floats = NDArray[np.float64]
 SUFFIX = "-corrected"
 MOST_EDITS, MOST_POINTS = 2000, 100_000
+ROUNDED_S = 1e-4  # the times of the page have four digits
 _TODO = "Load the page again."
 
 
@@ -53,7 +54,7 @@ class Edit:
         try:
             target, points = value["target"], value["points"]
             pairs = [(float(time_s), math.nan if level is None else float(level)) for time_s, level in points]
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, KeyError, ValueError, OverflowError):
             raise _refused("it is no list of times and values") from None
         if target not in (0, 1) or isinstance(target, bool | float) or not 1 <= len(pairs) <= MOST_POINTS:
             raise _refused("it names no trace, or no times")
@@ -82,6 +83,16 @@ def read_edits(value: Any) -> list[Edit]:
     return [Edit.of(edit) for edit in edits]
 
 
+def check_within(edits: Sequence[Edit], first_s: float, last_s: float) -> None:
+    """Checks that edits lie between two instants: those of a clip, beyond which there is nothing to label.
+
+    Raises:
+        InputError: if one does not.
+    """
+    if any(edit.times_s[0] < first_s or edit.times_s[-1] > last_s for edit in edits):
+        raise _refused(f"its times are not those of the clip, {first_s:.2f} to {last_s:.2f} s")
+
+
 def corrected(truth: Truth, edits: Sequence[Edit], gap_s: float) -> Truth:
     """Returns labels with edits applied, one after the other.
 
@@ -94,7 +105,7 @@ def corrected(truth: Truth, edits: Sequence[Edit], gap_s: float) -> Truth:
     """
     times_s, va = truth.times_s, truth.va.astype(np.float64)
     for edit in edits:
-        first, last = edit.times_s[0] - 1e-6, edit.times_s[-1] + 1e-6
+        first, last = edit.times_s[0] - ROUNDED_S, edit.times_s[-1] + ROUNDED_S
         if not np.isnan(edit.values).any():
             added = _added(times_s, first, last, gap_s)
             order = np.argsort(np.concatenate([times_s, added]), kind="stable")
@@ -145,20 +156,20 @@ class Corrections:
         Raises:
             InputError: if they cannot be read.
         """
-        place = self.place(clip.clip_id)
-        if not place.is_file() or self._is_copy(clip.clip_id, place):
-            return None
-        return LabelFile(place).labels.timed(clip)
+        place = self._corrected_file(clip.clip_id)
+        return None if place is None else LabelFile(place).labels.timed(clip)
 
     def write(self, clip_id: str, truth: Truth) -> Path:
         """Writes the corrected labels of a clip, whole or not at all; returns their file.
+
+        Its own file there in another format goes: `read` has returned what it held.
 
         Raises:
             InputError: if none of them is annotated.
         """
         if not truth.mask.any():
-            todo = "Leave at least one label, or remove the clip's label file."
-            raise InputError(clip_id, "these corrections leave no label", todo=todo)
+            problem = "these corrections leave no label of both valence and arousal"
+            raise InputError(clip_id, problem, todo="Give both somewhere, or remove the clip's label file.")
         place = self.place(clip_id)
         self._copy_others(place)
         if not place.parent.resolve().is_relative_to(self.folder.resolve()):
@@ -172,11 +183,14 @@ class Corrections:
     def _name(self, file: LabelFile) -> Path:
         return file.path.relative_to(self._labels.path)
 
-    def _is_copy(self, clip_id: str, place: Path) -> bool:
-        original = self._originals.get(clip_id)
-        if original is None or original.path.suffix != ".csv":
-            return False
-        return original.path.read_bytes() == place.read_bytes()
+    def _corrected_file(self, clip_id: str) -> Path | None:
+        """The label file of a clip in the folder, in the format of its original or as CSV, unless it is a mere copy."""
+        original, places = self._originals.get(clip_id), [self.place(clip_id)]
+        if original is not None:
+            places.append(contained(self.folder, str(self._name(original))))
+        place = next((place for place in places if place.is_file()), None)
+        is_copy = place is not None and original is not None and original.path.read_bytes() == place.read_bytes()
+        return None if is_copy else place
 
     def _copy_others(self, place: Path) -> None:
         """Copies label files that the folder lacks; it has a clip's file already where its CSV is there."""

@@ -22,7 +22,7 @@ from ..report.members import MemberClip, ReportModel
 from ..report.standing import clip_rows
 from ..report.traces import gold_standard, trace
 from ..result import plain
-from .corrections import Corrections, corrected, empty_truth, gap_of, read_edits, summary
+from .corrections import Corrections, check_within, corrected, empty_truth, gap_of, read_edits, summary
 from .page import view_page
 from .server import Reply
 
@@ -172,6 +172,8 @@ class Viewing:
 
     def _save(self, clip_id: str, sent: Any) -> dict[str, Any]:
         edits, one = read_edits(sent), self.models[0].of_clip(clip_id)[0]
+        times_s, margin_s = one.prediction.times_s, (1 + len(one.prediction.times_s) / MOST_POINTS) / one.hz
+        check_within(edits, float(times_s[0]) - margin_s, float(times_s[-1]) + margin_s)
         with self._lock:
             truth = self._labels_of(one)
             truth = corrected(truth, edits, gap_of(truth, one.hz))

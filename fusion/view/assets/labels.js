@@ -1,11 +1,19 @@
 // Labels of a clip: a time range, new values for it, a pen; saved beside the originals.
 
+const ROUNDED_S = 1e-4; // times have four digits
+
 /** The value of a line through points at a time; the points are in order. */
 function lineAt(points, time) {
   const after = points.findIndex(([at]) => at >= time);
   if (after <= 0) return points[after < 0 ? points.length - 1 : 0][1];
   const [[t0, v0], [t1, v1]] = [points[after - 1], points[after]];
   return t1 > t0 ? v0 + ((v1 - v0) * (time - t0)) / (t1 - t0) : v1;
+}
+
+/** A drawn stroke with half a step before and after it, so that it changes the steps that it touches, and at least one. */
+function widened(points, step, ends) {
+  const [[from, first], [to, last]] = [points[0], points[points.length - 1]];
+  return [[Math.max(ends[0], from - step / 2), first], ...points, [Math.min(ends[1], to + step / 2), last]];
 }
 
 /** Edits that are not saved yet, by clip: they stay while other clips are open. */
@@ -22,6 +30,7 @@ function labelEditor({ clip, row, number: place, stack, ends, state, redraw, lan
   let stroke = null;
   let anchor = null;
   let drawing = false;
+  let saving = false;
 
   const status = element("span", { role: "status", class: "label-status" });
   const field = (name, label, options) => element("label", {}, label, element("input", { type: "number", step: "any", name, autocomplete: "off", ...options }));
@@ -71,7 +80,10 @@ function labelEditor({ clip, row, number: place, stack, ends, state, redraw, lan
       message.textContent = "Choose a range first: its begin (i) and its end (o), or drag with Shift in the traces.";
       return null;
     }
-    return [range.from, range.to];
+    const [from, to] = [Math.max(range.from, ends[0]), Math.min(range.to, ends[1])];
+    if (from < to) return [from, to];
+    message.textContent = `The clip lasts from ${number(ends[0], 2)} to ${number(ends[1], 2)} s.`;
+    return null;
   }
 
   function applyForm() {
@@ -105,40 +117,44 @@ function labelEditor({ clip, row, number: place, stack, ends, state, redraw, lan
 
   /** Shows the saved labels with the edits applied. */
   function renew() {
+    const unfinished = stroke?.points.length ? [{ ...stroke, points: widened(stroke.points, clip.step, ends) }] : [];
     for (const target of [0, 1]) {
       clip.truth[target].splice(0, Infinity, ...saved[target]);
-      for (const { points } of [...edits.flat(), ...(stroke ? [stroke] : [])].filter((edit) => edit.target === target)) {
+      for (const { points } of [...edits.flat(), ...unfinished].filter((edit) => edit.target === target)) {
         const [from, to] = [points[0][0], points[points.length - 1][0]];
         const empty = points[0][1] === null;
         clip.times.forEach((at, k) => {
-          if (at >= from - clip.step / 2 && at <= to + clip.step / 2) clip.truth[target][k] = empty ? null : lineAt(points, at);
+          if (at >= from - ROUNDED_S && at <= to + ROUNDED_S) clip.truth[target][k] = empty ? null : lineAt(points, at);
         });
       }
     }
     stack.classList.toggle("corrected", clip.corrected || edits.length > 0);
     stack.classList.toggle("drawing", drawing);
     pen.setAttribute("aria-pressed", String(drawing));
-    undo.disabled = save.disabled = !edits.length;
+    undo.disabled = save.disabled = saving || !edits.length;
     if (edits.length) status.textContent = `${plural(edits.length, "change")}, not saved`;
     else if (status.textContent.endsWith("not saved")) status.textContent = "";
     for (const lane of lanes()) if (lane.target !== undefined) lane.refresh();
   }
 
   async function store() {
-    if (!edits.length) return;
-    save.disabled = true;
+    if (!edits.length || saving) return;
+    const { length } = edits; // what is changed while it is being saved, is not saved yet
+    saving = true;
+    renew();
     try {
       const stored = await sent(`clips/${place}/labels`, { edits: edits.flat() });
       const columns = stored.truth ? stored.truth.map(levels) : saved.map((column) => column.map(() => null));
       saved.forEach((column, target) => column.splice(0, Infinity, ...columns[target]));
       Object.assign(contents.traces[clip.id], { truth: stored.truth, corrected: true });
-      edits.length = 0;
+      edits.splice(0, length);
       clip.corrected = true;
       status.textContent = `Saved to ${stored.file}: ${plural(stored.annotated, "label")}`;
       message.textContent = "";
     } catch (error) {
       message.textContent = `Not saved: ${error.message}`;
     }
+    saving = false;
     renew();
   }
 
@@ -165,7 +181,7 @@ function labelEditor({ clip, row, number: place, stack, ends, state, redraw, lan
     if (event.type === "pointerup") {
       const { target, points } = stroke;
       stroke = null;
-      if (points.length) add({ target, points });
+      if (points.length) add({ target, points: widened(points, clip.step, ends) });
       return true;
     }
     if (value === null) return true;

@@ -9,7 +9,15 @@ import pytest
 
 from sage_va.data import Clip, FrameClock, InputError
 from sage_va.data.labels import LabelFolder, Truth
-from sage_va.fusion.view.corrections import Corrections, Edit, corrected, empty_truth, gap_of, read_edits
+from sage_va.fusion.view.corrections import (
+    Corrections,
+    Edit,
+    check_within,
+    corrected,
+    empty_truth,
+    gap_of,
+    read_edits,
+)
 
 CLIP = Clip("a/talk.mp4", clock=FrameClock.regular(10, 6))
 
@@ -43,6 +51,14 @@ def test_a_range_without_labels_gets_some() -> None:
     assert not only_valence.mask.any()
 
 
+def test_labels_at_the_ends_of_a_range_belong_to_it_although_the_page_rounds_times() -> None:
+    before = truth_of((0.5 / 15, 0.0, 0.0), (1.5 / 15, 0.0, 0.0), (2.5 / 15, 0.0, 0.0), (3.5 / 15, 0.0, 0.0))
+    for rounded_s in (-5e-5, 5e-5):
+        ends = [time_s + rounded_s for time_s in before.times_s[1:3]]
+        after = corrected(before, [edit(0, (ends[0], 1.0), (ends[1], 1.0))], 1 / 15)
+        assert after.va[:, 0].tolist() == [0, 1, 1, 0]
+
+
 def test_a_range_is_marked_as_not_annotated() -> None:
     after = corrected(truth_of((0.0, 0.1, 0.1), (1.0, 0.2, 0.2)), [edit(0, (0.9, None), (1.1, None))], 1.0)
     assert after.mask.tolist() == [True, False]
@@ -57,7 +73,8 @@ def test_a_range_is_marked_as_not_annotated() -> None:
         {"edits": [{"target": True, "points": [[0, 0]]}]}, {"edits": [{"target": 0, "points": [[0, 2]]}]},
         {"edits": [{"target": 0, "points": [[1, 0], [0, 0]]}]}, {"edits": [{"target": 0, "points": [["x", 0]]}]},
         {"edits": [{"target": 0, "points": [[0, None], [1, 0]]}]}, {"edits": [{"target": 0, "points": [[1e999, 0]]}]},
-        {"edits": [{"target": 0, "points": [[0, float("nan")]]}] * 3000}, {"edits": [{"target": 0, "points": [[0]]}]},
+        {"edits": [{"target": 0, "points": [[0, float("nan")]]}] * 3000},
+        {"edits": [{"target": 0, "points": [[10**400, 0]]}]}, {"edits": [{"target": 0, "points": [[0]]}]},
     ],
 )  # fmt: skip
 def test_anything_else_is_refused(value: Any) -> None:
@@ -109,9 +126,24 @@ def test_the_folder_of_corrections_is_complete(labels: Path) -> None:
     assert [truth.va[0, 0] for truth in joined.truths(clips).values()] == [0.5, 0.25, 0.75, 1.0]
 
 
+def test_a_file_that_was_corrected_by_hand_is_kept_as_the_labels_so_far(labels: Path) -> None:
+    corrections = Corrections(LabelFolder(labels), [CLIP.clip_id])
+    by_hand = corrections.folder / "a" / "talk.txt"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_text("valence,arousal\n0.75,0.5\n-5,-5\n0.2,0.4\n")
+    truth = corrections.read(CLIP)
+    assert truth is not None
+    assert truth.va[0, 0] == 0.75
+    corrections.write(CLIP.clip_id, corrected(truth, [edit(1, (0.2, 0.9))], 0.1))
+    again = corrections.read(CLIP)
+    assert again is not None
+    assert again.va[[0, 2]].tolist() == np.float32([[0.75, 0.5], [0.2, 0.9]]).tolist()
+    assert sorted(bytes_of(corrections.folder)) == ["a/talk.csv", "b.txt", "c.csv"]
+
+
 def test_a_clip_keeps_a_label(labels: Path) -> None:
     corrections = Corrections(LabelFolder(labels), [CLIP.clip_id])
-    with pytest.raises(InputError, match="these corrections leave no label"):
+    with pytest.raises(InputError, match=r"these corrections leave no label of both valence and arousal\. Give both"):
         corrections.write(CLIP.clip_id, truth_of((0.0, np.nan, 0.0)))
     assert not corrections.folder.exists()
 
@@ -130,3 +162,10 @@ def test_a_link_inside_leads_nowhere(labels: Path) -> None:
     with pytest.raises(InputError, match="it lies outside of"):
         corrections.write(CLIP.clip_id, truth_of((0.0, 0.5, 0.5)))
     assert bytes_of(labels) == before
+
+
+def test_nothing_is_labelled_beyond_the_clip() -> None:
+    check_within([edit(0, (0.0, 0.5), (4.0, 0.5))], 0.0, 4.0)
+    for first_s, last_s in ((-1.0, 1.0), (1.0, 4000.0)):
+        with pytest.raises(InputError, match=r"its times are not those of the clip, 0\.00 to 4\.00 s"):
+            check_within([edit(0, (first_s, 0.5), (last_s, 0.5))], 0.0, 4.0)

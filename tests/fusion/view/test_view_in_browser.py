@@ -1,5 +1,6 @@
 """The page of `sage-va view` in a browser: video and traces on one clock, keys, labels, names as text."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from sage_va.data.labels import read_label_file
 from sage_va.extract import shown_recordings
 from sage_va.extract.face_places import FacePlaces
 from sage_va.fusion.view.viewing import Viewing
-from sage_va.tests.fusion_view import CLIPS, EVIL, HZ, LATE_S, Served
+from sage_va.tests.fusion_view import CLIPS, EVIL, HZ, LATE_S, SECONDS, Served
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 FRAME_S = 1 / HZ
@@ -324,6 +325,50 @@ def test_labels_are_drawn_and_added_where_there_are_none(opened: Callable[..., T
     assert labels.times_s is not None
     assert (labels.times_s.min(), labels.times_s.max()) == pytest.approx((1.0, 3.0), abs=2 * FRAME_S)
     assert labels.va == pytest.approx(np.full_like(labels.va, 0.5), abs=0.03)
+
+
+def test_a_touch_of_the_pen_changes_the_step_that_it_shows(opened: Callable[..., Tab], served: Served) -> None:
+    tab = opened()
+    tab.open("late")
+    tab.press("d")
+    box = tab.box_of("valence of late")
+    place = (60.2 / (HZ * SECONDS), 0.25)  # in step 60, beside its middle
+    tab.page.mouse.click(box["x"] + box["width"] * place[0], box["y"] + box["height"] * place[1])
+    tab.press("s")
+    tab.page.locator(".label-status", has_text="Saved to labels-corrected/late.csv").wait_for()
+    before = read_label_file(served.folder / "labels" / "late.csv")
+    after = read_label_file(served.folder / "labels-corrected" / "late.csv")
+    changed = np.flatnonzero(after.va[:, 0] != before.va[:, 0])
+    assert changed.tolist() == [60]
+    assert after.va[60, 0] == pytest.approx(0.5, abs=0.03)
+
+
+def test_what_is_changed_during_saving_stays(
+    opened: Callable[..., Tab], viewing: Viewing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tab = opened()
+    tab.ready()
+    may_end = threading.Event()
+    save = viewing._save  # a disk that takes its time
+    monkeypatch.setattr(viewing, "_save", lambda *words: may_end.wait(15) and save(*words))
+    for name in ("valence", "arousal"):
+        tab.page.locator("[name=from]").fill("1")
+        tab.page.locator("[name=to]").fill("4000")
+        tab.page.locator("[name=valence-first], [name=arousal-first]").evaluate_all(
+            "nodes => nodes.map((node) => node.value = '')"
+        )
+        tab.page.locator(f"[name={name}-first]").fill("0.25")
+        tab.page.get_by_role("button", name="Set values").click()
+        tab.press("s")
+    assert "2 changes, not saved" in tab.page.locator(".label-status").inner_text()
+    may_end.set()
+    tab.page.locator(".label-status", has_text="1 change, not saved").wait_for()
+    tab.press("s")
+    tab.page.locator(".label-status", has_text="Saved to labels-corrected/a.csv").wait_for()
+    after = read_label_file(viewing.labels.parent / "labels-corrected" / "a.csv")
+    assert after.times_s is not None
+    assert after.va[after.times_s > 1].tolist() == [[0.25, 0.25]] * 75
+    assert after.times_s[-1] < SECONDS  # none behind the end of the clip
 
 
 def test_the_face_is_cut_out_of_the_picture(
