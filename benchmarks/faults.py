@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -123,7 +124,8 @@ def kill_and_resume(folder: Path, case: Case, seed: int, most: int) -> Round:
     problem = ""
     for _ in range(min(case.most_kills, most)):
         began_s = time.monotonic()
-        if not killed(place, case, chance, whole["events"], LAST_S.get(case.name, whole["seconds"])):
+        seconds: float = LAST_S[case.name] if case.name in LAST_S else whole["seconds"]
+        if not killed(place, case, chance, whole["events"], seconds):
             LAST_S[case.name] = time.monotonic() - began_s
             early += 1
             break
@@ -140,7 +142,7 @@ def kill_and_resume(folder: Path, case: Case, seed: int, most: int) -> Round:
     return Round(case.name, seed, kills, early, damaged, equal, problem)
 
 
-def left_alone(folder: Path, case: Case) -> dict:
+def left_alone(folder: Path, case: Case) -> dict[str, Any]:
     """Returns code, state, seconds and number of calls of a run that is not interrupted; kept beside its folder."""
     path = folder / f"{case.folder}.whole.json"
     if not path.exists():

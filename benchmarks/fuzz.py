@@ -4,7 +4,7 @@
 
 Each parser gets so many seconds in a process of its own. The promise is that of `tests/fuzz/targets.py`: it returns, or
 raises InputError, in bounded time. What breaks it is written to `tests/fuzz/corpus/<parser>/`, where the tests replay
-it; mend the parser, and keep the file. `pip install atheris` (Linux) adds guidance by coverage.
+it; mend the parser, and keep the file. The extra `fuzz` (atheris, on Linux) adds guidance by coverage.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from sage_va.benchmarks.frame import Figure, add_json_option, save
 
@@ -128,7 +129,7 @@ def guided(name: str, seconds: float) -> None:
     """Fuzzes with atheris: it sees which branches of our parsers a content reaches, and keeps those that reach more."""
     import os
 
-    import atheris  # pyright: ignore[reportMissingImports]
+    atheris: Any = importlib.import_module("atheris")
 
     with atheris.instrument_imports(include=["sage_va.data", "sage_va.fusion"]):
         trial = Trial(name, seconds)
