@@ -58,7 +58,7 @@ def _facts(model: StartingModel) -> str:
         f"{model.dimensions} dimensions" if model.dimensions else None,
         size if model.megabytes else "no weights",
         model.licence,
-        "trained on affect" if model.affect else "not trained on affect" if model.megabytes else None,
+        "labels of affect" if model.affect else "no labels of affect" if model.megabytes else None,
         f"from {'the hub' if model.source == 'hub' else model.source}",
         "here" if model.here else "not here",
     ]

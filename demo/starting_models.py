@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..data.errors import InputError
 from ..extract.catalogue import StartingModel, known_encoders
+from ..extract.encoders.places import note_place
 from .pretrained import DIM, FACE, FACE_DIM, VISUAL, VOICE, PackagedWeights, write_face_encoder, write_voice_encoder
 
 SHIPPED = Path(__file__).parent / "assets" / "drawn-faces"
@@ -39,6 +41,8 @@ def _shipped() -> StartingModel:
 def write_models(folder: Path) -> Iterator[Path]:
     """Writes what this machine has into a folder, ready for --visual-weights, --audio and `predict`; yields the places.
 
+    `predict` finds the face encoder of the trained model there by itself.
+
     Raises:
         InputError: if something is there already.
     """
@@ -50,5 +54,13 @@ def write_models(folder: Path) -> Iterator[Path]:
         if place := weights.place():
             write(place, folder / name)
             yield folder / name
+    if (folder / FACE_FILE).exists():
+        note_place(_face_sha256(), str(folder / FACE_FILE))
     shutil.copytree(SHIPPED, folder / SHIPPED.name)
     yield folder / SHIPPED.name
+
+
+def _face_sha256() -> str:
+    """Returns the hash of the weights of the face encoder, as the fingerprint of the trained model has it."""
+    streams = json.loads((SHIPPED / "config.json").read_text(encoding="utf-8"))["streams"]
+    return next(each["fingerprint"]["encoder"]["weights_sha256"] for each in streams if each["modality"] == "visual")

@@ -48,7 +48,7 @@ def test_the_list_is_complete_and_asks_no_server(no_network: None) -> None:
     ]
     text = CliRunner().invoke(main, ["models"]).stdout
     assert "Visual encoders (--visual NAME)\n  vit_small_patch14_dinov2.lvd142m\n      384 dimensions, 88 MB" in text
-    assert "trained on affect, from sage-va, here; trained on drawn faces and synthetic voices: not for people" in text
+    assert "labels of affect, from sage-va, here; trained on drawn faces and synthetic voices: not for people" in text
 
 
 @pytest.mark.slow
@@ -108,13 +108,10 @@ def test_the_shipped_model_estimates_a_new_drawn_clip(tmp_path: Path) -> None:
         pytest.skip("the packages of the extra `demo` are not installed")
     from sage_va import predict
     from sage_va.demo.corpus import draw_corpus
-    from sage_va.demo.pretrained import write_face_encoder
 
     clips = draw_corpus(tmp_path, num_clips=2, seconds=20, fps=15, num_subjects=2, seed=99)
-    write_face_encoder(FACE.place(), tmp_path / "face.safetensors")
-    predictions = predict(
-        SHIPPED, str(tmp_path / "manifest.csv"), at="frames", visual_weights=str(tmp_path / "face.safetensors")
-    )
+    listed("--out", str(tmp_path / "models"))  # predictions find its encoder by themselves
+    predictions = predict(tmp_path / "models" / "drawn-faces", str(tmp_path / "manifest.csv"), at="frames")
     va = torch.from_numpy(np.concatenate([prediction.va for prediction in predictions])).T
     truth = torch.from_numpy(np.concatenate([clip.va for clip in clips])).T
     assert ccc(va, truth, torch.ones_like(truth, dtype=torch.bool)).min() > 0.75
