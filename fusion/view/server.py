@@ -3,6 +3,7 @@
 A request passes these checks in order, or ends with a status and a short text:
 
     socket      bound to 127.0.0.1: no other machine reaches it
+    user        another user of this machine, who may have read the address in the browser's command line (Linux)
     Host        127.0.0.1 or localhost: a foreign name that was made to point here (DNS rebinding) is refused
     fetch site  a page of another site may neither embed nor fetch anything
     token       the first part of the path, 128 random bits of this start: other users of this machine do not have it
@@ -13,6 +14,7 @@ A request passes these checks in order, or ends with a status and a short text:
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import sys
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ...data.errors import InputError, first_line
+from .peers import user_of
 from .ranges import ByteRange, byte_range
 
 ADDRESS = "127.0.0.1"
@@ -36,6 +39,7 @@ SECURITY = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+ROOT = 0  # also what relays connections of this machine, as those of containers
 MOST_BYTES = 4_000_000  # of a request to write
 BLOCK_BYTES = 1 << 18
 _HOST = re.compile(r"([a-z0-9.-]+)(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
@@ -153,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise
 
     def _check_source(self) -> None:
+        if user_of(self.client_address, self.connection.getsockname()) not in (None, ROOT, os.geteuid()):
+            raise _RefusedError(HTTPStatus.FORBIDDEN, "Only the user who started sage-va view may open it.")
         host = _HOST.fullmatch(self.headers.get("Host", ""))
         if host is None or host[1].lower() not in HOSTS or len(self.headers.get_all("Host", [])) != 1:
             raise _RefusedError(HTTPStatus.FORBIDDEN, "This server answers to 127.0.0.1 and localhost alone.")
@@ -174,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get_content_type() != "application/json":
             raise _RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "JSON is expected.")
         size = self.headers.get("Content-Length", "")
-        if not (size.isascii() and size.isdigit()) or int(size) > MOST_BYTES:
+        if not re.fullmatch(r"\d{1,9}", size, re.ASCII) or int(size) > MOST_BYTES:
             raise _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"At most {MOST_BYTES} bytes are taken.")
         try:
             return json.loads(self.rfile.read(int(size)))

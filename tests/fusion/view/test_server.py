@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ import pytest
 
 from sage_va.data import InputError
 from sage_va.fusion.view import server as server_module
+from sage_va.fusion.view.peers import TABLES, user_of
 from sage_va.fusion.view.ranges import byte_range
 from sage_va.fusion.view.server import MOST_BYTES, Reply, ViewServer
 
@@ -63,6 +66,33 @@ def ask(server: ViewServer) -> Callable[..., tuple[int, dict[str, str], bytes]]:
 def test_only_the_loopback_address_is_listened_to(server: ViewServer) -> None:
     assert server.socket.getsockname()[0] == "127.0.0.1"
     assert len(server.token) >= 22
+
+
+def test_another_user_who_has_the_address_is_refused(
+    ask: Callable[..., Any], server: ViewServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for user, status in ((None, 200), (0, 200), (os.geteuid(), 200), (os.geteuid() + 1, 403)):
+        monkeypatch.setattr(server_module, "user_of", lambda *ends, user=user: user)
+        assert ask("")[0] == status
+
+
+@pytest.mark.skipif(not TABLES[0].exists(), reason="only Linux lists the users of connections")
+def test_the_user_of_a_connection_is_known(server: ViewServer) -> None:
+    users = [os.geteuid(), *([65534] if os.geteuid() == 0 else [])]
+    for user in users:
+        with socket_of(user) as client:
+            client.connect(server.server_address)
+            assert user_of(client.getsockname(), client.getpeername()) == user
+    assert user_of(("127.0.0.1", 1), ("127.0.0.1", 2)) is None
+
+
+def socket_of(user: int) -> socket.socket:
+    own = os.geteuid()
+    os.seteuid(user)
+    try:
+        return socket.socket()
+    finally:
+        os.seteuid(own)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "localhost:9", "LOCALHOST:65535"])
@@ -125,6 +155,7 @@ def test_the_page_itself_may_write(ask: Callable[..., Any], server: ViewServer) 
         ({}, b"[" * 100_000, 400),
         ({"Content-Length": str(MOST_BYTES + 1)}, b"{}", 413),
         ({"Content-Length": "-1"}, b"{}", 413),
+        ({"Content-Length": "1" * 5000}, b"{}", 413),
     ],
 )
 def test_others_may_not_write(
@@ -157,13 +188,15 @@ def test_a_range_behind_the_end_is_refused(ask: Callable[..., Any], header: str)
     assert (status, headers["Content-Range"]) == (416, "bytes */200")
 
 
-def test_a_mistake_of_ours_is_answered_and_printed(ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_of_ours_is_answered_and_printed(
+    ask: Callable[..., Any], server: ViewServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle, printed = server.handle_error, threading.Event()
+    monkeypatch.setattr(server, "handle_error", lambda *words: (handle(*words), printed.set()))
     status, _, body = ask("fault")
     assert (status, body) == (500, b"KeyError: 'ours'")
-    printed, end = "", time.monotonic() + 5
-    while "KeyError: 'ours'" not in printed:  # by the thread that has answered
-        assert time.monotonic() < end
-        printed += capsys.readouterr().err
+    assert printed.wait(5)  # by the thread that has answered
+    assert "KeyError: 'ours'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), TimeoutError(), KeyError("ours")])
