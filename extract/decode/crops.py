@@ -9,7 +9,7 @@ from typing import Any
 from ...data.clip import FrameClock
 from ...data.errors import InputError
 from ...data.manifest import Source, crop_numbers
-from .bounds import EmptyTime
+from .bounds import LONG_S, EmptyTime
 from .frame_times import FrameTimes
 from .frames import Frames, load_crop
 from .steps import ImageSink
@@ -70,7 +70,7 @@ def _set_regular_times(source: Source, fps: float | None, num_crops: int, num_fr
         todo = "Add a column fps to the manifest, or pass --fps."
         got = "none: a crop folder alone has no clock"
         raise InputError(source.clip_id, expected="crops with a frame rate", got=got, todo=todo)
-    empty_s = (num_frames - num_crops) / rate
+    empty_s = (num_frames - (num_crops if 1 / rate <= LONG_S else 0)) / rate  # a frame an hour is a gap as well
     EmptyTime(source.clip_id, "crops").add(empty_s, num_frames / rate)
     clock = FrameClock.regular(rate, num_frames)
     times.time_base = clock.time_base

@@ -76,6 +76,12 @@ def test_a_header_that_declares_too_many_pixels(tmp_path, monkeypatch):
         list(decode(Source("a", path=path), IMAGES))
 
 
+def test_crops_of_one_frame_in_a_month(tmp_path):
+    crops = write_crops(tmp_path / "a", [1, 2])
+    with pytest.raises(InputError, match="a: expected at most 4 hours without crops, got a jump of"):
+        list(decode(Source("a", crops=crops, fps=1e-6), CROPS))
+
+
 def test_a_crop_of_a_frame_far_away(tmp_path):
     crops = write_crops(tmp_path / "a", [1, 2, 999_999_999])
     with pytest.raises(InputError, match="a: expected at most 4 hours without crops, got a jump of"):
