@@ -9,9 +9,10 @@ import json
 import struct
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -66,28 +67,18 @@ def attacks(folder: Path) -> list[Attack]:
     return [*_media(folder), *_images(folder), *_features(folder), *_caches(folder), *_settings(folder)]
 
 
-def run(words: Sequence[str], *, timeout_s: float = 120) -> Ran:
+def run(words: Sequence[str], *, timeout_s: float = 300) -> Ran:
     """Runs a command of the command line in a process of its own, and watches its memory."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", _RUN, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    timer = threading.Timer(timeout_s, process.kill)
-    timer.start()
-    try:
-        assert process.stdout is not None
-        output, peak = "", 0
-        reader = threading.Thread(target=lambda: lines.append(process.stdout.read()), daemon=True)
-        lines: list[str] = []
-        reader.start()
+    start, peak, deadline_s = time.perf_counter(), 0, time.monotonic() + timeout_s
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen([sys.executable, "-c", _RUN, *words], stdout=printed, stderr=subprocess.STDOUT)
         while process.poll() is None:
             peak = max(peak, _peak(process.pid))
             time.sleep(0.01)
-        reader.join()
-        output = "".join(lines)
-    finally:
-        timer.cancel()
-    return Ran(process.returncode, output, peak, time.perf_counter() - start)
+            if time.monotonic() > deadline_s:
+                process.kill()
+        printed.seek(0)
+        return Ran(process.returncode, printed.read(), peak, time.perf_counter() - start)
 
 
 def _peak(pid: int) -> int:
@@ -310,8 +301,6 @@ def write_png(path: Path, size: int) -> Path:
 
 def png_bytes(size: int) -> bytes:
     """Returns a black PNG, whose lines shrink to a thousandth."""
-    import zlib
-
     packer, lines = zlib.compressobj(1), []
     for _ in range(size):
         lines.append(packer.compress(bytes(1 + 3 * size)))

@@ -153,7 +153,7 @@ def load_crop(path: Path) -> VideoFrame:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is lower
             image = Image.open(path)
         with image:
-            check_pixels(path, *image.size, todo)
+            check_pixels(path, image.width, image.height, todo)
             return VideoFrame.from_ndarray(np.asarray(image.convert("RGB")), format="rgb24")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
