@@ -6,6 +6,7 @@ is `origin_s` on the recording's clock, since browsers differ in what they do wi
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -167,7 +168,10 @@ class ConvertedCopies:
         return self.folder / f"{json_sha256(key)[:40]}.mp4"
 
     def _bound(self, newest: Path) -> None:
-        copies = [(file.stat().st_mtime, file.stat().st_size, file) for file in self.folder.glob("*.mp4")]
+        copies = []
+        for file in self.folder.glob("*.mp4"):
+            with contextlib.suppress(FileNotFoundError):  # another window was faster
+                copies.append((file.stat().st_mtime, file.stat().st_size, file))
         surplus = sum(size for _, size, _ in copies) - self._most_bytes
         for _, size, file in sorted(copies):
             if surplus > 0 and file != newest and not file.name.startswith(PART):

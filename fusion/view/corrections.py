@@ -165,11 +165,18 @@ class Corrections:
         Its own file there in another format goes: `read` has returned what it held.
 
         Raises:
-            InputError: if none of them is annotated.
+            InputError: if none of them is annotated, or the folder cannot be written.
         """
         if not truth.mask.any():
             problem = "these corrections leave no label of both valence and arousal"
             raise InputError(clip_id, problem, todo="Give both somewhere, or remove the clip's label file.")
+        try:
+            return self._write(clip_id, truth)
+        except OSError as error:
+            todo = "Make room or give rights there, or start with --labels and a copy of the labels."
+            raise InputError(self.folder, f"it cannot be written ({error.strerror})", todo=todo) from None
+
+    def _write(self, clip_id: str, truth: Truth) -> Path:
         place = self.place(clip_id)
         self._copy_others(place)
         if not place.parent.resolve().is_relative_to(self.folder.resolve()):

@@ -111,6 +111,13 @@ def test_the_copy_that_was_used_longest_ago_goes(tmp_path: Path) -> None:
     assert list(copies.folder.iterdir()) == [alone]  # the one in use stays
 
 
+def test_a_copy_that_another_window_removes_meanwhile_is_no_trouble(tmp_path: Path) -> None:
+    copies = ConvertedCopies(tmp_path / "copies")
+    copies.folder.mkdir()
+    (copies.folder / "gone.mp4").symlink_to(tmp_path / "gone")  # listed, and then not there
+    assert copies.make(write_avi(tmp_path / "a.avi", num_frames=5), "a").is_file()
+
+
 def test_the_clock_of_a_copy_is_fine_enough_for_any_recording(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.mkv", FRAMES, ticks=[1001 * k for k in range(12)], time_base=Fraction(1, 24000))
     convert(path, tmp_path / "copy.mp4", "a")

@@ -148,6 +148,13 @@ def test_a_clip_keeps_a_label(labels: Path) -> None:
     assert not corrections.folder.exists()
 
 
+def test_a_folder_that_cannot_be_written_is_named(labels: Path) -> None:
+    corrections = Corrections(LabelFolder(labels), [CLIP.clip_id])
+    corrections.folder.write_text("no folder")
+    with pytest.raises(InputError, match=r"labels-corrected: it cannot be written \(File exists\)\. Make room"):
+        corrections.write(CLIP.clip_id, truth_of((0.0, 0.5, 0.5)))
+
+
 def test_a_link_to_the_originals_is_refused(labels: Path) -> None:
     os.symlink(labels, labels.parent / "labels-corrected")
     with pytest.raises(InputError, match="it leads to the original labels, which are never written"):
