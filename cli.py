@@ -127,7 +127,7 @@ def _line_of(error: Exception) -> str | None:
         return f"{error.name}: the extraction packages are not installed. {todo}" if error.name in EXTRAS else None
     if isinstance(error, OSError):
         place, full = error.filename or "file system", error.errno in (errno.EMFILE, errno.ENFILE)
-        todo = "Raise the limit (ulimit -n), or lower --jobs." if full else "Check path, rights and space."
+        todo = "Raise the limit (ulimit -n), or lower --workers." if full else "Check path, rights and space."
         return f"{place}: cannot be read or written: {error.strerror or error}. {todo}"
     return None
 

@@ -51,7 +51,7 @@ def limited(place: Path, what: int, limit: int, *words: str) -> tuple[int, str]:
 @pytest.mark.parametrize("layout", ["cache.zarr", "cache.h5"])
 @pytest.mark.parametrize("limit", [8, 12, 24])
 def test_want_of_handles_is_no_damage(place: Path, layout: str, verb: str, limit: int) -> None:
-    code, line = limited(place, resource.RLIMIT_NOFILE, limit, "cache", verb, layout, "--jobs", "16")
+    code, line = limited(place, resource.RLIMIT_NOFILE, limit, "cache", verb, layout, "--workers", "16")
     if code:
         assert line.startswith("Error: ")
         assert "oo many open files" in line
@@ -64,7 +64,7 @@ def test_want_of_handles_is_no_damage(place: Path, layout: str, verb: str, limit
     [
         ("train", "cache.zarr", "--labels", "labels", "--out", "run", "--config", "tiny.yaml", "--device", "cpu"),
         ("extract", "media", "--out", "media.zarr", "--audio", "logmel", "--device", "cpu"),
-        ("cache", "copy", "cache.zarr", "copied.packs", "--jobs", "16"),
+        ("cache", "copy", "cache.zarr", "copied.packs", "--workers", "16"),
     ],
 )
 def test_twenty_four_handles_are_enough(place: Path, words: tuple[str, ...]) -> None:
