@@ -183,4 +183,4 @@ def test_what_becomes_of_the_voice_of_nasty_files(shared, wav2vec2, tmp_path):
 
 @pytest.mark.slow
 def test_what_becomes_of_the_voice_of_real_recordings(shared, wav2vec2, tmp_path):
-    check(outcomes(shared / "media", open_store(tmp_path / "a.zarr", "a"), None, wav2vec2, REAL_NOTES), REAL)
+    check(outcomes(shared / "media", open_store(tmp_path / "a.zarr", "a"), None, wav2vec2), REAL)
