@@ -140,6 +140,8 @@ def hash_of(path: Path, place: Path) -> str:
     content = path.read_bytes().replace(str(place).encode(), b"")
     if path.suffix == ".json":
         content = plain_json(json.loads(content))
+    elif path.suffix == ".html":
+        content = re.sub(rb'"made":"[^"]*"', b"", content)
     elif path.suffix == ".eaf":
         content = re.sub(rb' DATE="[^"]*"', b"", content)
     elif path.suffix == ".jsonl":
