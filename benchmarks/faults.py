@@ -287,13 +287,13 @@ def in_process(place: Path, body: Callable[[], object]) -> str:
 
 
 def table(cases: Sequence[Case], rounds: Sequence[Round]) -> str:
-    """Returns a row for each verb and store."""
+    """Returns a row for each verb and store, of the folders in which something was killed."""
     lines = [
         "| verb | store | kills | resumed | equal | by | damaged or lost |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     sums: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for one in rounds:
+    for one in (one for one in rounds if one.kills):
         sums[one.case].update(kills=one.kills, resumed=1, equal=int(one.equal), lost=one.damaged + (not one.equal))
     for case in cases:
         row = sums[case.name]
