@@ -20,6 +20,8 @@ OUR_WORDS = {
     "model",
     "run",
     "runs",
+    "sage",
+    "sage-va",
     "test",
     "train",
     "val",
@@ -41,7 +43,8 @@ def private_names(target: str | None) -> dict[str, str]:
         names[str(Path.home())] = "<home>"
     names |= {host: "<host>", host.partition(".")[0]: "<host>", **dict.fromkeys(_users(), "<user>")}
     if target:
-        names |= {target: "<target>", str(Path(target).resolve()): "<target>", Path(target).name: "<target>"}
+        place = Path(target)  # as errors write it: without a last slash
+        names |= dict.fromkeys((target, str(place), str(place.resolve()), place.name), "<target>")
         names |= _names_in(target)
     return {name: stand_in for name, stand_in in names.items() if len(name) > 1 and name.lower() not in OUR_WORDS}
 

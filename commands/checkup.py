@@ -40,11 +40,19 @@ class Finding:
 
 @dataclass
 class Checkup:
-    """The result of the examination: facts about the machine, and findings; `tick` is called after each."""
+    """The result of the examination: facts about the machine, and findings.
+
+    Args:
+        environment: the facts.
+        findings: in order; the first `num_of_machine` look at nothing of the target.
+        tick: called after each finding.
+        num_of_machine: see above.
+    """
 
     environment: Environment
     findings: list[Finding] = field(default_factory=list[Finding])
     tick: Callable[[], None] = lambda: None
+    num_of_machine: int = 0
 
     @property
     def broken(self) -> bool:
@@ -94,6 +102,7 @@ def examine(target: str | None, *, offline: bool = False, tick: Callable[[], Non
     ):
         checkup.examine(name, look)
     checkup.examine("self-test", lambda: _self_test(can_extract))
+    checkup.num_of_machine = len(checkup.findings)
     fingerprints: dict[str, Mapping[str, Any]] = {}
     if target:
         checkup.examine("cache" if is_cache(target) else "run", lambda: _target(target, fingerprints))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,16 +28,25 @@ def doctor(target: str | None, offline: bool, as_json: bool) -> None:
 
     --json is for reports of faults: names of files, clips, users and machines are taken out.
     """
-    from .anonymous import anonymous, private_names
     from .checkup import examine
 
     with Bar("checks") as bar:
         checkup = examine(target, offline=offline, tick=bar.tick)
     if as_json:
-        show_json(anonymous(checkup.to_json(), private_names(target)))
+        show_json(_report(checkup, target))
     else:
         show(checkup, False, describe_checkup)
     sys.exit(1 if checkup.broken else 0)
+
+
+def _report(checkup: Checkup, target: str | None) -> dict[str, Any]:
+    """Returns the examination without private names; those of the target are looked for where it was looked at."""
+    from .anonymous import anonymous, private_names
+
+    report, num = checkup.to_json(), checkup.num_of_machine
+    findings = anonymous(report["findings"][num:], private_names(target))
+    report = anonymous({**report, "findings": report["findings"][:num]}, private_names(None))
+    return {**report, "findings": report["findings"] + findings}
 
 
 def describe_checkup(checkup: Checkup) -> str:

@@ -147,6 +147,31 @@ def test_a_target_that_is_not_there_is_broken(quick: Any) -> None:
     assert "run" not in private_names("run")  # our own words stay
 
 
+@pytest.mark.parametrize("target", ["of-annika/run/", "./of-annika/run", "of-annika//run", "x/../of-annika/run/"])
+def test_the_folders_of_a_target_are_taken_out_however_it_is_written(
+    quick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    (tmp_path / "of-annika" / "run").mkdir(parents=True)
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = run(target, "--json")
+    assert "<target>: expected the folder of a finished run" in result.stdout
+    assert "annika" not in result.stdout
+
+
+def test_names_of_a_target_do_not_spoil_the_facts_about_the_machine(quick: Any, tmp_path: Path) -> None:
+    place = tmp_path / "c.zarr"
+    fingerprint = {"encoder": {"name": "drawn", "modality": "audio"}}
+    track = Track.of(np.ones((9, 4), np.float32), np.arange(9) / 10)
+    name, store = stream_name("audio", "drawn", fingerprint), open_store(place, "a")
+    for clip_id in ("11", "15"):  # as in Python 3.11.7 and torch 2.15.0
+        store.commit(Clip(clip_id), name, track, fingerprint=fingerprint, source_sha256="")
+    report = json.loads(run(place, "--json").stdout)
+    assert report["environment"] == MACHINE.to_json()
+    assert report["findings"][0]["text"] == "sage-va 0.1.0, python 3.11.7, torch 2.15.0, Linux x86_64"
+    assert "sage" not in private_names("runs/sage")  # `sage-va` stays
+
+
 def test_a_damaged_cache_is_broken_and_its_report_anonymous(quick: Any, cache: Path) -> None:
     (file,) = cache.glob("audio/*/*/values/c/0/0")
     file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
