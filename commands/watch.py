@@ -143,7 +143,8 @@ class Watch:
         else:
             ledger.begin(recording)
             predictions = self._predict(recording, outcome)
-            if recording.changed:  # somebody still writes to it: it will be complete again
+            if recording.changed:  # somebody still writes to it, or it is away: it will be complete again
+                ledger.release(recording)
                 return
             self._write(predictions, outcome)
         outcome.seconds = round(perf_counter() - start_s, 2)

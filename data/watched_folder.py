@@ -6,7 +6,7 @@ no help of the file system, so that it also works on network shares.
 The ledger is a journal (`data/journal.py`). Each version of a recording has these lines:
 
     begin ──► done | failed
-          ──► release (the process was asked to stop; `done` may still follow)
+          ──► release (the file changed or was away; or the process was asked to stop, and `done` may still follow)
 
 A kill leaves a `begin` alone: the next start does the recording again. One that has been begun three times without an
 end or release has probably taken the process with it, and counts as failed.
@@ -149,6 +149,7 @@ class WatchLedger:
     def release(self, recording: Recording) -> None:
         """Notes that work on a recording is about to be given up for a reason that is not its own."""
         self._append("release", recording)
+        self._begun[recording.source.clip_id, recording.version] -= 1
 
     def end(self, recording: Recording, *, reason: str | None = None) -> None:
         """Notes that a recording is done; or, with a reason, that it has failed and is not to be tried again."""

@@ -131,6 +131,25 @@ def test_a_recording_that_changes_meanwhile_is_not_written(
     assert len(calls) == 2
 
 
+def test_a_recording_that_was_away_meanwhile_is_not_taken_for_one_that_ends_the_program(
+    folder: Path, models: list[SAGE], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "in" / "broken.mp4").unlink()
+    place, plain, calls = folder / "in" / "talk_00.mp4", watch.predict_sources, list[int]()
+
+    def predict_away(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) > watch.MAX_ATTEMPTS:
+            return plain(*arguments, **options)
+        place.rename(folder / "away.mp4")  # as a share that is lost
+        threading.Timer(0.2, (folder / "away.mp4").rename, [place]).start()
+        return []
+
+    monkeypatch.setattr(watch, "predict_sources", predict_away)
+    (outcome,) = watch_for(1, folder, models)
+    assert not outcome.failures
+
+
 def test_a_full_disk_ends_the_watch_and_the_next_start_does_it_again(
     folder: Path, models: list[SAGE], monkeypatch: pytest.MonkeyPatch
 ) -> None:
