@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
+import select
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -59,14 +62,16 @@ class JsonError(click.ClickException):
         """Prints both."""
         fields = {name: getattr(self.cause, name) for name in ("place", "problem", "todo") if hasattr(self.cause, name)}
         kind = "usage" if self.cause is None else "input" if fields else "machine"
-        _show_json(kind, self.error.format_message(), **fields)
+        with contextlib.suppress(BrokenPipeError):  # of a reader that is gone, such as `head`
+            _show_json(kind, self.error.format_message(), **fields)
         self.error.show(file)
 
 
 def _show_json(kind: str, message: str, **fields: str) -> None:
     from .commands.console import show_json
 
-    show_json({"error": {"kind": kind, "message": " ".join(message.split()), **fields}})
+    # on one line, as those that `predict --watch` prints before
+    show_json({"error": {"kind": kind, "message": " ".join(message.split()), **fields}}, indent=None)
 
 
 class Verbs(VerbGroup):
@@ -102,6 +107,8 @@ class Verbs(VerbGroup):
                 raise JsonError(error) from error
             raise
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and _has_no_reader():
+                raise  # click ends the command without a word
             line = _line_of(error)
             if ctx.meta[AS_JSON] and line is None:
                 _show_json("bug", f"{type(error).__name__}: {error}")
@@ -109,6 +116,13 @@ class Verbs(VerbGroup):
                 raise
             shown = click.ClickException(visible(line, keep="\n").replace("\n", " "))
             raise (JsonError(shown, error) if ctx.meta[AS_JSON] else shown) from error
+
+
+def _has_no_reader() -> bool:
+    """True where standard output is a pipe whose reader is gone, such as `head`."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _line_of(error: Exception) -> str | None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +194,20 @@ def test_as_a_program_there_is_no_traceback_without_debug(tmp_path: Path) -> Non
     assert debugged.returncode == 1
     assert debugged.stderr.startswith("Traceback (most recent call last):")
     assert "InputError" in debugged.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [(["variants"], 0), (["variants", "--json"], 0), (["cache", "info", "none.zarr", "--json"], 1)],
+)
+def test_a_reader_that_is_gone_is_no_error(arguments: list[str], lines: int, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "sage_va.cli", *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == lines, done.stderr
 
 
 def test_without_the_extraction_packages_one_line_says_what_to_install(place: Path) -> None:
