@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-PATH = re.compile(r"(?<![\w.:/<])(?:~|[A-Za-z]:)?[/\\][^\s:,;'\"()<>]+")
+QUOTED_PATH = re.compile(r"(?<!\w)(['\"])(?:~|[A-Za-z]:)?[/\\][^'\"]*\1")  # may have spaces
+PATH = re.compile(r"(?<![\w./<])(?:~|[A-Za-z]:)?[/\\][^\s:,;'\"()<>]+")
 OUR_WORDS = {
     "audio",
     "cache",
@@ -63,7 +64,7 @@ def anonymous(value: Any, names: Mapping[str, str]) -> Any:
 def _without(text: str, names: Mapping[str, str]) -> str:
     places = {name: stand_in for name, stand_in in names.items() if "/" in name}
     text = _replaced(REMOTE.sub("<address>", text), places)
-    return _replaced(PATH.sub("<path>", text), names)
+    return _replaced(PATH.sub("<path>", QUOTED_PATH.sub(r"\1<path>\1", text)), names)
 
 
 def _replaced(text: str, names: Mapping[str, str]) -> str:

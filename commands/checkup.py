@@ -206,9 +206,10 @@ def _target(target: str, fingerprints: dict[str, Mapping[str, Any]]) -> Finding:
             fingerprints[stream] = store.record(clip_ids[0], stream)["fingerprint"]
         text = f"{len(store.clip_ids())} clips, {len(store.streams())} streams; an entry of each is whole"
         return Finding("cache", "good", text, "`sage-va cache verify` compares every byte.")
-    if not Path(target).exists() and target.count("/") != 1:  # else it may be a name on the hub
-        todo = "Check the path."
-        raise InputError(target, expected="a cache, a run or a saved model", got="nothing of that name", todo=todo)
+    is_absent = not Path(target).exists() and target.count("/") != 1  # else it may be a name on the hub
+    if is_absent or Path(target).is_file():
+        got = "nothing of that name" if is_absent else "another file"
+        raise InputError(target, expected="a cache, a run or a saved model", got=got, todo="Check the path.")
     from ..fusion.export.ensemble import cache_of, load_models
     from ..fusion.run_folder import SPLIT, fold_runs
 

@@ -147,6 +147,17 @@ def test_a_target_that_is_not_there_is_broken(quick: Any) -> None:
     assert "run" not in private_names("run")  # our own words stay
 
 
+def test_a_file_that_is_no_cache_is_not_looked_for_on_the_hub(
+    quick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "manifest.csv").write_text("clip_id\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sage_va.fusion.export.ensemble.load_models", lambda *_: pytest.fail("it was loaded"))
+    result = run("data/manifest.csv")
+    assert "data/manifest.csv: expected a cache, a run or a saved model, got another file" in result.stdout
+
+
 @pytest.mark.parametrize("target", ["of-annika/run/", "./of-annika/run", "of-annika//run", "x/../of-annika/run/"])
 def test_the_folders_of_a_target_are_taken_out_however_it_is_written(
     quick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
@@ -190,6 +201,12 @@ def test_texts_lose_names_paths_and_addresses() -> None:
         "x": ["<path>: 3 frames/s, (<path>) <path> on <host>", "<clip>", "annabel", 3],
         "<user>": None,
     }
+    texts = "[Errno 13] Permission denied: '/mnt/My study/anna b.mp4'", 'in "~/My x/y" it isn\'t', "file:/data/x"
+    assert [anonymous(text, {}) for text in texts] == [
+        "[Errno 13] Permission denied: '<path>'",
+        'in "<path>" it isn\'t',
+        "file:<path>",
+    ]
     assert anonymous("s3://lab7/x and hf://datasets/anna/y", names) == "<address> and <address>"
 
 
