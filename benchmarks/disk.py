@@ -26,8 +26,8 @@ import numpy as np
 from sage_va.benchmarks.frame import Figure, add_json_option, save
 from sage_va.data import Clip, Store, Track, atomic, open_store, stream_name
 from sage_va.data.hashing import file_sha256
-from sage_va.data.store.base import in_groups
 from sage_va.data.store.entry import Entry
+from sage_va.data.store.groups import in_groups
 
 FINGERPRINT = {"encoder": {"name": "face"}}
 STREAM = stream_name("visual", "face", FINGERPRINT)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sage_va.benchmarks.frame import Figure, add_json_option, save, value_of
-from sage_va.data.store.base import GROUP_BYTES, GROUP_ENTRIES
+from sage_va.data.store.groups import GROUP_BYTES, GROUP_ENTRIES
 from sage_va.extract.engine.commit_stage import MIN_WAITING
 
 STREAMS = {"visual": 25.0, "audio": 50.0}  # steps per second

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from time import monotonic
 from typing import Any, Literal, final
 
 from ..clip import Clip, Track
@@ -19,13 +18,13 @@ from ..machine import is_out_of_memory
 from .address import check_no_credentials
 from .entry import Entry, check_name, clip_of, damaged
 from .fingerprint import SCHEMA_VERSION, check_alias, check_stream, clip_id_of, clip_key, stream_alias
-from .ledger import MISSING, PUT_BACK, Ledger
+from .groups import in_groups
+from .ledger import MISSING, PUT_BACK, Ledger, event_of
 from .record_checks import record_problem
 from .root import check_root
 
 Mode = Literal["r", "a"]
 LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
-GROUP_ENTRIES, GROUP_BYTES, GROUP_S = 256, 32 << 20, 1.0  # at which a group of entries is committed
 
 
 @dataclass(frozen=True)
@@ -450,7 +449,7 @@ class Store(ABC):
         places = [(stream, key) for stream in self._streams() for key in self._keys(stream)]
         chosen, doubted = [place for place in places if is_chosen("/".join(place))], list[tuple[str, str]]()
         with ThreadPoolExecutor(jobs, "sage-va-verify") as pool:
-            checked = pool.map(lambda place: self._verify_entry(*place, ledger), chosen)
+            checked = pool.map(lambda place: self._verify_entry(place[0], place[1], ledger), chosen)
             for place, row in zip(chosen, checked, strict=True):
                 if row[2] and row[2].what == PUT_BACK:
                     doubted.append(place)
@@ -502,56 +501,6 @@ class Store(ABC):
             return whole
         record = unsealed(self._attrs_of(stream, key))
         return record["clip"]["clip_id"] if record and not record_problem(record) else key
-
-
-class EntryGroup:
-    """Entries that gather until they are committed together."""
-
-    def __init__(self) -> None:
-        self.entries, self._nbytes, self._start_s = list[Entry](), 0, monotonic()
-
-    def add(self, entry: Entry) -> None:
-        """Takes one more."""
-        self.entries.append(entry)
-        self._nbytes += entry.nbytes
-
-    @property
-    def full(self) -> bool:
-        """True once the group is large, or has taken long to gather: a kill loses no more than this."""
-        return is_full_group(len(self.entries), self._nbytes) or monotonic() > self._start_s + GROUP_S
-
-    def take(self) -> list[Entry]:
-        """Returns the entries, and begins the next group."""
-        entries = self.entries
-        self.__init__()
-        return entries
-
-
-def event_of(event: str, entry: Entry) -> dict[str, Any]:
-    """Returns the journal's line about an entry, with the hash of its record; see `Ledger`."""
-    record = json_sha256(entry.record)
-    return {"event": event, "clip_id": entry.clip_id, "stream": entry.stream, "record": record}
-
-
-def in_groups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Yields entries in groups to be committed together. If the source fails, those before it are yielded first."""
-    group = EntryGroup()
-    try:
-        for entry in entries:
-            group.add(entry)
-            if group.full:
-                yield group.take()
-    except Exception:
-        if group.entries:
-            yield group.take()
-        raise
-    if group.entries:
-        yield group.take()
-
-
-def is_full_group(num: int, nbytes: int) -> bool:
-    """True where so many entries of so many bytes in all should be committed before further ones are gathered."""
-    return num >= GROUP_ENTRIES or nbytes >= GROUP_BYTES
 
 
 def failures_in(journal: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

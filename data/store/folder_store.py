@@ -28,9 +28,10 @@ from ..clip import MODALITIES
 from ..errors import DamagedError, InputError
 from ..hashing import sealed, unsealed
 from ..journal import append_lines, damaged_lines, read_lines, remove_damaged_lines
-from .base import Mode, Store, event_of, is_outage
+from .base import Mode, Store, is_outage
 from .entry import Entry
 from .fingerprint import clip_key, is_modality
+from .ledger import event_of
 from .root import check_root, check_terms, new_root
 from .staging import SIDE, Staging
 

@@ -17,11 +17,12 @@ from typing import Any
 from ..atomic import locked
 from ..errors import DamagedError, InputError
 from ..hashing import json_sha256, sealed, unsealed
-from .base import Mode, Store, event_of
+from .base import Mode, Store
 from .entry import Entry
 from .fingerprint import clip_id_of, clip_key, is_modality, stream_alias
 from .icechunk_repo import asked, calm, create, is_outage, line_of, split, storage_of, version_of
 from .icechunk_tree import ALIASES, Tree
+from .ledger import event_of
 from .root import check_terms, new_root
 from .zarr_layout import ENTRY_FILES, META, decode, group_attrs, group_file, layout_problem
 

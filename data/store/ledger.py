@@ -21,6 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import InputError
+from ..hashing import json_sha256
+from .entry import Entry
 from .fingerprint import clip_key
 
 ANY, NONE = "any", "none"  # besides the SHA-256 of a record: any record; no entry
@@ -77,6 +79,12 @@ class Ledger:
         for place, state in sorted(self._states.items()):
             if NONE not in state and place not in there:
                 yield self._clip_ids[place], *place
+
+
+def event_of(event: str, entry: Entry) -> dict[str, Any]:
+    """Returns the journal's line about an entry, with the hash of its record; see `Ledger`."""
+    record = json_sha256(entry.record)
+    return {"event": event, "clip_id": entry.clip_id, "stream": entry.stream, "record": record}
 
 
 def _changes(line: Mapping[str, Any]) -> Iterator[tuple[Place, str, str]]:

@@ -17,9 +17,10 @@ from ..clip import VALUE_DTYPES, Clip, FrameClock, Track
 from ..errors import DamagedError, InputError, printable
 from ..hashing import json_sha256
 from ..labels import LabelFile, LabelFolder, label_names
-from ..store.base import EntryGroup, FailedClip, Store
+from ..store.base import FailedClip, Store
 from ..store.entry import Entry
 from ..store.fingerprint import SCHEMA_VERSION, is_modality, stream_name
+from ..store.groups import EntryGroup
 from ..store.root import check_terms
 from .array_files import OpenFiles
 from .length_checks import check_labels, check_length, last_end_s

@@ -15,8 +15,9 @@ from typing import Any
 
 from ...data.clip import Clip, Track
 from ...data.errors import InputError
-from ...data.store.base import Store, is_full_group
+from ...data.store.base import Store
 from ...data.store.entry import Entry
+from ...data.store.groups import is_full_group
 from ..options import ExtractOptions
 from .assemble import Assembly
 from .clip_notes import note_on_faces, notes_of

@@ -95,6 +95,7 @@ def test_nothing_half_is_left_and_the_command_can_be_repeated(place: Path, disk:
     whole = contents(disk.path / "out")
     assert whole
     step_kb = max(4, sum(path.stat().st_size for path in disk.path.rglob("*") if path.is_file()) // 12_000 // 4 * 4)
+    size_kb = 0
     for size_kb in range(4, LARGE_KB, step_kb):
         disk.resize(size_kb, new=True)
         done = run(*words)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sage_va.data import Clip, InputError, Store, atomic, open_store
-from sage_va.data.store import base
-from sage_va.data.store.base import EntryGroup, in_groups
+from sage_va.data.store import groups
 from sage_va.data.store.entry import Entry
+from sage_va.data.store.groups import EntryGroup, in_groups
 from sage_va.testing import SHA, VISUAL, VISUAL_NAME, make_track, problems, put, same
 
 FORMS = ["zarr", "h5"]
@@ -141,10 +141,10 @@ def test_prepare_refuses_what_commit_refuses_and_returns_nothing_to_do(tmp_path:
 
 def test_a_group_is_bounded_in_number_bytes_and_time(monkeypatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(base, "monotonic", lambda: now[0])
+    monkeypatch.setattr(groups, "monotonic", lambda: now[0])
     small, large = entry("a"), entry("b", num_frames=100)
     assert [len(group) for group in in_groups([small] * 600)] == [256, 256, 88]
-    monkeypatch.setattr(base, "GROUP_BYTES", 2 * large.nbytes)
+    monkeypatch.setattr(groups, "GROUP_BYTES", 2 * large.nbytes)
     assert [len(group) for group in in_groups([large] * 5)] == [2, 2, 1]
 
     def slow() -> Iterator[Entry]:
