@@ -89,6 +89,8 @@ def _watched(
         yield before
     finally:
         timer.cancel()
+        if timer.ident is not None:
+            timer.join()  # a daemon thread that wakes up while Python ends can abort the process
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -105,7 +105,8 @@ class Watch:
                 raise InputError(self.out, "another watch writes there", todo="Choose another --out, or end it.")
             ledger, watched = WatchLedger(self.out / LEDGER, self._settings()), WatchedFolder(self.folder)
             begin(ledger.num_done)
-            Thread(target=self._release, args=(ledger, stop), daemon=True).start()
+            releasing = Thread(target=self._release, args=(ledger, stop), daemon=True)
+            releasing.start()
             while not stop.is_set():
                 for recording in watched.complete(lambda clip_id, version: self._passes(ledger, clip_id, version)):
                     if stop.is_set():
@@ -114,6 +115,7 @@ class Watch:
                     self._process(recording, ledger, report)
                     self._recording = None
                 stop.wait(POLL_S)
+            releasing.join()
 
     def _release(self, ledger: WatchLedger, stop: Event) -> None:
         """Once a stop is asked for, notes that the recording in work takes no blame if it is given up."""

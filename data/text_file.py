@@ -13,7 +13,7 @@ def read_utf8(path: Path) -> str:
     Raises:
         InputError: if it is no file (a pipe would be waited for), or not UTF-8.
     """
-    if not path.is_file():
+    if path.exists() and not path.is_file():
         raise InputError(path, expected="a file", got="something else", todo="Remove it, or check the path.")
     try:
         return path.read_text(encoding="utf-8-sig")
