@@ -9,7 +9,7 @@ function facesOf({ number: place }) {
   const node = element("figure", { class: "face", hidden: true }, canvas, note);
   const pen = canvas.getContext("2d");
   const images = new Map();
-  const state = { crops: null, alive: true, last: null };
+  const state = { crops: null, alive: true, last: null, image: null };
 
   async function open() {
     let crops = { state: "none" };
@@ -68,11 +68,14 @@ function facesOf({ number: place }) {
   function showImage(index, late) {
     const { numbers, gap_s: gap } = state.crops;
     if (index < 0 || late > 1.5 * gap) {
+      state.image = null;
       clear("no face here");
       return;
     }
     const image = imageOf(numbers[index]);
+    state.image = image;
     const draw = () => {
+      if (state.image !== image) return; // the playhead has moved on
       clear("face crop");
       pen.drawImage(image, 0, 0, CROP_SIDE, CROP_SIDE);
     };
@@ -83,6 +86,7 @@ function facesOf({ number: place }) {
   function imageOf(name) {
     if (!images.has(name)) {
       const image = new Image();
+      image.onerror = () => images.delete(name); // it is asked for again when it is shown again
       image.src = `clips/${place}/crops/${name}`;
       images.set(name, image);
       if (images.size > MOST_IMAGES) images.delete(images.keys().next().value);
