@@ -86,7 +86,10 @@ function facesOf({ number: place }) {
   function imageOf(name) {
     if (!images.has(name)) {
       const image = new Image();
-      image.onerror = () => images.delete(name); // it is asked for again when it is shown again
+      image.onerror = () => {
+        images.delete(name); // it is asked for again
+        setTimeout(() => state.alive && state.image === image && show(...state.last), POLL_MS * 2);
+      };
       image.src = `clips/${place}/crops/${name}`;
       images.set(name, image);
       if (images.size > MOST_IMAGES) images.delete(images.keys().next().value);

@@ -57,7 +57,7 @@ class Tab:
 
     def until(self, condition: Callable[[SimpleNamespace], object]) -> SimpleNamespace:
         """Waits for a condition; scripts in text are against the page's policy, so the page cannot wait by itself."""
-        end = time.monotonic() + 15
+        end = time.monotonic() + 60  # a busy machine reads crops behind conversions
         while not condition(state := self.state()):
             assert time.monotonic() < end, state
             self.page.wait_for_timeout(30)
