@@ -1,6 +1,4 @@
-// The page: its head, its sections, and the button for light and dark.
-
-const THEMES = ["auto", "light", "dark"];
+// The page: its head and its sections.
 
 function clipsSection() {
   const open = (id, byUser) => {
@@ -22,20 +20,12 @@ function clipsSection() {
 
 function head(sections, repaint) {
   const { base } = contents.standing;
-  let theme = 0;
-  const toggle = element("button", { class: "button", type: "button", onclick: () => {
-    theme = (theme + 1) % THEMES.length;
-    if (THEMES[theme] === "auto") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = THEMES[theme];
-    toggle.textContent = `Colours: ${THEMES[theme]}`;
-    repaint();
-  } }, `Colours: ${THEMES[theme]}`);
   const links = sections.map((node) => element("li", {}, element("a", { href: `#${node.id}` }, node.querySelector("h2").textContent)));
   const rows = contents.standing.rows.filter((row) => row.is_model).slice(1).map((row) => row.title);
   return [
     element("div", { class: "masthead" },
       element("div", {}, element("p", { class: "eyebrow" }, `sage-va ${contents.version} · ${contents.made}`),
-        element("h1", {}, base, rows.length ? ` beside ${rows.join(", ")}` : "")), toggle),
+        element("h1", {}, base, rows.length ? ` beside ${rows.join(", ")}` : "")), themeButton(repaint)),
     ...notices(),
     element("nav", { "aria-label": "Sections" }, element("ul", {}, links)),
   ];

@@ -2,6 +2,21 @@
 
 const SMALL_P = 0.05;
 
+const THEMES = ["auto", "light", "dark"];
+
+/** Makes the button for light and dark; `repaint` draws anew what has colours of its own. */
+function themeButton(repaint) {
+  let theme = 0;
+  const toggle = element("button", { class: "button", type: "button", onclick: () => {
+    theme = (theme + 1) % THEMES.length;
+    if (THEMES[theme] === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = THEMES[theme];
+    toggle.textContent = `Colours: ${THEMES[theme]}`;
+    repaint();
+  } }, `Colours: ${THEMES[theme]}`);
+  return toggle;
+}
+
 function section(id, title, lead, ...children) {
   const chip = contents.random_weights.length && !["provenance", "limits"].includes(id) ? element("span", { class: "chip" }, "untrained encoders") : null;
   return element("section", { id, "aria-labelledby": `${id}-title` },

@@ -1,7 +1,5 @@
 // The page of `sage-va view`: the clips, and the recording of the open one above its traces.
 
-const THEMES = ["auto", "light", "dark"];
-
 function numberOf(id) {
   return contents.clips.findIndex((row) => row.id === id);
 }
@@ -80,17 +78,9 @@ function clipsOf() {
 }
 
 function head(repaint) {
-  let theme = 0;
-  const toggle = element("button", { class: "button", type: "button", onclick: () => {
-    theme = (theme + 1) % THEMES.length;
-    if (THEMES[theme] === "auto") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = THEMES[theme];
-    toggle.textContent = `Colours: ${THEMES[theme]}`;
-    repaint();
-  } }, `Colours: ${THEMES[theme]}`);
   return [
     element("div", { class: "masthead" },
-      element("div", {}, element("p", { class: "eyebrow" }, `sage-va ${contents.version} · ${contents.split} clips`), element("h1", {}, contents.standing.base)), toggle),
+      element("div", {}, element("p", { class: "eyebrow" }, `sage-va ${contents.version} · ${contents.split} clips`), element("h1", {}, contents.standing.base)), themeButton(repaint)),
     ...notices(),
   ];
 }
