@@ -28,8 +28,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sage_va.benchmarks.fault_cases import CASES, Case, make_material
 from sage_va.benchmarks.frame import Figure, add_json_option, save
 from sage_va.cli import VERBS
@@ -39,7 +37,7 @@ BY_EVENT = 0.75  # of the kills follow a call that changes files; the others com
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod"}
 LAST_S: dict[str, float] = {}  # of each case, the seconds of the last run that ended before its kill
-HEAVY = ("torch", "librosa", "av", "h5py", "zarr", "icechunk", "optuna", "matplotlib.pyplot", "safetensors.torch")
+HEAVY = ("torch", "av", "h5py", "zarr", "icechunk", "optuna", "matplotlib.pyplot", "safetensors.torch")
 ROOMS = ("api", "extract.engine.pipeline", "extract.encoders.librosa_encoders", "fusion.experiments.sweep")
 
 
@@ -105,12 +103,11 @@ def recorded(folder: Path) -> Iterator[Round]:
 
 
 def preload() -> None:
-    """Imports what the verbs need, and compiles librosa's functions: every process is a fork of this one."""
+    """Imports what the verbs need, librosa's compiled functions too: every process is a fork of this one."""
     for name in HEAVY:
         importlib.import_module(name)
     for name in (*(f"commands.{place.partition(':')[0]}" for place in VERBS.values()), *ROOMS):
         importlib.import_module(f"sage_va.{name}")
-    importlib.import_module("librosa").feature.melspectrogram(y=np.zeros(16_000, np.float32), sr=16_000)
 
 
 def kill_and_resume(folder: Path, case: Case, seed: int, most: int) -> Round:

@@ -77,9 +77,12 @@ def _watched(
     """Handles signals, and ends the process GRACE_S after the first that a machine sends; yields the old handlers."""
     timer = threading.Timer(GRACE_S, _give_up, [stop])
     timer.daemon = True
+    timed = False
 
     def on_signal(number: int, frame: object) -> None:
-        if number != signal.SIGINT and timer.ident is None:
+        nonlocal timed
+        if number != signal.SIGINT and not timed:
+            timed = True  # before start, within which the next signal may come
             timer.start()
         handle(number, frame)
 
@@ -89,7 +92,7 @@ def _watched(
         yield before
     finally:
         timer.cancel()
-        if timer.ident is not None:
+        if timed:
             timer.join()  # a daemon thread that wakes up while Python ends can abort the process
         for number, handler in before.items():
             signal.signal(number, handler)

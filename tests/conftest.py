@@ -4,6 +4,7 @@ import atexit
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from sage_va.tests.browser import lacking
 
 HOME = tempfile.mkdtemp(prefix="sage-va-tests-")  # nothing of a test stays with its user
 os.environ["SAGE_VA_CACHE"] = HOME
+os.environ.setdefault("NUMBA_CACHE_DIR", f"{sys.prefix}/.numba")  # to compile librosa's functions takes 15 s
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one test process per core; torch reads it when it is imported
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 pytest.register_assert_rewrite("sage_va.testing")

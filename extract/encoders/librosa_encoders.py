@@ -5,12 +5,23 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import librosa
 import numpy as np
 from numpy.typing import NDArray
 
 from ..decode.audio import Samples
 from .base import AudioEncoder, plan_of
+from .compiled import compiled_by_one_process
+
+with compiled_by_one_process("librosa") as is_new:
+    import librosa
+    import librosa.core.pitch
+    import librosa.sequence
+    import librosa.util.matching
+
+    if is_new:  # some functions are compiled when they are first called
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            librosa.pyin(np.zeros(4096, np.float32), fmin=60, fmax=500, sr=16_000)
 
 RATE, STEP, FIELD = 16_000, 320, 400  # Hz, and samples: fifty steps per second of 25 ms each, as wav2vec2 has them
 NUM_MELS, NUM_MFCC = 64, 13

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sage_va.commands.stopping import GRACE_S, ended_by_signals, interruptible
+from sage_va.commands.stopping import GRACE_S
 from sage_va.data import open_store
 from sage_va.data.maintenance import verify
 from sage_va.fusion.config import check_config
@@ -48,6 +48,45 @@ except KeyboardInterrupt:
     print("stopped")
 """
 
+SEVERAL = """
+import os, signal
+from sage_va.commands.stopping import interruptible
+with interruptible() as stop:
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    assert stop.code == 128 + signal.SIGUSR1
+"""
+
+NESTED = """
+import os, signal, threading
+from sage_va.commands.stopping import interruptible
+start = threading.Timer.start
+def start_late(timer):
+    os.kill(os.getpid(), signal.SIGTERM)
+    start(timer)
+threading.Timer.start = start_late
+with interruptible() as stop:
+    os.kill(os.getpid(), signal.SIGUSR1)
+assert stop.is_set()
+"""
+
+NOHUP = """
+import os, signal
+from sage_va.commands.stopping import interruptible
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with interruptible() as stop:
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert not stop.is_set()
+assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+"""
+
+ENDED = """
+import os, signal
+from sage_va.commands.stopping import ended_by_signals
+with ended_by_signals():
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
 
 def output_of(program: str) -> tuple[str, str]:
     """Runs a program in a process of its own, since a signal that comes late would end the tests."""
@@ -67,31 +106,20 @@ def test_the_second_ctrl_c_stops() -> None:
 
 def test_a_batch_system_may_send_several() -> None:
     """Such as USR1 before the end of the time, and TERM at it, each to every process of the job."""
-    with interruptible() as stop:
-        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
-            os.kill(os.getpid(), number)
-        assert stop.code == 128 + signal.SIGUSR1
+    output_of(SEVERAL)
+
+
+def test_one_signal_may_come_within_the_other() -> None:
+    output_of(NESTED)
 
 
 def test_nohup_keeps_its_meaning() -> None:
-    inherited = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with interruptible() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.is_set()
-    finally:
-        signal.signal(signal.SIGHUP, inherited)
+    output_of(NOHUP)
 
 
-def test_a_block_ends_as_by_ctrl_c(capfd: pytest.CaptureFixture[str]) -> None:
-    def work() -> None:
-        with ended_by_signals():
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(SystemExit) as ended:
-        work()
-    assert ended.value.code == 143
-    assert capfd.readouterr().err == "interrupted: run the same command to resume\n"
+def test_a_block_ends_as_by_ctrl_c() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (143, "interrupted: run the same command to resume\n")
 
 
 def test_what_does_not_end_is_given_up() -> None:

@@ -388,7 +388,7 @@ WRITER = textwrap.dedent("""
 
 def run_writers(code: str, *args: object) -> None:
     script = WRITER + textwrap.dedent(code)
-    done = subprocess.run([sys.executable, "-c", script, *map(str, args)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script, *map(str, args)], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -414,17 +414,17 @@ def test_killed_writers_resume(tmp_path: Path, rounds: int) -> None:
     """SIGKILL at random moments, again and again; then the work ends as in an uninterrupted run."""
     code = """
     random.seed(0)
-    url, killed = sys.argv[1], 0
-    for _ in range(int(sys.argv[3])):
-        pair = [child(url, jobs(9)), child(url, jobs(9)[::-1])]
+    url, rounds, num_killed = sys.argv[1], int(sys.argv[3]), 0
+    for num_clips in range(9, 9 * rounds + 1, 9):
+        pair = [child(url, jobs(num_clips)), child(url, jobs(num_clips)[::-1])]
         time.sleep(random.uniform(0.02, 0.2))
         for pid in pair:
             os.kill(pid, signal.SIGKILL)
-        killed += sum(os.waitpid(pid, 0)[1] == signal.SIGKILL for pid in pair)
-    assert killed > 3, killed
+        num_killed += sum(os.waitpid(pid, 0)[1] == signal.SIGKILL for pid in pair)
+    assert num_killed > rounds // 2, num_killed  # a busy machine may let some rounds end
     assert not [p for _, _, p in open_store(url, "a").verify() if p]
-    work(url, jobs(9))
-    work(sys.argv[2], jobs(9))
+    work(url, jobs(num_clips))
+    work(sys.argv[2], jobs(num_clips))
     """
     run_writers(code, f"icechunk://{tmp_path}/killed", f"icechunk://{tmp_path}/whole", rounds)
     killed, whole = open_store(f"icechunk://{tmp_path}/killed"), open_store(f"icechunk://{tmp_path}/whole")

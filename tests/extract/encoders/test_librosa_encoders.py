@@ -1,12 +1,12 @@
 """Audio features that need no weights: librosa's own numbers, on the clock that they promise, however audio is cut."""
 
-import librosa
 import numpy as np
 import pytest
 
 from sage_va.data import InputError
 from sage_va.extract.encoders.audio_windows import Windower
 from sage_va.extract.encoders.factory import WITHOUT_WEIGHTS, encoder_from_fingerprint, encoders_from
+from sage_va.extract.encoders.librosa_encoders import librosa
 
 RATE = 16_000
 
