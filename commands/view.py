@@ -96,15 +96,20 @@ def open_view(
     from ..fusion.view.server import ViewServer
     from ..fusion.view.viewing import Viewing
 
-    models = group([read_member(place, tick, **places) for place in expand([run])])
-    model = models[0]
-    chosen = choose_clips(model.clip_ids, clips, "Look at the clips of the run with `sage-va report`.")
-    clip_ids = [clip_id for clip_id in model.clip_ids if clip_id in chosen]
-    recorded = {clip_id: (model.of_clip(clip_id)[0].clip.media or {}).get("path") for clip_id in clip_ids}
-    recordings = show_recordings(media, recorded, [stream.fingerprint for stream in model.streams])
-    labels = places.get("labels") or Path(model.members[0].first.labels)
-    viewing = Viewing(models, recordings, labels, clip_ids)
-    return ViewServer(port, viewing.route), recordings
+    server = ViewServer(port)
+    try:
+        models = group([read_member(place, tick, **places) for place in expand([run])])
+        model = models[0]
+        chosen = choose_clips(model.clip_ids, clips, "Look at the clips of the run with `sage-va report`.")
+        clip_ids = [clip_id for clip_id in model.clip_ids if clip_id in chosen]
+        recorded = {clip_id: (model.of_clip(clip_id)[0].clip.media or {}).get("path") for clip_id in clip_ids}
+        recordings = show_recordings(media, recorded, [stream.fingerprint for stream in model.streams])
+        labels = places.get("labels") or Path(model.members[0].first.labels)
+        server.route = Viewing(models, recordings, labels, clip_ids).route
+    except BaseException:
+        server.server_close()
+        raise
+    return server, recordings
 
 
 def _has_screen() -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from ..data.atomic import PART, replacing
+from ..data.atomic import PART, lock_if_free, replacing
 from ..data.errors import InputError
 from ..data.hashing import json_sha256
 from ..data.user_cache import user_cache
@@ -168,13 +168,17 @@ class ConvertedCopies:
         return self.folder / f"{json_sha256(key)[:40]}.mp4"
 
     def _bound(self, newest: Path) -> None:
+        for part in self.folder.glob(f"{PART}*.mp4"):
+            with lock_if_free(part) as left_behind:  # by a process that was killed
+                if left_behind:
+                    part.unlink(missing_ok=True)
         copies = []
-        for file in self.folder.glob("*.mp4"):
+        for file in self.folder.glob("[!.]*.mp4"):
             with contextlib.suppress(FileNotFoundError):  # another window was faster
                 copies.append((file.stat().st_mtime, file.stat().st_size, file))
         surplus = sum(size for _, size, _ in copies) - self._most_bytes
         for _, size, file in sorted(copies):
-            if surplus > 0 and file != newest and not file.name.startswith(PART):
+            if surplus > 0 and file != newest:
                 file.unlink(missing_ok=True)
                 surplus -= size
 

@@ -100,7 +100,8 @@ def drawn_viewing(folder: Path) -> Viewing:
 @contextlib.contextmanager
 def serving(viewing: Viewing) -> Iterator[Served]:
     """Serves the page of a run while inside."""
-    with ViewServer(0, viewing.route) as server:
+    with ViewServer(0) as server:
+        server.route = viewing.route
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield Served(server.url, viewing.labels.parent)

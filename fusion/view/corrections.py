@@ -6,10 +6,12 @@ complete; a corrected clip then has a CSV with its own times in the place of its
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.atomic import contained, replacing, write_text
+from ...data.atomic import contained, locked, replacing, write_text
 from ...data.clip import Clip
 from ...data.errors import InputError
 from ...data.labels import LabelFile, LabelFolder, Truth, label_names
@@ -159,6 +161,25 @@ class Corrections:
         place = self._corrected_file(clip.clip_id)
         return None if place is None else LabelFile(place).labels.timed(clip)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from writing, so that labels that are read and changed are those that are replaced.
+
+        Raises:
+            InputError: if the folder cannot be written.
+        """
+        with self._written(), contextlib.ExitStack() as lock:
+            lock.enter_context(locked(self.folder.with_name(f".{self.folder.name}.lock"), fcntl.LOCK_EX))
+            yield
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            todo = "Make room or give rights there, or start with --labels and a copy of the labels."
+            raise InputError(self.folder, f"it cannot be written ({error.strerror})", todo=todo) from None
+
     def write(self, clip_id: str, truth: Truth) -> Path:
         """Writes the corrected labels of a clip, whole or not at all; returns their file.
 
@@ -170,11 +191,8 @@ class Corrections:
         if not truth.mask.any():
             problem = "these corrections leave no label of both valence and arousal"
             raise InputError(clip_id, problem, todo="Give both somewhere, or remove the clip's label file.")
-        try:
+        with self._written():
             return self._write(clip_id, truth)
-        except OSError as error:
-            todo = "Make room or give rights there, or start with --labels and a copy of the labels."
-            raise InputError(self.folder, f"it cannot be written ({error.strerror})", todo=todo) from None
 
     def _write(self, clip_id: str, truth: Truth) -> Path:
         place = self.place(clip_id)

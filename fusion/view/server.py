@@ -77,16 +77,19 @@ class ViewServer(ThreadingHTTPServer):
 
     Args:
         port: to listen on; 0 = a free one.
-        route: returns the answer to a request; None where there is nothing of that name.
+
+    Attributes:
+        route: returns the answer to a request; None where there is nothing of that name. Set it before it serves.
 
     Raises:
         InputError: if the port is taken or not allowed.
     """
 
     daemon_threads = True
+    route: Route
 
-    def __init__(self, port: int, route: Route) -> None:
-        self.token, self.route = secrets.token_urlsafe(16), route
+    def __init__(self, port: int) -> None:
+        self.token = secrets.token_urlsafe(16)
         try:
             super().__init__((ADDRESS, port), _Handler)
         except OSError as error:

@@ -174,7 +174,7 @@ class Viewing:
         edits, one = read_edits(sent), self.models[0].of_clip(clip_id)[0]
         times_s, margin_s = one.prediction.times_s, (1 + len(one.prediction.times_s) / MOST_POINTS) / one.hz
         check_within(edits, float(times_s[0]) - margin_s, float(times_s[-1]) + margin_s)
-        with self._lock:
+        with self._lock, self._corrections.held():
             truth = self._labels_of(one)
             truth = corrected(truth, edits, gap_of(truth, one.hz))
             place = self._corrections.write(clip_id, truth)

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from sage_va.cli import main
 from sage_va.data import open_store
 from sage_va.fusion.config import check_config
+from sage_va.fusion.report import members
 from sage_va.fusion.training.train import train
 from sage_va.tests.media import grey_frames, write_media
 from sage_va.tests.synthetic import make_cache, tiny
@@ -65,7 +66,7 @@ def test_it_is_served_until_it_is_stopped(run: Path) -> None:
         assert process.wait(20) == 0
 
 
-def test_mistakes_are_named_in_one_line(run: Path, tmp_path: Path) -> None:
+def test_mistakes_are_named_in_one_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     media = str(run.parent / "media")
     assert "does not exist" in fails(str(run), "--media", str(tmp_path / "none"))
     (tmp_path / "empty").mkdir()
@@ -74,6 +75,7 @@ def test_mistakes_are_named_in_one_line(run: Path, tmp_path: Path) -> None:
     assert "--media: expected a recording of clip" in fails(str(run), "--media", str(tmp_path / "others"))
     assert "expected a folder or a manifest" in fails(str(run), "--media", f"{media}/clip00.mp4")
     assert "got no match" in fails(str(run), "--media", media, "--clip", "absent")
+    monkeypatch.setattr(members, "read_member", None)  # it would take its time: the port comes first
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,5 +1,6 @@
 """Files that a browser plays: a recording itself, else a copy on the same clock, in a folder of bounded size."""
 
+import fcntl
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from sage_va.data import InputError
+from sage_va.data.atomic import locked
 from sage_va.extract.playable import ConvertedCopies, convert, origin_s, playable_kind
 from sage_va.tests.media import grey_frames, tone, write_media
 
@@ -109,6 +111,16 @@ def test_the_copy_that_was_used_longest_ago_goes(tmp_path: Path) -> None:
     assert sorted(copies.folder.iterdir()) == sorted([made_0, newest])
     alone = ConvertedCopies(tmp_path / "copies", 1).make(write_avi(tmp_path / "4.avi"), "a")
     assert list(copies.folder.iterdir()) == [alone]  # the one in use stays
+
+
+def test_what_a_killed_conversion_left_goes(tmp_path: Path) -> None:
+    copies = ConvertedCopies(tmp_path / "copies")
+    copies.folder.mkdir()
+    for name in ("killed", "at-work"):
+        (copies.folder / f".part-{name}.mp4").write_bytes(b"half")
+    with locked(copies.folder / ".part-at-work.mp4", fcntl.LOCK_EX):
+        made = copies.make(write_avi(tmp_path / "a.avi", num_frames=5), "a")
+    assert sorted(copies.folder.iterdir()) == sorted([made, copies.folder / ".part-at-work.mp4"])
 
 
 def test_a_copy_that_another_window_removes_meanwhile_is_no_trouble(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Corrected labels: new values in a range, in a folder of their own, read as any labels; the originals stay."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,23 @@ def test_a_folder_that_cannot_be_written_is_named(labels: Path) -> None:
     corrections.folder.write_text("no folder")
     with pytest.raises(InputError, match=r"labels-corrected: it cannot be written \(File exists\)\. Make room"):
         corrections.write(CLIP.clip_id, truth_of((0.0, 0.5, 0.5)))
+
+
+def test_two_viewers_of_one_clip_take_turns(labels: Path) -> None:
+    original = LabelFolder(labels).join([CLIP.clip_id]).truths([CLIP])[CLIP.clip_id]
+
+    def correct(target: int) -> None:
+        corrections = Corrections(LabelFolder(labels), [CLIP.clip_id])
+        with corrections.held():
+            truth = corrections.read(CLIP) or original
+            time.sleep(0.1)
+            corrections.write(CLIP.clip_id, corrected(truth, [edit(target, (0.0, 0.75))], 0.1))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(correct, (0, 1)))
+    truth = Corrections(LabelFolder(labels), [CLIP.clip_id]).read(CLIP)
+    assert truth is not None
+    assert truth.va[0].tolist() == [0.75, 0.75]
 
 
 def test_a_link_to_the_originals_is_refused(labels: Path) -> None:

@@ -32,7 +32,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewServer]:
             return Reply({"sent": sent}) if place == "echo" else None
         return {"": Reply("page", "text/plain"), "file": Reply(kind="video/mp4", file=file)}.get(place)
 
-    with ViewServer(0, route) as opened:
+    with ViewServer(0) as opened:
+        opened.route = route
         thread = threading.Thread(target=opened.serve_forever, daemon=True)
         thread.start()
         yield opened
@@ -227,4 +228,4 @@ def test_a_range_lies_in_the_file() -> None:
 
 def test_a_port_that_is_taken_is_named(server: ViewServer) -> None:
     with pytest.raises(InputError, match=r"--port \d+: it cannot be used \(Address already in use\)"):
-        ViewServer(server.server_address[1], lambda place, sent: None)
+        ViewServer(server.server_address[1])
