@@ -113,14 +113,25 @@ def parse(arguments: list[str]) -> None:
         pass
 
 
+def commands(group: click.Group = main, path: str = "sage-va") -> Iterator[tuple[str, click.Command]]:
+    """(path, command) of the program, its groups and its verbs."""
+    yield path, group
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def verbs() -> dict[str, click.Command]:
+    """The verbs by path, also those in groups."""
+    return {path: command for path, command in commands() if not isinstance(command, click.Group)}
+
+
 def options() -> set[str]:
     """Every option of every command of `sage-va`."""
-    commands: list[click.Command] = [main]
-    names = {"--help"}
-    for command in commands:
-        names |= {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-        if isinstance(command, click.Group):
-            context = click.Context(command)
-            children = (command.get_command(context, name) for name in command.list_commands(context))
-            commands.extend(child for child in children if child)
-    return names
+    parameters = (parameter for _, command in commands() for parameter in command.params)
+    return {"--help", *(name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts))}

@@ -5,9 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
-
-from sage_va.cli import main
+from sage_va.tests.pages import options
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9](?![\w{-])")
@@ -18,17 +16,6 @@ ARROW = re.compile(r"--[\w ,]+-->")  # of a diagram
 OF_OTHERS = {"--no-deps", "--porcelain", "--untracked-files", "--gres", "--requeue", "--signal", "--equal"}
 ROOMS = {"data", "extract", "fusion", "demo", "commands"}
 HISTORY = {"CHANGELOG.md", "log.md"}
-
-
-def flags_of(command: click.Command) -> set[str]:
-    flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            verb = command.get_command(context, name)
-            assert verb is not None
-            flags |= flags_of(verb)
-    return flags
 
 
 def texts() -> Iterator[tuple[str, str]]:
@@ -44,7 +31,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def test_every_flag_named_exists():
-    known = flags_of(main) | {"--help"} | OF_OTHERS
+    known = options() | OF_OTHERS
     unknown = [
         f"{place} {match[0]}"
         for place, text in texts()

@@ -5,7 +5,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,26 +13,11 @@ from click.testing import CliRunner, Result
 
 from sage_va.cli import SECTIONS, VERBS, main
 from sage_va.commands.verb import AliasedOption
-from sage_va.tests.pages import parse
+from sage_va.tests.pages import commands, parse, verbs
 
 NEEDS_NO_INPUT = {"sage-va demo", "sage-va doctor", "sage-va models", "sage-va variants"}  # their examples would run
-
-
-def commands(group: click.Group = main, path: str = "sage-va") -> Iterator[tuple[str, click.Command]]:
-    """(path, command) of the program, its groups and its verbs."""
-    yield path, group
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{path} {name}")
-        else:
-            yield f"{path} {name}", command
-
-
 ALL = dict(commands())
-VERBS_ALONE = {path: command for path, command in ALL.items() if not isinstance(command, click.Group)}
+VERBS_ALONE = verbs()
 WITH_JSON = [path for path, command in VERBS_ALONE.items() if any("--json" in param.opts for param in command.params)]
 ALIASED = [
     (path, option, alias)

@@ -1,7 +1,5 @@
 """Verbs: all are listed, and an error about a parameter names its flag."""
 
-from collections.abc import Iterator
-
 import click
 import pytest
 from click.testing import CliRunner
@@ -9,21 +7,9 @@ from click.testing import CliRunner
 from sage_va.cli import VERBS, main
 from sage_va.commands.verb import Verb, verb
 from sage_va.data import DamagedError, InputError
+from sage_va.tests.pages import verbs
 
-
-def verbs(group: click.Group = main, path: str = "sage-va") -> Iterator[tuple[str, click.Command]]:
-    """(path, command) of every verb of a group and of the groups in it."""
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from verbs(command, f"{path} {name}")
-        else:
-            yield f"{path} {name}", command
-
-
-VERBS_BY_PATH = dict(verbs())
+VERBS_BY_PATH = verbs()
 
 
 def test_all_verbs_are_listed() -> None:
