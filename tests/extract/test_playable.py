@@ -119,8 +119,8 @@ def test_what_a_killed_conversion_left_goes(tmp_path: Path) -> None:
     for name in ("killed", "at-work"):
         (copies.folder / f".part-{name}.mp4").write_bytes(b"half")
     with locked(copies.folder / ".part-at-work.mp4", fcntl.LOCK_EX):
-        made = copies.make(write_avi(tmp_path / "a.avi", num_frames=5), "a")
-    assert sorted(copies.folder.iterdir()) == sorted([made, copies.folder / ".part-at-work.mp4"])
+        copy = copies.make(write_avi(tmp_path / "a.avi", num_frames=5), "a")
+    assert sorted(copies.folder.iterdir()) == sorted([copy, copies.folder / ".part-at-work.mp4"])
 
 
 def test_a_copy_that_another_window_removes_meanwhile_is_no_trouble(tmp_path: Path) -> None:
