@@ -24,7 +24,7 @@ from sage_va.extract.engine.commit_stage import MIN_WAITING
 
 STREAMS = {"visual": 25.0, "audio": 50.0}  # steps per second
 DIM, COLUMNS, MEAN_FRAMES = 768, 5, 5000
-RECORD_BYTES, JOURNAL_BYTES, PACK_BYTES = 1500, 250, 1 << 30
+RECORD_BYTES, JOURNAL_BYTES, PACK_BYTES = 1500, 330, 1 << 30
 ENTRIES = len(STREAMS)
 MAX_GROUP = GROUP_ENTRIES // ENTRIES  # clips
 LENGTHS = {"long clips (5,000 frames)": MEAN_FRAMES, "short clips (75 frames)": 75, "one-step clips": 1}
