@@ -1,5 +1,6 @@
 """Signals end a command in order: what is done is saved, the exit code names the signal, and it takes no 10 s."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ ASKED = """
 import os, signal
 from sage_va.commands.stopping import interruptible
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and one of nohup with this
 before = signal.getsignal({number})
 with interruptible() as stop:
     assert not stop.is_set()
@@ -144,20 +146,25 @@ def started(*words: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
     )
 
 
 def ended_by(number: signal.Signals, process: subprocess.Popen[str], ready: Callable[[], bool]) -> str:
     """Sends a signal to all processes of a command once it is at work, as SLURM does; returns what it printed."""
-    end_s = time.monotonic() + 120
-    while not ready() and process.poll() is None and time.monotonic() < end_s:
-        time.sleep(0.02)
-    assert process.poll() is None, process.communicate()[1]
-    begun_s = time.monotonic()
-    os.killpg(process.pid, number)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, printed
-    assert time.monotonic() - begun_s < GRACE_S + 4  # it takes 8 s at most, and the machine may be busy
+    try:
+        end_s = time.monotonic() + 120
+        while not ready() and process.poll() is None and time.monotonic() < end_s:
+            time.sleep(0.02)
+        assert process.poll() is None, process.communicate()[1]
+        begun_s = time.monotonic()
+        os.killpg(process.pid, number)
+        _, printed = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, printed
+        assert time.monotonic() - begun_s < GRACE_S + 4  # it takes 8 s at most, and the machine may be busy
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert "Traceback" not in printed
     return printed
 
