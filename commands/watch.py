@@ -6,6 +6,7 @@ For each recording: note `begin` in the ledger, extract and predict, write the f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -149,6 +150,7 @@ class Watch:
                 ledger.release(recording)
                 return
             self._write(predictions, outcome)
+        self._note_older_files(outcome)
         outcome.seconds = round(perf_counter() - start_s, 2)
         ledger.end(recording, reason="; ".join(outcome.failures.values()) or None)
         report(outcome)
@@ -184,3 +186,13 @@ class Watch:
                 if error.errno != errno.ENAMETOOLONG:  # anything else is no fault of the recording
                     raise
                 outcome.failures[prediction.clip_id] = f"cannot write its predictions: {error.strerror}"
+
+    def _note_older_files(self, outcome: WatchedRecording) -> None:
+        """Notes which files of clips that failed are of an earlier version; they are kept."""
+        for clip_id in outcome.failures:
+            with contextlib.suppress(InputError, OSError):  # a name that can have no file
+                places = [contained(self.out, f"{clip_id}.{suffix}") for suffix in self.formats]
+                older = [place.name for place in places if place.exists() and str(place) not in outcome.files]
+                if older:
+                    note = f"kept from an earlier version of the recording: {', '.join(older)}"
+                    outcome.notes.setdefault(clip_id, []).append(note)

@@ -107,6 +107,15 @@ def test_each_recording_is_predicted_once_as_predict_does(folder: Path, place: P
     assert [outcome.recording for outcome in watch_for(1, folder, models)] == ["sub/x.mp4"]
 
 
+def test_predictions_of_an_earlier_version_are_named_where_the_later_fails(folder: Path, models: list[SAGE]) -> None:
+    watch_for(2, folder, models)
+    (folder / "in" / "talk_00.mp4").write_bytes(b"no recording")
+    (outcome,) = watch_for(1, folder, models)
+    assert list(outcome.failures) == ["talk_00.mp4"]
+    assert outcome.notes == {"talk_00.mp4": ["kept from an earlier version of the recording: talk_00.mp4.csv"]}
+    assert (folder / "out" / "talk_00.mp4.csv").exists()
+
+
 def test_a_pattern_chooses(folder: Path, models: list[SAGE]) -> None:
     assert [outcome.recording for outcome in watch_for(1, folder, models, clips=["talk*"])] == ["talk_00.mp4"]
     assert watch_for(0, folder, models, clips=["talk*"]) == []
@@ -209,6 +218,8 @@ def test_the_command_takes_recordings_or_a_folder(place: Path, folder: Path) -> 
     useless = run("predict", model, "--watch", folder / "in", *out, "--person", "left")
     assert useless.stderr.strip().endswith("--person: the model sees whole frames, not faces. Leave it out.")
     assert useless.exit_code == 1
+    (line,) = run("predict", model, "--watch", folder / "in", *out, "--person", "left", "--json").stdout.splitlines()
+    assert "the model sees whole frames" in json.dumps(json.loads(line)["error"])
 
 
 def start(place: Path, folder: Path, code: str = "") -> subprocess.Popen[str]:
