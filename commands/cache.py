@@ -114,7 +114,7 @@ def gc(cache: str, dry_run: bool, as_json: bool) -> None:
 def alias(cache: str, alias: str, stream: str, as_json: bool) -> None:
     """Points an alias to a stream.
 
-    ALIAS is visual/NAME or audio/NAME; STREAM is, for example, an older stream beside the newest.
+    ALIAS is MODALITY/NAME, such as visual/dinov2; STREAM is, for example, an older stream beside the newest.
     """
     full = data.open_store(cache).resolve(stream)
     store = data.open_store(cache, "a")
