@@ -16,7 +16,7 @@ from ...data.errors import InputError, did_you_mean, first_line
 from ...data.hub import hub_error, offline_if_unreachable
 from ...data.machine import find_device
 from ..decode.frames import Pixels
-from .arithmetic import cast_once
+from .arithmetic import cast_once, check_convolutions
 from .base import VisualEncoder
 from .cuda_graph import GraphedForward
 from .plugins import plugin_names
@@ -68,6 +68,7 @@ class TimmEncoder(VisualEncoder):
         self._mean = torch.tensor(self.mean, device=self.device)
         self._std = torch.tensor(self.std, device=self.device)
         self.dim = self._probe().shape[-1]
+        check_convolutions(self._model, self.dtype, self._probe, name)
         cast_once(self._model, self.dtype, self._probe)
         if self.device.type == "cuda":
             self._graphed = GraphedForward(self._features, self.sent)

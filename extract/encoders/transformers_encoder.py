@@ -18,7 +18,7 @@ from ...data.errors import InputError
 from ...data.hub import hub_error, offline_if_unreachable, reason_of
 from ...data.machine import find_device
 from ..decode.audio import Samples
-from .arithmetic import cast_once
+from .arithmetic import cast_once, check_convolutions
 from .audio_windows import WindowPlan
 from .base import AudioEncoder, plan_of
 from .vad import voice_fingerprint
@@ -74,6 +74,7 @@ class TransformersEncoder(AudioEncoder):
         model = _load_model(name, config, random=weights == "random")
         self.weights_sha256 = weights_sha256(model.state_dict())
         self._model = model.to(self.device)
+        check_convolutions(self._model, self.dtype, self._probe, name)
         cast_once(self._model, self.dtype, self._probe)
 
     @property
