@@ -113,8 +113,8 @@ def test_weights_that_are_cast_once_give_the_same_bits(family, tmp_path, monkeyp
 class Wrong(nn.Conv1d):
     """Is computed wrong in few bits, as some libraries do on some processors."""
 
-    def forward(self, x):
-        y = super().forward(x)
+    def forward(self, input):  # noqa: A002
+        y = super().forward(input)
         return y.roll(1, dims=1) if torch.is_autocast_enabled("cpu") else y
 
 
