@@ -193,7 +193,7 @@ def _row(trial: FrozenTrial, space: Space) -> TrialRow:
     return TrialRow(
         trial.number,
         states.get(trial.state, trial.state.name.lower()),
-        max(reached, default=None),
+        max(reached, default=None) if trial.state != TrialState.COMPLETE else trial.value,
         best.get("valence"),
         best.get("arousal"),
         best.get("epoch"),

@@ -12,8 +12,9 @@ from ..result import Result
 class TrialRow(Result):
     """One trial; None for what it does not have.
 
-    state: complete, pruned, failed or unfinished. score, valence, arousal: of the epoch that it keeps. num_epochs:
-    trained. reason: why it was pruned as unfit, or failed. params: its values of the keys of the space.
+    state: complete, pruned, failed or unfinished. score, valence, arousal: of the epoch that it keeps; the score of a
+    trial that is not complete is its best so far. num_epochs: trained. reason: why it was pruned as unfit, or failed.
+    params: its values of the keys of the space.
     """
 
     trial: int

@@ -303,6 +303,18 @@ def test_the_score_is_that_of_the_best_epoch(
     assert (tmp_path / "out/best/config.json").exists()
 
 
+def test_where_the_last_epoch_is_kept_the_score_is_its(
+    cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curves = [[0.9, 0.2], [0.1, 0.4]]
+    fake_training(monkeypatch, lambda config, n: curves[n])
+    study = swept(cache, tmp_path / "out", 2, config=config_of(train={**SHORT, "keep": "last"}))
+    assert [row["score"] for row in study["rows"]] == pytest.approx([0.2, 0.4])
+    assert (study["best"]["trial"], study["best"]["valence"]) == (1, pytest.approx(0.5))
+    (first, *_) = [line for line in describe_sweep(typed(study)).splitlines() if "0.400" in line or "0.200" in line]
+    assert first.split()[:2] == ["1", "0.400"]
+
+
 def test_a_trial_below_the_median_is_pruned_after_the_warm_up(
     cache: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
