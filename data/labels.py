@@ -149,9 +149,9 @@ class LabelFolder:
         """Returns the folder itself where it is open already, so that its files are parsed only once."""
         return labels if isinstance(labels, LabelFolder) else cls(labels)
 
-    def join(self, clip_ids: Sequence[str]) -> JoinedLabels:
+    def join(self, clip_ids: Sequence[str], others: Iterable[str] = ()) -> JoinedLabels:
         """Finds the label file of each clip; see `join_labels`."""
-        return join_labels(self.files, clip_ids)
+        return join_labels(self.files, clip_ids, others)
 
 
 def read_label_file(path: Path) -> Labels:
@@ -215,17 +215,22 @@ def _numbers(path: Path, rows: Iterable[list[str]], columns: list[int]) -> Itera
         yield numbers
 
 
-def join_labels(files: Sequence[LabelFile], clip_ids: Sequence[str]) -> JoinedLabels:
+def join_labels(files: Sequence[LabelFile], clip_ids: Sequence[str], others: Iterable[str] = ()) -> JoinedLabels:
     """Finds the label file of each clip by name.
 
     The labels of `a/video.mp4` are `a/video.txt` or, where there is none, a `video.txt` elsewhere that no other clip
     can claim; those of `video.mp4#left` are `video_left.txt`, as in Aff-Wild2.
 
+    Args:
+        files: that are there.
+        clip_ids: the clips.
+        others: further clips of the cache, which claim the files in folders like theirs.
+
     Raises:
         InputError: if two label files claim one clip, or two clips one label file of another folder.
     """
     by_name = _ByName(files)
-    nested = {clip_id: by_name.find(clip_id, nested=True) for clip_id in clip_ids}
+    nested = {clip_id: by_name.find(clip_id, nested=True) for clip_id in {*clip_ids, *others}}
     claimed = {file.path for candidates in nested.values() for file in candidates}
     free = _ByName([file for file in files if file.path not in claimed])
     joined: dict[str, LabelFile] = {}

@@ -90,7 +90,7 @@ def drawn_viewing(folder: Path) -> Viewing:
         truth = clips[name].truth
         assert truth is not None
         write_label_file(folder / "labels" / f"{name}.csv", truth)
-    run = SimpleNamespace(streams=streams_of(), random_weights=[], restricted=False)
+    run = SimpleNamespace(streams=streams_of(), random_weights=[], restricted=False, roles={})
     scored = SimpleNamespace(runs=[run], split="test")
     model = ReportModel("sage", [ReportMember(scored, clips, [], [], [], [])])
     recordings = show_recordings(folder / "media", dict.fromkeys(clips), [{} for _ in run.streams])

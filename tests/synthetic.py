@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,16 @@ def make_cache(
         shown = truths[(index + num_clips // 2) % num_clips][1] if shuffled else va
         write_labels(folder / "labels" / f"clip{index:02}.csv", times, shown, label_hz, lag_s)
     return folder / "cache.zarr", folder / "labels"
+
+
+def add_namesake(cache: Path, clip_id: str) -> str:
+    """Adds another recording of the same name in the folder `new`, without labels; returns its id."""
+    store, name = open_store(cache, "a"), f"new/{clip_id}"
+    for stream in store.streams():
+        clip = replace(store.clip(clip_id), clip_id=name)
+        fingerprint = store.record(clip_id, stream)["fingerprint"]
+        store.commit(clip, stream, store.read(clip_id, stream), fingerprint=fingerprint, source_sha256="another")
+    return name
 
 
 def _track(rng: np.random.Generator, kind: Kind, times: np.ndarray, va: np.ndarray, mixing: np.ndarray) -> Track:

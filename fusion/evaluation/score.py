@@ -177,7 +177,7 @@ def score_run(
 def load_part(run: Run, store: Store, labels: Path | LabelFolder, split: str) -> Corpus:
     """Returns the clips of one split of a run, with labels, on the run's grid."""
     wanted = sorted(clip_id for clip_id, role in run.roles.items() if role == split)
-    joined = LabelFolder.of(labels).join(wanted)
+    joined = LabelFolder.of(labels).join(wanted, others=run.roles)
     if joined.unlabelled or not wanted:
         got = f"no labels for {joined.unlabelled[0]}" if joined.unlabelled else "none"
         raise InputError(run.path, expected=f"labelled {split} clips", got=got, todo="Check --labels and --split.")

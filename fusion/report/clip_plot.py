@@ -70,7 +70,7 @@ def plot_run(
 def _corpus(run: Run, store: Store, clip_id: str, labels: Path) -> Corpus:
     """Loads one clip, with its labels where it has some."""
     _check_clip(store, clip_id)
-    joined = LabelFolder(labels).join([clip_id]) if labels.is_dir() else None
+    joined = LabelFolder(labels).join([clip_id], others=store.clip_ids()) if labels.is_dir() else None
     truths = joined.truths([store.clip(clip_id)]) if joined else None
     return load_corpus(store, run.streams, [clip_id], grid_hz=run.config.data.hz, truths=truths, keep=False)
 

@@ -11,7 +11,7 @@ import csv
 import fcntl
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,13 +133,14 @@ class Corrections:
     Args:
         labels: the originals, open.
         clip_ids: the clips that may be corrected.
+        others: further clips of the run, whose label files are theirs.
 
     Raises:
         InputError: if the place of the corrections is that of the originals, or corrections there are malformed.
     """
 
-    def __init__(self, labels: LabelFolder, clip_ids: Sequence[str]) -> None:
-        self._labels, self._originals = labels, labels.join(clip_ids).files
+    def __init__(self, labels: LabelFolder, clip_ids: Sequence[str], others: Iterable[str] = ()) -> None:
+        self._labels, self._originals = labels, labels.join(clip_ids, others).files
         path = labels.path.absolute()
         self.folder = path.with_name(f"{path.name}{SUFFIX}")
         if self.folder.exists() and self.folder.resolve() == path.resolve():

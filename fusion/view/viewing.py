@@ -80,7 +80,9 @@ class Viewing:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._corrections = Corrections(LabelFolder(self.labels), self.models[0].clip_ids)
+        model = self.models[0]
+        others = [clip_id for member in model.members for run in member.scored.runs for clip_id in run.roles]
+        self._corrections = Corrections(LabelFolder(self.labels), model.clip_ids, others)
         self._page, self._policy = view_page(self.contents())
 
     def contents(self) -> dict[str, Any]:

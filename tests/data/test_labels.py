@@ -152,6 +152,14 @@ def test_a_clip_never_takes_the_labels_of_another_of_the_same_name() -> None:
         join_labels(files("L/clip.txt"), ["a/clip.mp4", "b/clip.mp4"])
 
 
+def test_a_part_of_the_clips_leaves_the_files_of_the_others_alone() -> None:
+    own, other = files("L/x/clip.txt", "L/a/clip.mp4.txt")
+    every = ["a/clip.mp4", "b/clip.mp4", "c/clip.mp4"]
+    assert join_labels([own, other], every[:2]).files == {"a/clip.mp4": other, "b/clip.mp4": own}
+    assert join_labels([own, other], ["b/clip.mp4"], others=every).files == {"b/clip.mp4": own}
+    assert join_labels([other], ["c/clip.mp4"], others=every).unlabelled == ["c/clip.mp4"]
+
+
 def test_two_files_for_one_clip_are_refused() -> None:
     with pytest.raises(
         InputError, match=r"clip\.mp4: expected one label file, got L/a/clip\.txt and L/b/clip\.txt\. Keep one"

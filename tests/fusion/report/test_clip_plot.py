@@ -2,15 +2,21 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from sage_va import evaluate, plot_clip
 from sage_va.cli import main
-from sage_va.data import InputError
+from sage_va.data import InputError, open_store
+from sage_va.data.windows.load import choose_streams
 from sage_va.data.windows.splits import read_split
 from sage_va.fusion.evaluation.clip_picture import panel_of
+from sage_va.fusion.evaluation.score import load_part
+from sage_va.fusion.report import clip_plot
+from sage_va.tests.synthetic import add_namesake, make_cache
 
 
 def clip_of(run: Path, part: str) -> str:
@@ -50,6 +56,21 @@ def test_a_clip_without_labels_has_no_gold_standard(runs: dict[str, Path], tmp_p
     valence = plot_clip(runs["concat-0"], clip_id, labels=labels).axes[0]
     assert valence.get_title(loc="left") == "valence"
     assert [text.get_text() for text in valence.get_legend().get_texts()] == ["concat"]
+
+
+@pytest.mark.parametrize("folder", ["", "old"])
+def test_a_clip_without_labels_does_not_get_those_of_its_namesake(tmp_path: Path, folder: str) -> None:
+    cache, labels = make_cache(tmp_path, num_clips=1, seconds=2.4)
+    name, store = add_namesake(cache, "clip00"), open_store(cache)
+    labels = Path(shutil.copytree(labels, tmp_path / "all" / folder))  # also in a folder of another name than its own
+    data = SimpleNamespace(hz=25.0)
+    run: Any = SimpleNamespace(streams=choose_streams(store, ["visual"]), config=SimpleNamespace(data=data))
+    (truth,) = clip_plot._corpus(run, store, "clip00", tmp_path / "all").truths
+    assert truth is not None
+    assert clip_plot._corpus(run, store, name, tmp_path / "all").truths == [None]
+    run.roles, run.path = {"clip00": "train", name: "test"}, tmp_path
+    with pytest.raises(InputError, match=f"expected labelled test clips, got no labels for {name}"):
+        load_part(run, store, labels, "test")
 
 
 def test_an_unknown_clip_is_named_with_one_like_it(runs: dict[str, Path]) -> None:
