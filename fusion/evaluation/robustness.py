@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,9 @@ class RobustnessCurve(Result):
         return values if self.taken else {name: values[name] for name in ("modality", "means", "taken")}
 
 
+_NO_CURVE: dict[str, Any] = dict.fromkeys(("ccc", "area", "weight", "reliability"))
+
+
 @dataclass(frozen=True)
 class Robustness(ScoredModel, Result):
     """The curves of a run, by kind of corruption; `clean` is its score without any.
@@ -92,12 +95,14 @@ class RobustnessReport(Result):
     def of(cls, runs: Sequence[Robustness]) -> RobustnessReport:
         """Compares the variants of some runs with `concat`, or the first where that is none of them.
 
-        Runs of one seed and the same clips are compared with each other.
+        Runs of one seed and the same clips are compared with each other. A run that does not take a modality of another
+        has the kinds of that modality too: there its score does not change.
         """
+        runs = _of_the_same_kinds(runs)
         variants = list(dict.fromkeys(run.variant for run in runs))
         base = "concat" if "concat" in variants else variants[0]
         each = (_difference(runs, variant, base) for variant in variants if variant != base)
-        return cls(list(runs), [difference for difference in each if difference.seeds])
+        return cls(runs, [difference for difference in each if difference.seeds])
 
 
 @dataclass(frozen=True)
@@ -224,6 +229,17 @@ def _curve(modality: str, means: str, strengths: Sequence[float], points: Sequen
         weight if weight[0] is not None else None,
         reliability if reliability[0] is not None else None,
     )
+
+
+def _of_the_same_kinds(runs: Sequence[Robustness]) -> list[Robustness]:
+    """Adds the kinds of the other runs to each, as those of a modality that it does not take."""
+    every = {name: replace(kind, taken=False, **_NO_CURVE) for run in runs for name, kind in run.kinds.items()}
+    completed = list[Robustness]()
+    for run in runs:
+        clean = next(iter(run.moments.values()))[:1].expand(len(run.strengths), -1, -1, -1)  # of the first strength, 0
+        moments = {name: run.moments.get(name, clean) for name in every}
+        completed.append(replace(run, kinds=every | run.kinds, moments=moments))
+    return completed
 
 
 def _difference(runs: Sequence[Robustness], variant: str, base: str) -> AreaDifference:

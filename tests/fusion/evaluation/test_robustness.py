@@ -19,9 +19,10 @@ from sage_va.fusion.ccc import ccc_of_moments, moments
 from sage_va.fusion.config import check_config
 from sage_va.fusion.evaluation import robustness_files
 from sage_va.fusion.evaluation.corruption import CORRUPTIONS, corrupted
-from sage_va.fusion.evaluation.metrics import score
+from sage_va.fusion.evaluation.metrics import Interval, score
+from sage_va.fusion.evaluation.paired import Gain
 from sage_va.fusion.evaluation.predict import predict
-from sage_va.fusion.evaluation.robustness import Robustness, RobustnessReport, robustness
+from sage_va.fusion.evaluation.robustness import Robustness, RobustnessCurve, RobustnessReport, robustness
 from sage_va.fusion.evaluation.score import load_part, score_run
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.train import train
@@ -405,6 +406,31 @@ def score_of(runs: list[Robustness]) -> float:
 def test_areas_of_runs_on_other_clips_do_not_compare(result: Robustness) -> None:
     other = replace(result, clip_ids=[*result.clip_ids, "another"])
     assert "their areas do not compare" in describe_robustness(RobustnessReport.of([result, other]))
+
+
+def drawn_result(variant: str, modality: str, rise: float) -> Robustness:
+    """A run of one modality, whose estimates are off by more and more under one kind of corruption."""
+    truth = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 2, 40)))
+    counted = torch.ones(truth.shape, dtype=torch.bool)
+    sums = torch.stack([moments(truth + rise * strength, truth, counted) for strength in (0, 1)])
+    kind = f"{modality}-noise"
+    kinds = {kind: RobustnessCurve(modality, "noise", True, {}, {"mean": 0.5})}
+    places = {"run": variant, "variant": variant, "split": "test", "num_folds": None, "random_weights": []}
+    about: dict[str, Any] = {**places, "clip_ids": ["a", "b", "c"], "num_labels": 120, "strengths": [0.0, 1.0]}
+    return Robustness(**about, seed=0, clean={"mean": 1.0}, kinds=kinds, run_seed=0, moments={kind: sums})
+
+
+def test_runs_of_different_modalities_compare(tmp_path: Path) -> None:
+    report = RobustnessReport.of([drawn_result("sage", "text", 0.5), drawn_result("concat", "visual", 0.0)])
+    assert [list(run.kinds) for run in report.runs] == [["text-noise", "visual-noise"]] * 2
+    assert [run.kinds["text-noise"].taken for run in report.runs] == [True, False]
+    (difference,) = report.differences
+    assert difference.kinds["text-noise"]["mean"].mean < -0.1
+    assert difference.kinds["visual-noise"]["mean"] == Gain(0.0, Interval(0.0, 0.0))
+    header, sage, concat = [line for line in describe_robustness(report).splitlines() if line.startswith("  ")][:3]
+    assert header.split() == ["clean", "text-noise", "visual-noise"]
+    assert sage.split()[2:] == ["1.000", "0.500", "not", "taken"]
+    assert concat.split()[2:] == ["1.000", "not", "taken", "0.500"]
 
 
 def test_a_plain_score_writes_nothing(runs: Path) -> None:
