@@ -426,7 +426,9 @@ def _assign(raw: dict[str, Any], assignment: str) -> None:
     *path, last = key.strip().split(".")
     here: Any = raw
     for name in path:
-        here = here.setdefault(name, {}) if isinstance(here, dict) else None
+        if isinstance(here, dict) and here.get(name) is None:  # absent, or a section without keys
+            here[name] = {}
+        here = here[name] if isinstance(here, dict) else None
     if not isinstance(here, dict):
         got, todo = repr(key), "Name a key inside a section."
         raise InputError(f"--set {assignment}", expected="a key inside a section", got=got, todo=todo)

@@ -97,6 +97,12 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     assert check_config(config.model_dump(mode="json"), "again") == config
 
 
+def test_a_section_without_keys_takes_an_assignment(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("train:\n  # epochs: 20\nmodel:\n  dim: 8\n", encoding="utf-8")
+    config = load_config(tmp_path / "c.yaml", ["train.epochs=3"])
+    assert (config.train.epochs, config.model.dim) == (3, 8)
+
+
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("# nothing\n", encoding="utf-8")
     assert load_config(tmp_path / "c.yaml") == Config()
