@@ -14,7 +14,7 @@ from ..evaluation.groups import MIN_CLIPS
 from ..evaluation.metrics import NAMES, ClipMoments, pooled_ccc
 from ..evaluation.reliability import ReliabilityReport
 from ..experiments.runs import CellClip, CellScore
-from ..experiments.table import ComparisonTable, Difference, tabulate
+from ..experiments.table import Difference, VariantRow, tabulate
 from ..result import plain
 from .members import ReportMember, ReportModel
 
@@ -34,14 +34,16 @@ def standing(models: Sequence[ReportModel]) -> dict[str, Any]:
     scores = [_cell(model.title, member, member.raw) for model in models for member in model.members]
     scores += [_cell(title, member, member.heads[m]) for title, m in heads for member in base.members]
     titles = [*(model.title for model in models), *(title for title, _ in heads)]
-    table = tabulate(scores, titles, base.title, None)
     unequal = {model.title: reason for model in models[1:] if (reason := _unequal(base, model))}
+    compared = [title for title in titles if title not in unequal]
+    tables = [tabulate(scores, names, names[0], None) for names in (compared, *([title] for title in unequal))]
+    rows = {row.variant: row for table in tables for row in table.rows}  # Holm's family: the shown differences alone
     return {
         "base": base.title,
         "num_clips": len(base.clip_ids),
         "num_labels": _num_labels(base),
         "too_few": len(base.clip_ids) < MIN_CLIPS,
-        "rows": [_row(table, k, models, unequal) for k in range(len(titles))],
+        "rows": [_row(rows[title], k, models, unequal) for k, title in enumerate(titles)],
     }
 
 
@@ -62,9 +64,8 @@ def _cell(title: str, member: ReportMember, raw: Sequence[ClipMoments]) -> CellS
     )
 
 
-def _row(table: ComparisonTable, k: int, models: Sequence[ReportModel], unequal: Mapping[str, str]) -> dict[str, Any]:
-    row, is_model = table.rows[k], k < len(models)
-    gains = None if row.variant in unequal or row.raw_difference is None else row.raw_difference
+def _row(row: VariantRow, k: int, models: Sequence[ReportModel], unequal: Mapping[str, str]) -> dict[str, Any]:
+    gains, is_model = row.raw_difference, k < len(models)
     return plain(
         {
             "title": row.variant,

@@ -19,10 +19,13 @@ from sage_va.cli import main
 from sage_va.data import Clip, InputError
 from sage_va.data.clip_preview import ClipPreview
 from sage_va.data.labels import Truth
+from sage_va.fusion.ccc import moments
+from sage_va.fusion.evaluation.metrics import ClipMoments
 from sage_va.fusion.evaluation.predict import Prediction
 from sage_va.fusion.evaluation.score import score_run
 from sage_va.fusion.report.members import MemberClip, ReportMember, ReportModel, expand, group, read_member
 from sage_va.fusion.report.page import page
+from sage_va.fusion.report.standing import standing
 from sage_va.fusion.report.traces import trace, traces
 from sage_va.tests.synthetic import streams_of
 
@@ -111,6 +114,29 @@ def test_other_clips_are_not_compared(runs: dict[str, Path], tmp_path: Path) -> 
     row = contents_of(tmp_path / "page.html")["standing"]["rows"][1]
     assert row["lead"] is None
     assert row["not_compared"] == "scored on other clips or labels"
+
+
+def drawn_model(title: str, noise: float, num_clips: int = 8) -> ReportModel:
+    """A model of one run, scored on drawn clips."""
+    rng, sums = np.random.default_rng(0), list[ClipMoments]()
+    for number in range(num_clips):
+        truth = torch.from_numpy(rng.uniform(-1, 1, (2, 50)))
+        estimate = truth + noise * torch.from_numpy(rng.standard_normal((2, 50)))
+        sums.append(ClipMoments(f"clip{number}", moments(estimate, truth, torch.ones(2, 50, dtype=torch.bool)), None))
+    config = SimpleNamespace(seed=0)
+    run: Any = SimpleNamespace(config=config, streams=[], smoothing_s=0.0, random_weights=[], model=torch.nn.Identity())
+    scored: Any = SimpleNamespace(runs=[run], split="test")
+    clips: Any = {clip.clip_id: None for clip in sums}
+    return ReportModel(title, [ReportMember(scored, clips, sums, sums, [], [])])
+
+
+def test_a_model_that_is_not_compared_is_none_of_holms_family() -> None:
+    models = [drawn_model("sage", 0.1), drawn_model("concat", 0.5), drawn_model("late", 0.7)]
+    rows = standing([*models, drawn_model("other", 0.5, num_clips=7)])["rows"]
+    assert rows[:3] == standing(models)["rows"]
+    assert rows[1]["lead"]["mean"]["p_holm"] == pytest.approx(2 * rows[1]["lead"]["mean"]["p"])
+    assert (rows[3]["title"], rows[3]["lead"]) == ("other", None)
+    assert rows[3]["not_compared"] == "scored on other clips or labels"
 
 
 def test_other_seeds_are_not_compared(runs: dict[str, Path], tmp_path: Path) -> None:
