@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .. import data
-from .console import chosen_device, echo, show
+from .console import chosen_device, echo, show, show_json
 from .options import (
     config_option,
     device_option,
@@ -72,6 +72,7 @@ def train(
     from ..fusion.models.variants import resolve
     from ..fusion.result import plain
     from ..fusion.training.labelled import settle_grid, settle_split
+    from ..fusion.training.metrics_log import kept_score
     from ..fusion.training.train import train as fit
 
     short = [f"model.variant={variant}"] * bool(variant) + [f"seed={seed}"] * (seed is not None)
@@ -80,7 +81,10 @@ def train(
     config = settle_split(config, store, labels)
     if show_config:
         config, _ = settle_grid(config, store, labels)
-        echo(config.to_yaml(), nl=False)
+        if as_json:
+            show_json(config.model_dump(mode="json"))
+        else:
+            echo(config.to_yaml(), nl=False)
         return
     with TrainLog(config, quiet=as_json) as log, interruptible("Saving the state") as stop:
         try:
@@ -100,11 +104,9 @@ def train(
             sys.exit(stop.code)
     if not is_main():
         return
-    show(
-        plain({"runs": [str(path) for path in runs], "val": log.scores, "random_weights": log.random_weights}),
-        as_json,
-        describe_training,
-    )
+    scores = [log.scores.get(str(path)) or kept_score(path) for path in runs]  # of now, or of an earlier call
+    result = {"runs": [str(path) for path in runs], "val": scores, "random_weights": log.random_weights}
+    show(plain(result), as_json, describe_training)
 
 
 def chosen_preset(name: str, store: Any, labels: Path) -> str:
@@ -124,7 +126,7 @@ class TrainLog:
 
     def __init__(self, config: Any, quiet: bool) -> None:
         self.config, self.quiet = config, quiet
-        self.scores: list[dict[str, float]] = []
+        self.scores: dict[str, dict[str, float]] = {}
         self.random_weights: list[str] = []
         self.bar: Any = None
         self.in_terminal = False
@@ -205,7 +207,7 @@ class TrainLog:
     def _done(self, event: dict[str, Any]) -> None:
         self._close()
         val = event["val"]
-        self.scores.append(val)
+        self.scores[event["path"]] = val
         self._say(f"{event['path']}: validation CCC {val['mean']:.3f} (V {val['valence']:.3f}, A {val['arousal']:.3f})")
         if self.speed:
             self._say(self.speed)

@@ -18,9 +18,9 @@ from typing import Any
 
 from ...data.atomic import naming, replacing, sync, write_text
 from ...data.errors import InputError, first_line
-from ..config import Config
+from ..config import Config, load_config
 from ..result import plain
-from ..run_folder import METRICS, TABLE, TRACKERS, write_json
+from ..run_folder import METRICS, RESOLVED, TABLE, TRACKERS, write_json
 from .trackers import TRACKER_KINDS, End, TrackedRun, Tracker, check_trackers
 from .trainer import Log
 
@@ -184,6 +184,16 @@ def keep_rows(out: Path, num_epochs: int) -> None:
     path = out / METRICS
     rows = path.read_text(encoding="utf-8").splitlines(keepends=True)[:num_epochs] if path.exists() else []
     write_text(path, "".join(rows))
+
+
+def kept_score(out: Path) -> dict[str, float | None] | None:
+    """Returns the validation score of the epoch that a run keeps, as its metrics log has it; None without a log."""
+    path = out / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    scores = [json.loads(line)["val"] for line in lines]
+    if load_config(out / RESOLVED).train.keep == "last":
+        return scores[-1] if scores else None
+    return max(scores, key=lambda score: -1.0 if score["mean"] is None else score["mean"], default=None)
 
 
 def write_table(out: Path) -> None:

@@ -120,7 +120,30 @@ def test_show_config_prints_what_would_be_used_and_stops(place: Path, cache: Pat
     result = yaml.safe_load(text)
     assert (result["model"]["variant"], result["model"]["dim"]) == ("audio", 16)
     assert (result["seed"], result["train"]["noise"]) == (4, 0.5)
+    assert json.loads(ok("train", cache, *places, *settings, "--json")) == result
     assert not (tmp_path / "run").exists()
+
+
+def test_scores_of_runs_that_were_done_before_stand_beside_the_new_ones(
+    place: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means = {"fold-0": [0.25, None, 0.75, 0.5], "fold-1": [None, None, None, None], "fold-2": []}
+    for name, each in means.items():
+        (tmp_path / name).mkdir()
+        rows = [{"epoch": epoch, "val": {"mean": mean}} for epoch, mean in enumerate(each)]
+        (tmp_path / name / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        (tmp_path / name / "config.yaml").write_text(f"train: {{keep: {'best' if name == 'fold-0' else 'last'}}}\n")
+
+    def resumed(*_: Any, log: Any, **options: Any) -> list[Path]:
+        val = {"valence": 0.0, "arousal": 1.0, "mean": 0.5}
+        log({"event": "done", "path": str(tmp_path / "fold-2"), "val": val, "smoothing_s": 0.0})
+        return [tmp_path / name for name in means]
+
+    monkeypatch.setattr("sage_va.fusion.training.train.train", resumed)
+    options = ["--labels", place / "labels", "--out", tmp_path, "--resume", "--device", "cpu", "--json"]
+    result = json.loads(ok("train", cache, *options))
+    assert [score["mean"] for score in result["val"]] == [0.75, None, 0.5]
+    assert [Path(path).name for path in result["runs"]] == list(means)
 
 
 def test_a_damaged_cache_is_found_with_exit_code_1(place: Path, tmp_path: Path) -> None:
