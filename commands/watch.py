@@ -133,7 +133,7 @@ class Watch:
 
     def _passes(self, ledger: WatchLedger, clip_id: str, version: FileVersion) -> bool:
         """True for a recording that is passed over."""
-        wanted = not self.clips or any(fnmatchcase(clip_id, pattern) for pattern in self.clips)
+        wanted = not self.clips or any(clip_id == p or fnmatchcase(clip_id, p) for p in self.clips)
         return not wanted or ledger.is_done(clip_id, version)
 
     def _process(self, recording: Recording, ledger: WatchLedger, report: Callable[[WatchedRecording], None]) -> None:

@@ -119,6 +119,9 @@ def test_predictions_of_an_earlier_version_are_named_where_the_later_fails(folde
 def test_a_pattern_chooses(folder: Path, models: list[SAGE]) -> None:
     assert [outcome.recording for outcome in watch_for(1, folder, models, clips=["talk*"])] == ["talk_00.mp4"]
     assert watch_for(0, folder, models, clips=["talk*"]) == []
+    (folder / "in" / "talk_00.mp4").rename(folder / "in" / "talk [1].mp4")
+    (named,) = watch_for(1, folder, models, clips=["talk [1].mp4"])  # an id, though it looks like a pattern
+    assert named.recording == "talk [1].mp4"
 
 
 def test_a_recording_that_changes_meanwhile_is_not_written(
