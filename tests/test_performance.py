@@ -5,10 +5,13 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sage_va import Clip, Track, open_store
 from sage_va.benchmarks import bench, frame, scaling
 from sage_va.benchmarks.frame import Figure
+from sage_va.data import stream_name
 from sage_va.tests.test_docs import check_command
 
 RESULTS = bench.results()
@@ -98,7 +101,28 @@ def test_what_is_saved_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         frame.save(True, "/elsewhere/x.py", [Figure("a", float("nan"))], tmp_path)
 
 
-# The simulation of a large extraction
+# Growth: on paper, and the simulation of a large extraction
+
+
+def test_growth_is_computed_from_the_last_figures_of_the_disk() -> None:
+    shown = {figure.name: figure.value for figure in frame.figures_of(RESULTS["scaling"])}
+    for figure in scaling.paper(1_000_000):
+        assert shown[figure.name] == pytest.approx(figure.value), "run: python benchmarks/bench.py --only scaling"
+    for way, disk in scaling.measured_disks().items():
+        limit = disk.clips_per_s(scaling.bytes_of(1))
+        assert shown[f"one-step clips: clips that the disk takes, {way}"] == pytest.approx(limit)
+
+
+def test_a_line_of_a_journal_has_about_so_many_bytes(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "cache.zarr", "a")
+    track = Track.of(np.ones((1, 2), np.float32), np.zeros(1), np.ones(1, bool))
+    for modality, alias in (("visual", "vit-small-patch14-dinov2-lvd142m"), ("audio", "wav2vec2-base")):
+        fingerprint = {"modality": modality}
+        name = stream_name(modality, alias, fingerprint)
+        store.commit(Clip("recordings/talk1.mp4"), name, track, fingerprint=fingerprint, source_sha256="")
+    lines = (tmp_path / "cache.zarr/.sage-va/journal.jsonl").read_bytes().splitlines(keepends=True)
+    lengths = [len(line) for line in lines if b'"commit"' in line]
+    assert sum(lengths) / len(lengths) == pytest.approx(scaling.JOURNAL_BYTES, rel=0.05)
 
 
 FAST = scaling.Disk(0.0, 0.0, bytes_per_s=1e15)
