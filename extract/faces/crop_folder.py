@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -80,8 +81,8 @@ def write_crop_folders(
     clips = name_people(sources, person)
     owners: dict[str, str] = {}
 
-    def write(source: Source) -> None:
-        for clip in people_of(source, finder) if person == "all" and not source.person else [source]:
+    def write(source: Source, beat: Callable[[], None]) -> None:
+        for clip in people_of(source, finder, beat) if person == "all" and not source.person else [source]:
             name = folder_name(clip.clip_id)
             if owners.setdefault(name, clip.clip_id) != clip.clip_id:
                 todo = "Write one of them elsewhere."
@@ -89,12 +90,13 @@ def write_crop_folders(
             if (place := contained(out, name)).exists():
                 result.skipped.append(name)
             else:
-                result.written[name] = write_crop_folder(clip, place, finder, template)
+                result.written[name] = write_crop_folder(clip, place, finder, template, beat)
 
-    for done, (source, error) in enumerate(_each(write, clips, num_threads), 1):
-        if error:
-            result.failures.append({"clip_id": source.clip_id, "reason": error.about(source.clip_id)})
-        tick(done, len(clips))
+    with contextlib.closing(_each(write, clips, num_threads)) as ends:
+        for done, (source, error) in enumerate(ends, 1):
+            if error:
+                result.failures.append({"clip_id": source.clip_id, "reason": error.about(source.clip_id)})
+            tick(done, len(clips))
     return result
 
 
@@ -107,24 +109,44 @@ def folder_name(clip_id: str) -> str:
 
 
 def _each(
-    write: Callable[[Source], None], clips: Sequence[Source], num_threads: int
-) -> Iterator[tuple[Source, InputError | None]]:
-    """Yields each clip, in order, with the error that ended it, or None."""
-    with ThreadPoolExecutor(num_threads, "sage-va-faces") as pool:
-        for clip, job in [(clip, pool.submit(write, clip)) for clip in clips]:
+    write: Callable[[Source, Callable[[], None]], None], clips: Sequence[Source], num_threads: int
+) -> Generator[tuple[Source, InputError | None], None, None]:
+    """Yields each clip, in order, with the error that ended it, or None.
+
+    Where it ends early, as by Ctrl-C, no other clip is begun, and those at work end at their next beat.
+    """
+    over = threading.Event()
+
+    def beat() -> None:
+        if over.is_set():
+            raise CancelledError
+
+    pool = ThreadPoolExecutor(num_threads, "sage-va-faces")
+    try:
+        for clip, job in [(clip, pool.submit(write, clip, beat)) for clip in clips]:
             try:
                 job.result()
                 yield clip, None
             except InputError as error:
                 yield clip, error
+    finally:
+        over.set()
+        pool.shutdown(cancel_futures=True)
 
 
-def people_of(source: Source, finder: FaceFinder) -> list[Source]:
+def people_of(source: Source, finder: FaceFinder, beat: Callable[[], None] = lambda: None) -> list[Source]:
     """Returns a clip for everyone in a recording, as `--person all` does; errors as `split_people`."""
-    return split_people(source, detect_faces(source, file_sha256(_recording(source)), finder))
+    options = DecodeOptions(beat=beat)
+    return split_people(source, detect_faces(source, file_sha256(_recording(source)), finder, options))
 
 
-def write_crop_folder(source: Source, place: Path, finder: FaceFinder, template: CropTemplate = AFFWILD2) -> FaceReport:
+def write_crop_folder(
+    source: Source,
+    place: Path,
+    finder: FaceFinder,
+    template: CropTemplate = AFFWILD2,
+    beat: Callable[[], None] = lambda: None,
+) -> FaceReport:
     """Writes the crops of one person, `00001.jpg` for frame 1, into a folder that appears when it is complete.
 
     Args:
@@ -132,11 +154,12 @@ def write_crop_folder(source: Source, place: Path, finder: FaceFinder, template:
         place: the folder.
         finder: detects the faces; its margin is not used.
         template: of the crops.
+        beat: called while images are decoded; an exception ends the work.
 
     Raises:
         InputError: if the recording cannot be decoded, or is a cut. NoFaceError: if it does not show the person.
     """
-    options = DecodeOptions()
+    options = DecodeOptions(beat=beat)
     detections = detect_faces(source, file_sha256(_recording(source)), finder, options)
     images = choose_person(detections, source.person).images
     if not images:
@@ -200,18 +223,19 @@ def add_crops(
         list[str](),
     )
 
-    def write(clip: Source) -> None:
+    def write(clip: Source, beat: Callable[[], None]) -> None:
         assert clip.crops is not None, "it has just been set"
         try:
-            write_crop_folder(clip, clip.crops, finder, template)
+            write_crop_folder(clip, clip.crops, finder, template, beat)
         except NoFaceError:
             clip.crops.mkdir(parents=True)
             without_face.append(clip.clip_id)
 
-    for done, (clip, error) in enumerate(_each(write, cropped, num_threads), 1):
-        if error:
-            failures[clip.clip_id] = error.about(clip.clip_id)
-        tick(done, len(cropped))
+    with contextlib.closing(_each(write, cropped, num_threads)) as ends:
+        for done, (clip, error) in enumerate(ends, 1):
+            if error:
+                failures[clip.clip_id] = error.about(clip.clip_id)
+            tick(done, len(cropped))
     whole = [replace(clip, person=None) for clip in cropped if clip.clip_id not in failures]  # crops show one person
     ready = sorted([*whole, *(source for source in sources if source.crops)], key=lambda clip: clip.clip_id)
     return CroppedClips(ready, failures, sorted(without_face))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import cv2
 import numpy as np
 from av import VideoFrame
 from av.container import OutputContainer
+from av.error import FFmpegError
 
+from ...data.atomic import replacing
 from ...data.errors import InputError
 from ...data.hashing import file_sha256
 from ...data.manifest import Source
+from ..decode.audio import Samples
 from ..decode.frames import Frames, Pixels
-from ..decode.request import DecodeOptions
+from ..decode.request import DecodeOptions, DecodeResult
 from .align import FaceCropper, FaceOf
 from .detection import detect_faces
 from .finder import FaceFinder
@@ -29,35 +33,47 @@ _GREY = (128, 128, 128)
 def write_preview(
     source: Source, out: Path, finder: FaceFinder, *, size: int = 224, fps: float | None = None
 ) -> FaceReport:
-    """Writes the crops of `--faces detect` as a video, each image at its own time.
+    """Writes the crops of `--faces detect` as a video, each image at its own time, whole or not at all.
 
     Images without the face are grey. Each bears its number, counted from 0, and the detector's score.
 
     Args:
         source: the clip; its `person` names who is cropped.
-        out: an `.mp4`, overwritten.
+        out: an `.mp4`; another video of that name is replaced.
         finder: detects and crops the faces.
         size: side of the crops in pixels, even.
         fps: images per second, as of an extraction; None = every image.
 
     Raises:
-        InputError: if the clip cannot be decoded, or the video cannot be written.
+        InputError: if the clip cannot be decoded, or the video cannot be written or would replace the recording.
     """
     path, options = source.path, DecodeOptions(fps=fps)
     if path is None or not path.is_file():
         got = f"none at {source.place}"
         raise InputError(source.clip_id, expected="a recording", got=got, todo="Correct the path.")
+    if out.exists() and out.samefile(path):
+        raise InputError(out, "the video would replace the recording", todo="Choose another name.")
     detections = detect_faces(source, file_sha256(path), finder, options)
     times_s = iter(detections.times_s - detections.times_s[0])
-    with _open_video(out) as container:
-        stream = _add_stream(container, size)
-        crops = decode_person(source, options, detections, lambda face_of: _Annotator(size, finder.margin, face_of))
-        for part in crops:
-            for pixels in part.pixels if isinstance(part, Frames) else ():
-                container.mux(stream.encode(_frame(pixels, next(times_s))))
-            if isinstance(part, PersonResult):
-                container.mux(stream.encode(None))
-                return part.faces
+    crops = decode_person(source, options, detections, lambda face_of: _Annotator(size, finder.margin, face_of))
+    try:
+        with replacing(out) as part, av.open(str(part), "w", format="mp4") as container:
+            return _write(container, crops, times_s, size)
+    except FFmpegError as error:
+        todo = "Look at the free space."
+        raise InputError(out, f"the video cannot be written: {error.strerror or error}", todo=todo) from error
+
+
+def _write(
+    container: OutputContainer, crops: Iterator[Frames | Samples | DecodeResult], times_s: Iterator[float], size: int
+) -> FaceReport:
+    stream = _add_stream(container, size)
+    for part in crops:
+        for pixels in part.pixels if isinstance(part, Frames) else ():
+            container.mux(stream.encode(_frame(pixels, next(times_s))))
+        if isinstance(part, PersonResult):
+            container.mux(stream.encode(None))
+            return part.faces
     raise AssertionError("decoding ends with a result")
 
 
@@ -80,15 +96,6 @@ class _Annotator(FaceCropper):
         canvas[...] = annotated
         self._next += 1
         return ()
-
-
-def _open_video(out: Path) -> OutputContainer:
-    try:
-        out.write_bytes(b"")  # PyAV opens the file only when it has something to write
-        return av.open(str(out), "w", format="mp4")
-    except (OSError, ValueError) as error:
-        todo = "Choose another place."
-        raise InputError(out, expected="a place for a video", got=f"{error}".splitlines()[0], todo=todo) from error
 
 
 def _add_stream(container: OutputContainer, size: int) -> Any:

@@ -1,5 +1,7 @@
 """Folders of crops: 00001.jpg shows frame 1, aligned to the template; a frame without the face has no file."""
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -142,3 +144,16 @@ def test_someone_who_is_not_there_is_named(one: Source, finder: FaceFinder, tmp_
     person = Source("one.mp4#right", path=one.path, person="right")
     with pytest.raises(InputError, match=r"one.mp4#right: expected the person 'right', got none in 20 frames"):
         write_crop_folder(person, tmp_path / "x", finder)
+
+
+def test_ctrl_c_begins_no_other_clip_and_leaves_none_half_done(one: Source, finder: FaceFinder, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    clips = [replace(one, clip_id=f"{k}.mp4") for k in range(30)]
+    with pytest.raises(KeyboardInterrupt):
+        write_crop_folders(clips, tmp_path / "crops", finder, num_threads=2, tick=interrupt)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("sage-va-faces")]
+    written = list((tmp_path / "crops").iterdir())
+    assert 1 <= len(written) < 10
+    assert all(len(crop_numbers(folder)) == len(SHOWN) for folder in written)

@@ -576,10 +576,25 @@ def test_crops_can_be_looked_at(finder, tmp_path):
     assert (middle[[*range(5), *range(10, 20)]] > 230).all()
     np.testing.assert_allclose(middle[5:10], 128, atol=8)
     assert images[7, 108:].std() > 10  # its number
-    with pytest.raises(InputError, match="expected a place for a video, got"):
-        write_preview(source, tmp_path / "none/out.mp4", finder)
     with pytest.raises(InputError, match="b: expected a recording, got none at"):
         write_preview(Source("b", path=tmp_path / "b.mp4"), tmp_path / "out.mp4", finder)
+
+
+def test_a_video_of_crops_replaces_no_recording_and_is_whole_or_not_there(finder, tmp_path):
+    recording = write_media(tmp_path / "a.mp4", drawn(lambda k: [(40, 30, 32)], 20))
+    (tmp_path / "same.mp4").symlink_to(recording)
+    content, whole = recording.read_bytes(), tmp_path / "whole.mp4"
+    for out in (recording, tmp_path / "same.mp4"):
+        with pytest.raises(InputError, match="the video would replace the recording"):
+            write_preview(Source("a", path=recording), out, finder)
+    write_preview(Source("a", path=recording), whole, finder, size=64)
+    before = whole.read_bytes()
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="damaged: expected"):
+        write_preview(Source("damaged", path=damaged), whole, finder, size=64)
+    assert (recording.read_bytes(), whole.read_bytes()) == (content, before)
+    assert not list(tmp_path.glob(".part-*"))
 
 
 def has_retinaface():
