@@ -66,6 +66,25 @@ def test_the_client_is_offline_only_meanwhile(server: str, monkeypatch: pytest.M
     assert constants.is_offline_mode()
 
 
+def test_threads_share_the_switch_and_the_last_restores_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
+    inside, leave, states = threading.Event(), threading.Event(), list[bool]()
+
+    def first() -> None:
+        with offline_if_unreachable():
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert inside.wait(60)
+    with offline_if_unreachable():
+        leave.set()
+        thread.join()
+        states.append(constants.is_offline_mode())
+    assert [*states, constants.is_offline_mode()] == [True, False]
+
+
 def test_nothing_is_tried_again_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders, detector and saved models, each within two seconds of its own; before, each took a minute."""
     pytest.importorskip("timm")
