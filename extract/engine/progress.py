@@ -162,9 +162,13 @@ class Tally:
     """
 
     sizes: dict[str, int]
+    _all_bytes: int = field(init=False)
     _closed_bytes: int = 0
     _skipped_bytes: int = 0
     _start_s: float = field(default_factory=perf_counter)
+
+    def __post_init__(self) -> None:
+        self._all_bytes = sum(self.sizes.values())  # kept, since progress is reported for each of the clips
 
     @classmethod
     def of(cls, sources: Iterable[Source]) -> Tally:
@@ -178,8 +182,9 @@ class Tally:
 
     def split(self, clip_id: str, people: Sequence[Source]) -> None:
         """Replaces a clip by the clips of its people."""
-        size = self.sizes.pop(clip_id, 0)
-        self.sizes |= {person.clip_id: size // len(people) for person in people}
+        parts = {person.clip_id: self.sizes.get(clip_id, 0) // len(people) for person in people}
+        self._all_bytes += sum(parts.values()) - sum(self.sizes.pop(name, 0) for name in {clip_id, *parts})
+        self.sizes |= parts
 
     def close(self, clip_id: str, *, skipped: bool = False) -> None:
         """Notes that nothing is left to do for a clip."""
@@ -195,7 +200,7 @@ class Tally:
             parts: of workers, with frames and seconds that the summary does not count yet.
         """
         uncounted, elapsed_s = list(parts), self.elapsed_s
-        worked, left = self._closed_bytes - self._skipped_bytes, sum(self.sizes.values()) - self._closed_bytes
+        worked, left = self._closed_bytes - self._skipped_bytes, self._all_bytes - self._closed_bytes
         return ExtractionProgress(
             num_clips=len(self.sizes),
             num_done=summary.num_done,
