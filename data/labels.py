@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from .clip import Clip
 from .errors import InputError
+from .file_tree import walk
 from .text_file import read_utf8
 
 NOT_ANNOTATED = -5
@@ -138,7 +139,8 @@ class LabelFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        paths = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".csv") and not p.name.startswith("."))
+        below = (Path(parent, name) for parent, _, names in walk(path) for name in names if not name.startswith("."))
+        paths = sorted(path for path in below if path.suffix in (".txt", ".csv"))
         if not paths:
             todo = "Give .csv files with time_s, valence, arousal or Aff-Wild2's .txt; `sage-va prepare` makes them."
             raise InputError(path, expected="a folder of label files", got="none", todo=todo)
@@ -259,19 +261,24 @@ def label_names(clip_id: str) -> list[str]:
 
 
 class _ByName:
-    """Label files by their name without folder and suffix."""
+    """Label files by the last parts of their paths, without suffix."""
 
     def __init__(self, files: Sequence[LabelFile]) -> None:
-        self._files: dict[str, list[LabelFile]] = {}
-        for file in files:
-            self._files.setdefault(file.path.stem, []).append(file)
+        self._files = files
+        self._by_parts: dict[int, dict[str, list[LabelFile]]] = {}  # by the number of parts
 
     def find(self, clip_id: str, *, nested: bool) -> list[LabelFile]:
         """The files of the first possible name that has any; nested: in folders named like those of the clip."""
         for name in label_names(clip_id):
-            files = self._files.get(PurePosixPath(name).name, [])
-            if nested:
-                files = [file for file in files if f"/{file.path.with_suffix('')}".endswith(f"/{name}")]
-            if files:
+            if files := self._ending_in(name if nested else PurePosixPath(name).name):
                 return files
         return []
+
+    def _ending_in(self, name: str) -> list[LabelFile]:
+        """The files whose paths end in some parts; a folder may hold one of the same name for each clip."""
+        num = name.count("/") + 1
+        if num not in self._by_parts:
+            ends = self._by_parts[num] = dict[str, list[LabelFile]]()
+            for file in self._files:
+                ends.setdefault("/".join(f"/{file.path.with_suffix('')}".split("/")[-num:]), []).append(file)
+        return self._by_parts[num].get(name, [])

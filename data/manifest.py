@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, did_you_mean
+from .file_tree import walk
 from .store.fingerprint import check_clip_id
 
 VIDEO_SUFFIXES = frozenset(
@@ -165,7 +166,7 @@ def _is_media(name: str) -> bool:
 
 def _scan(folder: Path, root: Path, others: Counter[str]) -> Iterator[Source]:
     visited: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in walk(folder, follow_links=True):
         real = os.path.realpath(parent)
         if real in visited:
             folders.clear()

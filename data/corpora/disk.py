@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..file_tree import walk
 from ..manifest import AUDIO_SUFFIXES, VIDEO_SUFFIXES, is_crop_name
 
 PREPARED = "prepared.json"  # marks a folder that `prepare` wrote: it is no part of a corpus
@@ -43,7 +44,7 @@ class Disk:
             raise InputError(root, "there is no such folder", todo="Give the folder that holds the corpus.")
         disk = cls(root)
         visited: set[str] = set()
-        for parent, folders, files in os.walk(root, followlinks=True):
+        for parent, folders, files in walk(root, follow_links=True):
             real = os.path.realpath(parent)
             if real in visited or PREPARED in files:
                 folders.clear()

@@ -43,9 +43,12 @@ class Folder(PublishedCorpus):
 
     def read(self, disk: Disk) -> ListedCorpus:
         media = {**_by_name(disk, disk.audios), **_by_name(disk, disk.videos)}
+        alike: dict[str, list[str]] = {}
+        for clip_id in media:
+            alike.setdefault(PurePosixPath(clip_id).name, []).append(clip_id)
         annotations: dict[str, list[_Annotation]] = {}
         for name, own in self._annotations(disk).items():
-            annotations.setdefault(_owner(name, media), []).extend(own)
+            annotations.setdefault(_owner(name, media, alike), []).extend(own)
         if not annotations:
             expected = "annotations (.eaf, .csv, .arff, .txt)"
             raise InputError(disk.root, expected=expected, got="none", todo="Give the folder that holds them.")
@@ -122,7 +125,7 @@ def _is_annotation(path: Path) -> bool:
     return True
 
 
-def _owner(name: str, media: Mapping[str, list[Path]]) -> str:
+def _owner(name: str, media: Mapping[str, list[Path]], alike: Mapping[str, list[str]]) -> str:
     """Returns the clip of an annotation: the recording of that path, else the only one of that name."""
-    alike = [clip_id for clip_id in media if PurePosixPath(clip_id).name == PurePosixPath(name).name]
-    return name if name in media or len(alike) != 1 else alike[0]
+    clip_ids = alike.get(PurePosixPath(name).name, [])
+    return name if name in media or len(clip_ids) != 1 else clip_ids[0]

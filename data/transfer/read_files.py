@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..file_tree import walk
 from ..hashing import array_sha256, file_sha256, json_sha256
 from .array_files import Arrays, OpenFiles, opened, readable, reason_of
 from .read_csv import QUALITY, Features, Rules, checked_times, read_csv
@@ -169,7 +170,7 @@ def _in_folder(folder: Path) -> list[ClipFile]:
     """One file per clip, `<clip_id><suffix>`, or as the facts of an export name them."""
     clip_ids = {place: clip_id for clip_id, place in exported_facts(folder).get("clips", {}).items()}
     by_clip: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(Path(parent, name) for parent, _, names in walk(folder) for name in names):
         place = path.relative_to(folder).as_posix()
         if path.suffix.lower() not in (*SUFFIXES, *PICKLES) or "/." in f"/{place}" or not path.is_file():
             continue

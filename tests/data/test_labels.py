@@ -3,7 +3,7 @@
 import time
 import warnings
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -227,3 +227,20 @@ def test_rows_without_a_clock_are_refused() -> None:
     text = r"a: expected a recording whose frame times are known, .*, got features without a frame clock\. Extract from"
     with pytest.raises(InputError, match=text):
         rows().timed(Clip("a"))
+
+
+def test_a_file_of_one_name_in_each_folder_is_joined_without_comparing_all_with_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    num, num_cut, cut = 200, 0, PurePath.with_suffix
+
+    def counted(path: PurePath, suffix: str) -> PurePath:
+        nonlocal num_cut
+        num_cut += 1
+        return cut(path, suffix)
+
+    monkeypatch.setattr(PurePath, "with_suffix", counted)
+    files = [LabelFile(Path(f"labels/{k}/video.csv")) for k in range(num)]
+    joined = join_labels(files, [f"{k}/video.mp4" for k in range(num)])
+    assert [file.path.parent.name for file in joined.files.values()] == [str(k) for k in range(num)]
+    assert num_cut < 10 * num

@@ -1,11 +1,12 @@
 """Own recordings: ELAN, audformat, ARFF, CSV and frame rows become one shape; every fault is named."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 
 from sage_va.data import InputError
+from sage_va.data.corpora import folder
 from sage_va.data.corpora.folder import Folder
 from sage_va.data.corpora.prepare import PreparedClip, prepare
 from sage_va.data.labels import Labels, read_label_file
@@ -232,3 +233,16 @@ def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
         InputError, match=r"expected annotations \(\.eaf, \.csv, \.arff, \.txt\), got none\. Give the folder"
     ):
         one(tmp_path)
+
+
+def test_annotations_find_their_recordings_without_comparing_all_with_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num, names = 60, list[object]()
+    for k in range(num):
+        write(tmp_path / f"media/{k}/talk{k}.mp4", "")
+        write(tmp_path / f"ratings/talk{k}.csv", "time_s,valence,arousal\n0,0.5,0.5\n1,0,0\n")
+    monkeypatch.setattr(folder, "PurePosixPath", lambda name: names.append(name) or PurePosixPath(name))
+    report = prepare(Folder(), tmp_path, tmp_path / "out", write=False)
+    assert sorted(clip.clip_id for clip in report.clips) == sorted(f"media/{k}/talk{k}" for k in range(num))
+    assert len(names) < 10 * num
