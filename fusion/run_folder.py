@@ -90,7 +90,7 @@ def check_new(out: Path) -> None:
         InputError: if it is not.
     """
     if any((run / SPLIT).exists() and not (run / CONFIG).exists() for run in (out, *fold_runs(out))):
-        todo = "Resume it with --resume, or choose another --out."
+        todo = "Resume it with `train --resume`, or choose another --out."
         raise InputError(out, expected="a new folder", got="an unfinished run", todo=todo)
     names = {file.name for file in out.iterdir()} if out.is_dir() else set[str]()
     if SPLIT_PART in names and names <= {SPLIT_PART, RESOLVED_PART, RESOLVED}:  # killed as it began

@@ -117,9 +117,10 @@ def _difference(
     clips: Sequence[ClipMoments], base: Sequence[ClipMoments], ccc: Mapping[str, float], clean: Mapping[str, float]
 ) -> dict[str, Gain]:
     """The gain over the clean score, for each target, with its interval by paired bootstrap over clips."""
-    sides = [torch.stack([clip.all for clip in side])[None].cpu().double() for side in (clips, base)]
+    labelled = [k for k, clip in enumerate(base) if clip.all[0, 0] > 0]
     intervals = undefined()
-    if len(base) > 1:
-        times_drawn = draw_clips(len(base))
+    if len(labelled) > 1:
+        sides = [torch.stack([side[k].all for k in labelled])[None].cpu().double() for side in (clips, base)]
+        times_drawn = draw_clips(len(labelled))
         intervals = intervals_of(drawn_scores(sides[0], times_drawn) - drawn_scores(sides[1], times_drawn))
     return {name: Gain(ccc[name] - clean[name], intervals[name]) for name in NAMES}

@@ -95,8 +95,8 @@ class RobustnessReport(Result):
     def of(cls, runs: Sequence[Robustness]) -> RobustnessReport:
         """Compares the variants of some runs with `concat`, or the first where that is none of them.
 
-        Runs of one seed and the same clips are compared with each other. A run that does not take a modality of another
-        has the kinds of that modality too: there its score does not change.
+        Runs of one seed and the same clips are compared with each other, unless a variant has several of them. A run
+        that does not take a modality of another has the kinds of that modality too: there its score does not change.
         """
         runs = _of_the_same_kinds(runs)
         variants = list(dict.fromkeys(run.variant for run in runs))
@@ -244,16 +244,22 @@ def _of_the_same_kinds(runs: Sequence[Robustness]) -> list[Robustness]:
 
 def _difference(runs: Sequence[Robustness], variant: str, base: str) -> AreaDifference:
     """Compares the runs of a variant with those of the base that have the same seed and clips."""
-    sides = [{(run.run_seed, *run.clip_ids): run for run in runs if run.variant == name} for name in (variant, base)]
+    sides = [_by_seed_and_clips([run for run in runs if run.variant == name]) for name in (variant, base)]
     both = [(sides[0][key], sides[1][key]) for key in sides[0] if key in sides[1]]
     seeds = [run.run_seed for run, _ in both]
     kinds = {kind: _gains(both, kind) for kind in both[0][0].kinds} if both else {}
     return AreaDifference(variant, base, seeds, kinds)
 
 
+def _by_seed_and_clips(runs: Sequence[Robustness]) -> dict[tuple[Any, ...], Robustness]:
+    """Returns runs by what makes them comparable; those that share it are left out, since none of them is the one."""
+    keys = [(run.run_seed, *run.clip_ids) for run in runs]
+    return {key: run for key, run in zip(keys, runs, strict=True) if keys.count(key) == 1}
+
+
 def _gains(pairs: Sequence[tuple[Robustness, Robustness]], kind: str) -> dict[str, Gain]:
     """The gain in the area of one kind, for each target: clips are drawn by name, the same for all seeds."""
-    names = sorted({clip_id for run, _ in pairs for clip_id in run.clip_ids})
+    names = sorted({clip_id for run, _ in pairs for clip_id in _labelled(run, kind)})
     ours, theirs = ([_placed(pair[side], kind, names) for pair in pairs] for side in (0, 1))
     strengths = pairs[0][0].strengths
 
@@ -266,9 +272,17 @@ def _gains(pairs: Sequence[tuple[Robustness, Robustness]], kind: str) -> dict[st
     return {name: Gain(mean, intervals[name]) for name, mean in zip(NAMES, point, strict=True)}
 
 
+def _labelled(run: Robustness, kind: str) -> list[str]:
+    """The clips of which a label counts, as in all intervals: the others would only widen them."""
+    counts = run.moments[kind][0, :, 0, 0].tolist()
+    return [clip_id for clip_id, count in zip(run.clip_ids, counts, strict=True) if count > 0]
+
+
 def _placed(run: Robustness, kind: str, names: Sequence[str]) -> Tensor:
     """(strengths, C, 2, 6) moments of the named clips; 0 for those that the run does not score."""
     moments = run.moments[kind].cpu().double()
     placed = torch.zeros(len(moments), len(names), *moments.shape[2:], dtype=torch.float64)
-    placed[:, [names.index(clip_id) for clip_id in run.clip_ids]] = moments
+    places = {name: k for k, name in enumerate(names)}
+    scored = [k for k, clip_id in enumerate(run.clip_ids) if clip_id in places]
+    placed[:, [places[run.clip_ids[k]] for k in scored]] = moments[:, scored]
     return placed

@@ -17,7 +17,7 @@ from .metrics import NAMES
 from .paired import Gain
 from .report import cautions
 from .robustness import Robustness, RobustnessReport
-from .style import COLOURS, STYLES, house_style, save_pictures
+from .style import COLOURS, STYLES, as_text, house_style, save_pictures
 
 if TYPE_CHECKING:  # it takes half a second to import
     from matplotlib.figure import Figure
@@ -79,7 +79,7 @@ def draw_robustness(runs: Sequence[Robustness]) -> Figure:
         for k, run in enumerate(runs):
             if (ccc := run.kinds[name].ccc) is not None:
                 style = {"color": COLOURS[k % len(COLOURS)], "ls": STYLES[k // len(COLOURS) % len(STYLES)]}
-                (lines[title_of(run)],) = axis.plot(run.strengths, ccc["mean"], marker="o", ms=3, **style)
+                (lines[as_text(title_of(run))],) = axis.plot(run.strengths, ccc["mean"], marker="o", ms=3, **style)
         axis.set_title(name)
         axis.grid()
     for axis in axes.flat[len(kinds) :]:

@@ -408,6 +408,33 @@ def test_areas_of_runs_on_other_clips_do_not_compare(result: Robustness) -> None
     assert "their areas do not compare" in describe_robustness(RobustnessReport.of([result, other]))
 
 
+def test_of_two_runs_with_one_variant_seed_and_clips_none_is_compared(result: Robustness) -> None:
+    better, worse = (doubled(result, name, 0, noise) for name, noise in NOISES)
+    again = doubled(result, "sage", 0, 0.2)
+    for runs in ([better, again, worse], [again, better, worse]):
+        assert RobustnessReport.of(runs).differences == []
+    others = [replace(run, run_seed=1) for run in (better, worse)]
+    (difference,) = RobustnessReport.of([better, again, worse, *others]).differences
+    assert difference.seeds == [1]
+
+
+def test_clips_without_labels_do_not_widen_an_interval(result: Robustness) -> None:
+    better, worse = (doubled(result, name, 0, noise) for name, noise in NOISES)
+
+    def with_unlabelled(run: Robustness) -> Robustness:
+        more = {kind: torch.cat([sums, torch.zeros_like(sums)], 1) for kind, sums in run.moments.items()}
+        return replace(run, clip_ids=[*run.clip_ids, *(f"zz{clip_id}" for clip_id in run.clip_ids)], moments=more)
+
+    (alone,) = RobustnessReport.of([better, worse]).differences
+    (among,) = RobustnessReport.of([with_unlabelled(better), with_unlabelled(worse)]).differences
+    assert among.kinds == alone.kinds
+
+
+def test_names_that_look_like_formulas_are_drawn(result: Robustness, tmp_path: Path) -> None:
+    robustness_files.write_robustness(tmp_path, RobustnessReport.of([replace(result, run="runs/$a_$b{")]))
+    assert (tmp_path / "robustness.svg").stat().st_size > 0
+
+
 def drawn_result(variant: str, modality: str, rise: float) -> Robustness:
     """A run of one modality, whose estimates are off by more and more under one kind of corruption."""
     truth = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 2, 40)))
