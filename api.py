@@ -111,6 +111,9 @@ def evaluate(
         InputError: if a run is unfinished, there are no labels to score on, or there is no such column.
     """
     place, truths = str(cache) if cache else None, Path(labels) if labels else None
+    if groups and not by:
+        todo = 'Name a column of it, as in by="gender".'
+        raise InputError("groups", "it is a table of groups, and by names no column", todo=todo)
     grouping = Grouping.of(by, Path(groups) if groups else None) if by else None
     if not isinstance(model, SAGE | str | Path):
         folders = [Path(folder) for folder in model]

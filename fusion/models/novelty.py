@@ -91,7 +91,7 @@ class Novelty(nn.Module):
         every, num_clips = max(1, sum(lengths) // MAX_STEPS), len(lengths)
         distances, changes = [], []
         for held_out in parts:
-            self._fit_covariance(read, [clip for clip in range(num_clips) if clip not in held_out], every)
+            self._fit_covariance(read, sorted(set(range(num_clips)) - set(held_out)), every)
             for clip in held_out or range(num_clips):
                 values, mask = (part[None] for part in read(clip))
                 distances.append(self._median(self.distance(values), mask)[mask])

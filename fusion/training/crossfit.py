@@ -49,7 +49,8 @@ def out_of_fold_estimates(corpus: Corpus, training: Sequence[int], config: Confi
         torch.manual_seed(config.seed)
         for m, stream in enumerate(corpus.streams):
             for fold, held_out in enumerate(folds):
-                rest = [index for index in training if index not in held_out]
+                left_out = set(held_out)
+                rest = [index for index in training if index not in left_out]
                 for index, va in zip(held_out, _estimates(corpus.only([m]), rest, held_out, config), strict=True):
                     estimates[corpus.steps(index), m] = torch.from_numpy(va).to(estimates)
                 log({"event": "crossfit", "stream": stream.name, "fold": fold, "num_folds": len(folds)})

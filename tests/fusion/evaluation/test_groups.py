@@ -112,6 +112,8 @@ def test_groups_that_nobody_belongs_to_are_refused(scored: tuple[Path, Path], tm
     (tmp_path / "t.csv").write_text("clip_id,gender\nother,f\n")
     with pytest.raises(InputError, match=r"t.csv: the gender of no scored clip is known. Look at its ids"):
         evaluate(scored[0], by="gender", groups=tmp_path / "t.csv")
+    with pytest.raises(InputError, match="groups: it is a table of groups, and by names no column"):
+        evaluate(scored[0], groups=tmp_path / "t.csv")
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"expected a table, as CSV or JSONL, got"):
         Grouping.of("gender", tmp_path / "bytes.csv")
