@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -156,9 +157,10 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".jsonl":
-            rows = [(number, json.loads(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+            rows = [(number, json.loads(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         else:
-            rows = list(enumerate(csv.DictReader(text.splitlines()), 2))
+            reader = csv.DictReader(io.StringIO(text, newline=""))
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         todo = "Pass a manifest, or another CSV with a header."
         raise InputError(path, expected="a table, as CSV or JSONL", got=str(error).splitlines()[0], todo=todo) from None

@@ -108,6 +108,18 @@ def test_a_table_that_cannot_be_read_is_refused(text: str, by: str, message: str
         Grouping.of(by, tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", 'clip_id,note,gender\na,"two\nlines",f\n'),
+        ("t.jsonl", '{"clip_id": "a", "note": "\u2028", "gender": "f"}\n'),
+    ],
+)
+def test_a_cell_may_have_line_breaks(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert Grouping.of("gender", tmp_path / name).group(Clip("a")) == "f"
+
+
 def test_groups_that_nobody_belongs_to_are_refused(scored: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("clip_id,gender\nother,f\n")
     with pytest.raises(InputError, match=r"t.csv: the gender of no scored clip is known. Look at its ids"):

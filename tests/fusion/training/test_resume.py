@@ -156,9 +156,7 @@ def stopped(cache: Place, tmp_path: Path) -> Path:
 
 
 def test_an_unfinished_run_is_not_overwritten(cache: Place, stopped: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"got an unfinished run\. Resume it with `train --resume`"
-    ):
+    with pytest.raises(InputError, match=r"got an unfinished run\. Resume it with `train --resume`"):
         train(open_store(cache[0]), cache[1], stopped, config_of())
 
 
