@@ -332,6 +332,11 @@ class TestExtracting:
         known.write_bytes(known.read_bytes()[:-30])
         assert len(detect_faces(source, "1", finder).faces) == 20
         assert Squares.calls == 4
+        content = bytearray(known.read_bytes())
+        content[content.rfind(b"PK\x01\x02") + 10] ^= 1  # the way in which the last array is compressed
+        known.write_bytes(content)
+        assert len(detect_faces(source, "1", finder).faces) == 20
+        assert Squares.calls == 6
 
     def test_another_file_in_its_place_is_noticed(self, vit, finder, tmp_path):
         source = Source("a", path=write_media(tmp_path / "a.mp4", drawn(lambda _: [(40, 30, 32)], 20)))
