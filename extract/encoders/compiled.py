@@ -29,7 +29,7 @@ from ...data.atomic import locked
 from ...data.errors import InputError
 from ...data.user_cache import user_cache
 
-MARK = "whole"
+MARK = "complete"
 
 
 @contextlib.contextmanager

@@ -12,23 +12,34 @@ from ..decode.audio import Samples
 from .base import AudioEncoder, plan_of
 from .compiled import compiled_by_one_process
 
-with compiled_by_one_process("librosa") as is_new:
-    import librosa
-    import librosa.core.pitch
-    import librosa.sequence
-    import librosa.util.matching
-
-    if is_new:  # some functions are compiled when they are first called
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            librosa.pyin(np.zeros(4096, np.float32), fmin=60, fmax=500, sr=16_000)
-
 RATE, STEP, FIELD = 16_000, 320, 400  # Hz, and samples: fifty steps per second of 25 ms each, as wav2vec2 has them
 NUM_MELS, NUM_MFCC = 64, 13
 FLOOR_POWER = 1e-10
 DELTA_STEPS = 9
 PITCH_FIELD, PITCH_HZ = 1024, (60.0, 500.0)  # samples; from a low man's to a child's voice
 CONTEXT_S = 1.0  # of pitch tracking at the end of a window
+
+# Of a low pitch in a short window; 60 Hz has four periods here. Several threads track pitch, so that the filters, which
+# all threads share, must not be changed for each window.
+warnings.filterwarnings("ignore", f"With fmin=60.000, sr={RATE} and frame_length={PITCH_FIELD}", UserWarning)
+
+
+def _tracked(samples: Samples) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Returns pitch in Hz, whether there is a voice, and the probability of one, each (T,)."""
+    return librosa.pyin(
+        samples, fmin=PITCH_HZ[0], fmax=PITCH_HZ[1], sr=RATE,
+        frame_length=PITCH_FIELD, hop_length=STEP, center=False, fill_na=None,
+    )  # fmt: skip
+
+
+with compiled_by_one_process("librosa") as is_new:
+    import librosa
+    import librosa.core.pitch
+    import librosa.sequence
+    import librosa.util.matching
+
+    for num_steps in (1, 2) if is_new else ():  # some functions are compiled at a call, anew where there is one step
+        _tracked(np.zeros(PITCH_FIELD + (num_steps - 1) * STEP, np.float32))
 
 
 class LogMel(AudioEncoder):
@@ -86,12 +97,6 @@ def _pitch(samples: Samples, num_steps: int) -> NDArray[np.floating[Any]]:
     """Returns (2, T): pitch and its probability, in windows of 64 ms around the same centres as all else."""
     before = (PITCH_FIELD - FIELD) // 2
     after = max(before, (num_steps - 1) * STEP + PITCH_FIELD - before - len(samples))
-    low_hz, high_hz = PITCH_HZ
-    with warnings.catch_warnings():  # pYIN warns of a low pitch in a short window; 60 Hz has four periods here
-        warnings.simplefilter("ignore", UserWarning)
-        pitch_hz, _, probability = librosa.pyin(
-            np.pad(samples, (before, after)), fmin=low_hz, fmax=high_hz, sr=RATE,
-            frame_length=PITCH_FIELD, hop_length=STEP, center=False, fill_na=None,
-        )  # fmt: skip
-    octaves = np.where(probability >= 0.5, np.log2(pitch_hz / low_hz), 0.0)
+    pitch_hz, _, probability = _tracked(np.pad(samples, (before, after)))
+    octaves = np.where(probability >= 0.5, np.log2(pitch_hz / PITCH_HZ[0]), 0.0)
     return np.stack([octaves, probability])[:, :num_steps]

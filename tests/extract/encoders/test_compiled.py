@@ -66,7 +66,7 @@ def test_of_many_at_once_one_compiles(folder: Path) -> None:
 @pytest.mark.slow
 def test_a_half_is_compiled_anew(folder: Path) -> None:
     end_of(begun(folder))
-    (mark,) = folder.glob("numba/*/whole")
+    (mark,) = folder.glob("numba/*/complete")
     mark.unlink()
     for half in folder.glob("numba/**/guf-*"):
         half.write_bytes(b"killed at this point")

@@ -1,5 +1,10 @@
 """Audio features that need no weights: librosa's own numbers, on the clock that they promise, however audio is cut."""
 
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -91,3 +96,24 @@ def test_options_of_models_are_refused(options):
 def test_a_near_miss_is_named():
     with pytest.raises(InputError, match="logmel"):
         audio_encoder("logmels")
+
+
+@pytest.mark.slow
+def test_audio_of_any_length_meets_functions_that_are_compiled() -> None:
+    """Else processes at work would compile them at once, and spoil each other's files."""
+    code = """
+import numpy as np
+from sage_va.extract.encoders.librosa_encoders import Prosody, librosa
+for num_samples in (400, 720, 16_000):
+    Prosody().encode(np.zeros((1, num_samples), np.float32))
+print(len(librosa.sequence._viterbi.stats.cache_hits), len(librosa.sequence._viterbi.stats.cache_misses))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "0"]
+
+
+def test_windows_that_are_tracked_in_parallel_leave_the_filters_of_warnings_as_they_are() -> None:
+    encoder, before = audio_encoder("prosody"), list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(encoder.encode, [voice(0.3)[0][None]] * 12))
+    assert list(warnings.filters) == before
