@@ -106,4 +106,4 @@ def serving(viewing: Viewing) -> Iterator[Served]:
         thread.start()
         yield Served(server.url, viewing.labels.parent)
         server.shutdown()
-        thread.join(10)
+        thread.join(300)

@@ -3,7 +3,6 @@
 import socket
 import threading
 from collections.abc import Iterator
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -41,16 +40,16 @@ def test_a_server_that_accepts_answers_and_others_do_not(server: str, monkeypatc
 
 
 def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    released = threading.Event()
+    released, given_up = threading.Event(), threading.Event()
 
     def hang(*_: Any) -> None:
-        released.wait(20)
+        if not released.wait(300):
+            given_up.set()
         raise OSError
 
     monkeypatch.setattr(socket, "create_connection", hang)
-    start_s = perf_counter()
     assert not answers("https://hub.invalid", timeout_s=0.1)
-    assert perf_counter() - start_s < 5
+    assert not given_up.is_set()
     released.set()
 
 

@@ -86,7 +86,7 @@ WRITER = textwrap.dedent("""
         for _ in range(rounds):
             start = size(path)
             pids = [child(path, jobs, random.random(), times=1000) for _ in range(writers)]
-            enough, late = start + 30 * random.randint(1, 4), time.monotonic() + 60
+            enough, late = start + 30 * random.randint(1, 4), time.monotonic() + 300
             while size(path) < enough:
                 assert time.monotonic() < late, "no writer gets on"
                 time.sleep(0.001)

@@ -73,15 +73,15 @@ def test_the_last_thread_to_leave_restores_the_settings():
     def other():
         with plain_float32():
             inside.set()
-            leave.wait(10)
+            assert leave.wait(300)
 
     thread = threading.Thread(target=other)
     with plain_float32():
         thread.start()
-        inside.wait(10)
+        assert inside.wait(300)
     assert settings() == ["ieee"] * len(before) != before
     leave.set()
-    thread.join(10)
+    thread.join(300)
     assert settings() == before
 
 

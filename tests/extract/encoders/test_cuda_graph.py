@@ -108,7 +108,7 @@ def test_each_thread_has_a_graph_of_its_own(graphs):
     forward, barrier, arrays = GraphedForward(double, sent), threading.Barrier(2), batches(6)
 
     def work(part):
-        barrier.wait(10)
+        barrier.wait(300)
         return run(forward, part)
 
     with ThreadPoolExecutor(2) as pool:

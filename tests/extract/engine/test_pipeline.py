@@ -448,7 +448,7 @@ def test_a_queue_is_bounded_and_closes():
     time.sleep(0.05)
     assert blocked.is_alive()
     queue.close()
-    blocked.join(5)
+    blocked.join(300)
     assert ended == ["closed"]
     assert queue.get() == "a"
 

@@ -238,7 +238,7 @@ def test_a_tracker_that_joins_later_begins_there(tmp_path: Path) -> None:
 def offline_run(folder: Path) -> list[dict[str, Any]]:
     """The records of a W&B run that was not sent."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -447,7 +447,7 @@ def test_names_and_groups() -> None:
 
 def git(folder: Path, *words: str) -> None:
     who = ["-c", "user.name=someone", "-c", "user.email=someone@nowhere", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, timeout=30)
+    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, timeout=300)
 
 
 def test_the_commit_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewServer]:
         thread.start()
         yield opened
         opened.shutdown()
-        thread.join(10)
+        thread.join(300)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def ask(server: ViewServer) -> Callable[..., tuple[int, dict[str, str], bytes]]:
         body: bytes | None = None,
         raw: str = "",
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=300)
         connection.request(method, raw or f"/{server.token}/{place}", body, headers or {})
         answer = connection.getresponse()
         answered = answer.status, dict(answer.getheaders()), answer.read()
@@ -195,7 +195,7 @@ def test_a_mistake_of_ours_is_answered_and_printed(
     monkeypatch.setattr(server, "handle_error", lambda *words: (handle(*words), printed.set()))
     status, _, body = ask("fault")
     assert (status, body) == (500, b"KeyError: 'ours'")
-    assert printed.wait(5)  # by the thread that has answered
+    assert printed.wait(300)  # by the thread that has answered
     assert "KeyError: 'ours'" in capsys.readouterr().err
 
 
