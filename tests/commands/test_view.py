@@ -4,8 +4,6 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from sage_va.fusion.report import members
 from sage_va.fusion.training.train import train
 from sage_va.tests.media import grey_frames, write_media
 from sage_va.tests.synthetic import make_cache, tiny
+from sage_va.tests.waiting import MOST_S, running
 
 pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
@@ -48,8 +47,8 @@ def fails(*words: str) -> str:
 
 
 def test_it_is_served_until_it_is_stopped(run: Path) -> None:
-    command = [sys.executable, "-m", "sage_va", "view", str(run), "--media", str(run.parent / "media"), "--no-browser"]
-    with subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, text=True) as process:
+    words = ["view", run, "--media", run.parent / "media", "--no-browser", "--device", "cpu"]
+    with running("-m", "sage_va", *words) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{22}/", url)
@@ -63,7 +62,7 @@ def test_it_is_served_until_it_is_stopped(run: Path) -> None:
         with urllib.request.urlopen(f"{url}clips/0/video") as answer:
             assert answer.headers["Content-Type"] == "video/mp4"
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(MOST_S) == 0
 
 
 def test_mistakes_are_named_in_one_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
