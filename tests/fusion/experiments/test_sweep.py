@@ -1,5 +1,6 @@
 """The search: what may be tried, what counts, what is kept, and that neither a stop nor company changes the outcome."""
 
+import contextlib
 import csv
 import importlib
 import json
@@ -7,9 +8,7 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,7 @@ from sage_va.fusion.experiments.sweep_result import FailedTrial, SweepResult, Tr
 from sage_va.fusion.run_folder import load_run
 from sage_va.fusion.training.train import train
 from sage_va.tests.synthetic import make_cache, tiny
+from sage_va.tests.waiting import MOST_S, held, num_held, until
 
 torch.set_num_threads(1)
 SHORT = {"epochs": 3, "crossfit_epochs": 1, "crossfit_folds": 2}
@@ -614,52 +614,31 @@ def test_processes_share_one_study(cache: tuple[Path, Path], tmp_path: Path) -> 
     load_run(tmp_path / "out/best")
 
 
-def until(true: Callable[[], bool], seconds: float = 90) -> bool:
-    end = time.monotonic() + seconds
-    while not (reached := true()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return reached
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGKILL])
 def test_a_stop_keeps_what_is_finished_and_others_go_on(
     cache: tuple[Path, Path], tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "out"
-    command = [
-        *command_of(cache, tmp_path, train={**SHORT, "epochs": 30, "patience": 30}),
-        "--out",
-        out,
-        "--trials",
-        40,
-    ]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "sage_va.cli", *map(str, [*command, "--workers", jobs])],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-            start_new_session=True,
-        )
-        for jobs in (1, 2)
-    ]
+    command = [*command_of(cache, tmp_path), "--out", out, "--trials", 40]
     journal = out / "study.journal"
-    assert until(lambda: journal.exists() and journal.read_text(encoding="utf-8").count('"state":1') >= 4)
-    begun_s = time.monotonic()
-    for process in started:
-        if number in (signal.SIGHUP, signal.SIGUSR1):  # as a batch system sends them, to all processes of a job
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-    for process in started:
-        printed, errors = process.communicate(timeout=60)
-        assert time.monotonic() - begun_s < 15  # 10 s, and the machine may be busy with others
-        if number != signal.SIGKILL:
-            assert process.returncode == 128 + number, errors
-            assert "run the same command to resume" in printed + errors  # a busy machine may have given up after 8 s
-            assert "Traceback" not in errors
+    enough = f"Path({str(journal)!r}).read_text(encoding='utf-8').count('\"state\":1') >= 4"
+    with contextlib.ExitStack() as stack:
+        scripts = {jobs: tmp_path / f"held{jobs}.py" for jobs in (1, 2)}
+        commands = (held(script, enough, *command, "--workers", jobs) for jobs, script in scripts.items())
+        started = [stack.enter_context(started) for started in commands]
+        until(lambda: all(num_held(script) == jobs for jobs, script in scripts.items()))
+        for process in started:
+            if number in (signal.SIGHUP, signal.SIGUSR1):  # as a batch system sends them, to all processes of a job
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+        for process in started:
+            printed, errors = process.communicate(timeout=MOST_S)
+            if number != signal.SIGKILL:
+                assert process.returncode == 128 + number, errors
+                assert "interrupted: run the same command to resume" in printed + errors
+                assert "Traceback" not in errors
     result = run(*command[:-1], 1, "--workers", 1, "--json")
     assert result.exit_code == 0, result.output
     kept = json.loads(result.stdout)
