@@ -527,19 +527,25 @@ class TestS3:
     def test_a_killed_push_goes_on(self, s3: str, server: int, tmp_path: Path) -> None:
         source = fill(tmp_path / "many.zarr", 12)
         script = textwrap.dedent("""
-            import sys
+            import os, signal, sys
+            from sage_va.data.store.remote import Remote
             from sage_va.data.transfer import push_packs
             from sage_va.data.transfer.copy import copy
             push_packs.PACK_BYTES = 1
+            put, sent = Remote.put, []
+
+            def put_some(*words):
+                put(*words)
+                sent.append(words)
+                if len(sent) == 4:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            Remote.put = put_some
             copy(sys.argv[1], sys.argv[2])
         """)
         environment = {**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server}"}
-        child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "many.zarr"), s3], env=environment)
-        place, deadline = Remote(s3), time.monotonic() + 30
-        while len(place.sizes("packs")) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
+        command = [sys.executable, "-c", script, str(tmp_path / "many.zarr"), s3]
+        assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
         assert len(list((tmp_path / "home/push").iterdir())) >= 2, "the lock, and what the killed process left"
         there = len([1 for stream in open_store(s3).streams() for _ in open_store(s3).clip_ids(stream)])
         assert 0 < there < 24

@@ -1,12 +1,10 @@
 """A training that is stopped, or killed, and resumed ends with the same weights, bit for bit on a CPU."""
 
-import contextlib
 import itertools
 import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -93,40 +91,46 @@ def test_it_goes_on_where_it_was(cache: Place, tmp_path: Path) -> None:
     assert metrics_of(tmp_path / "run")[: len(before)] == before
 
 
+KILLED = """
+import os, signal, sys, threading
+from pathlib import Path
+import torch
+from sage_va.data import open_store
+from sage_va.fusion.training import resume_state
+from sage_va.fusion.config import load_config
+from sage_va.fusion.training.train import train
+torch.set_num_threads(1)
+resume_state.EVERY_S = 0.0
+cache, labels, out, config, enough, later_s = sys.argv[1:]
+save, num_saved = resume_state.StateFile.save, 0
+
+def save_and_die(file, state):
+    global num_saved
+    save(file, state)
+    num_saved += 1
+    if num_saved == int(enough):
+        kill = threading.Timer(float(later_s), os.kill, (os.getpid(), signal.SIGKILL))
+        kill.start()
+        if not float(later_s):
+            kill.join()
+
+resume_state.StateFile.save = save_and_die
+train(open_store(cache), Path(labels), Path(out), load_config(Path(config)), resume=True)
+"""
+
+
 @pytest.mark.slow
 def test_killed_at_any_time_nothing_is_lost(cache: Place, tmp_path: Path) -> None:
     """A real process, killed hard again and again, whose state is saved at every step."""
     config = config_of(epochs=6)
     train(open_store(cache[0]), cache[1], tmp_path / "once", config)
-    program = (
-        "import sys, torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path\n"
-        "from sage_va.data import open_store\n"
-        "from sage_va.fusion.training import resume_state\n"
-        "from sage_va.fusion.config import load_config\n"
-        "from sage_va.fusion.training.train import train\n"
-        "resume_state.EVERY_S = 0.0\n"
-        "cache, labels, out, config = sys.argv[1:]\n"
-        "train(open_store(cache), Path(labels), Path(out), load_config(Path(config)), resume=True)\n"
-    )
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     run = tmp_path / "killed"
     arguments = [*map(str, cache), str(run), str(tmp_path / "config.yaml")]
-    num_killed = 0
-    for _ in range(40):
-        process = subprocess.Popen([sys.executable, "-c", program, *arguments])
-        begun_s, saved_ns = time.monotonic(), (run / "last.safetensors").stat().st_mtime_ns if num_killed else 0
-        while process.poll() is None and num_killed < 6:
-            with contextlib.suppress(FileNotFoundError):
-                if (run / "last.safetensors").stat().st_mtime_ns > saved_ns and time.monotonic() - begun_s > 0.1:
-                    time.sleep(0.01 * num_killed)
-                    process.send_signal(signal.SIGKILL)
-                    num_killed += 1
-                    break
-            time.sleep(0.002)
-        if process.wait() == 0:
-            break
-    assert num_killed >= 3
+    for num_saved, later_s in ((1, 0), (8, 0), (8, 0), (1, 0.02)):  # at once, and somewhere in a step
+        command = [sys.executable, "-c", KILLED, *arguments, str(num_saved), str(later_s)]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    train(open_store(cache[0]), cache[1], run, config, resume=True)
     assert (run / "config.json").exists()
     assert same(tmp_path / "once", run)
 
