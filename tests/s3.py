@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import io
 import logging
-import os
 import socket
 import struct
 import threading
@@ -81,8 +80,14 @@ def empty_bucket(port: int) -> None:
     """Makes the bucket, with nothing in it."""
     import boto3
 
-    os.environ.update(CREDENTIALS)
-    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}")
+    key, secret, region = CREDENTIALS.values()
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        region_name=region,
+    )
     with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
         client.create_bucket(Bucket=BUCKET)
     for row in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):

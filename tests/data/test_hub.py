@@ -16,6 +16,12 @@ NOWHERE = "http://hub.invalid"  # RFC 2606: no such name exists
 
 
 @pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes its time to connect to itself."""
+    monkeypatch.setattr(answers, "__defaults__", (30.0,))
+
+
+@pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -95,7 +95,7 @@ def test_the_best_epoch_is_kept(learnt: tuple[Path, list[dict[str, Any]]]) -> No
 
 def test_one_seed_gives_the_same_bits_and_another_does_not(cache: tuple[Path, Path], tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        torch.manual_seed(hash(name) % 1000)
+        torch.manual_seed(ord(name))
         events_of(*cache, tmp_path / name, config_of(seed=seed, train=SHORT))
     first, same, other = (weights_of(tmp_path / name) for name in "abc")
     assert all(torch.equal(first[key], same[key]) for key in first)

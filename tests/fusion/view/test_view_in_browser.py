@@ -15,6 +15,7 @@ from sage_va.extract import shown_recordings
 from sage_va.extract.face_places import FacePlaces
 from sage_va.fusion.view.viewing import Viewing
 from sage_va.tests.fusion_view import CLIPS, EVIL, HZ, LATE_S, SECONDS, Served
+from sage_va.tests.waiting import MOST_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 FRAME_S = 1 / HZ
@@ -57,7 +58,7 @@ class Tab:
 
     def until(self, condition: Callable[[SimpleNamespace], object]) -> SimpleNamespace:
         """Waits for a condition; scripts in text are against the page's policy, so the page cannot wait by itself."""
-        end = time.monotonic() + 60  # a busy machine reads crops behind conversions
+        end = time.monotonic() + MOST_S  # a busy machine reads crops behind conversions
         while not condition(state := self.state()):
             assert time.monotonic() < end, state
             self.page.wait_for_timeout(30)
@@ -94,6 +95,7 @@ def opened(browser: Any, served: Served) -> Iterator[Callable[..., Tab]]:
 
     def open_page(**options: Any) -> Tab:
         contexts.append(context := browser.new_context(**options))
+        context.set_default_timeout(1000 * MOST_S)
         page = context.new_page()
         page.on("console", lambda message: trouble.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: trouble.append(str(error)))
@@ -128,11 +130,10 @@ def test_the_playhead_follows_the_pictures(opened: Callable[..., Tab]) -> None:
     tab.ready()
     tab.page.evaluate(RECORD)
     tab.press(" ")
-    tab.until(lambda state: state.time > 1.2)
+    tab.until(lambda state: state.time > 1.2 and tab.page.evaluate("window.pairs.length") > 10)
     tab.press(" ")
     assert tab.until(lambda state: state.paused)
     pairs = tab.page.evaluate("window.pairs")
-    assert len(pairs) > 10
     assert max(abs(shown - playhead) for shown, playhead in pairs) <= FRAME_S + ROUNDED_S
     state = tab.settled()
     assert abs(state.time - state.playhead) <= FRAME_S + ROUNDED_S
@@ -350,7 +351,7 @@ def test_what_is_changed_during_saving_stays(
     tab.ready()
     may_end = threading.Event()
     save = viewing._save  # a disk that takes its time
-    monkeypatch.setattr(viewing, "_save", lambda *words: may_end.wait(15) and save(*words))
+    monkeypatch.setattr(viewing, "_save", lambda *words: may_end.wait(MOST_S) and save(*words))
     for name in ("valence", "arousal"):
         tab.page.locator("[name=from]").fill("1")
         tab.page.locator("[name=to]").fill("4000")
