@@ -13,10 +13,12 @@ A request passes these checks in order, or ends with a status and a short text:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +44,7 @@ SECURITY = {
 ROOT = 0  # also what relays connections of this machine, as those of containers
 MOST_BYTES = 4_000_000  # of a request to write
 BLOCK_BYTES = 1 << 18
+DRAIN_S = 2.0  # for what a refused request still sends
 _HOST = re.compile(r"([a-z0-9.-]+)(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 
 
@@ -86,6 +89,7 @@ class ViewServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # a browser opens several connections at once
     route: Route
 
     def __init__(self, port: int) -> None:
@@ -121,6 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "sage-va", ""
     timeout = 60  # seconds for which the other end may be silent, or take nothing
     _begun = False  # the head of an answer is sent: nothing else may follow but its body
+    _refused = False  # the request may hold a body that was not read
 
     def do_GET(self) -> None:
         self._answer()
@@ -130,6 +135,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._answer()
+
+    def finish(self) -> None:
+        """Takes what is left of a refused request: to close with bytes unread would take the answer back."""
+        super().finish()
+        if self._refused and self.command == "POST":
+            with contextlib.suppress(OSError):
+                self.connection.settimeout(DRAIN_S)
+                self.connection.shutdown(socket.SHUT_WR)
+                left = MOST_BYTES
+                while left > 0 and (taken := len(self.connection.recv(BLOCK_BYTES))):
+                    left -= taken
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Logs nothing: paths hold the token."""
@@ -223,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _send_text(self, status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> None:
-        self.close_connection = True  # what the request still holds is not read
+        self.close_connection = self._refused = True  # what the request still holds is not read
         if self._begun:
             return
         content = text.encode()

@@ -164,6 +164,12 @@ def test_others_may_not_write(
     assert ask("echo", own(server, **headers), method="POST", body=body)[0] == status
 
 
+def test_a_refusal_arrives_although_the_body_is_not_read(ask: Callable[..., Any], server: ViewServer) -> None:
+    for _ in range(5):
+        headers = own(server, Origin="http://evil.example")
+        assert ask("echo", headers, method="POST", body=bytes(MOST_BYTES - 1000))[0] == 403
+
+
 @pytest.mark.parametrize(
     ("header", "part"),
     [("bytes=0-", (0, 200)), ("bytes=10-19", (10, 20)), ("bytes=190-999", (190, 200)), ("bytes=-7", (193, 200))],
