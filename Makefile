@@ -16,7 +16,7 @@ install = $(install_with_$(INSTALLER)) --quiet --constraint constraints.txt
 pytest = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 timed = start=$$(date +%s); trap 'echo "$(1): $$(( $$(date +%s) - start )) s"' EXIT;
 
-.PHONY: demo test test-slow test-all bench faults docs lint format clean
+.PHONY: demo test test-slow coverage test-all bench faults docs lint format clean
 
 demo: $(DEMO)
 	@$(call timed,make $@) $(BIN)/sage-va demo --out demo-out
@@ -25,6 +25,9 @@ test: $(READY)
 	@$(call timed,make $@) $(pytest)
 
 test-slow: $(READY)
+	@$(call timed,make $@) $(pytest) -m "not exhaustive"
+
+coverage: $(READY)
 	@$(call timed,make $@) $(pytest) -m "not exhaustive" --cov
 
 test-all: $(READY)
