@@ -14,42 +14,31 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from .errors import InputError
+from .shared_setting import SharedSetting
 
 CONNECT_S = 1.5  # for the name of the server and the connection together
 PORTS = {"http": 80, "https": 443}
 
 
-class _OfflineIfUnreachable:
-    """The client's switch, which all threads share: each decoder thread opens a face detector of its own."""
-
-    def __init__(self) -> None:
-        self._lock, self._num_users, self._before = threading.Lock(), 0, False
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Lets the hub's client read its local cache alone inside the block, if the hub does not answer.
-
-        What the cache holds is still loaded; for the rest, the client raises at once. The last thread to leave restores
-        what was set before the first came.
-        """
-        from huggingface_hub import constants
-
-        offline = constants.HF_HUB_OFFLINE or not answers(constants.ENDPOINT)
-        with self._lock:
-            if not self._num_users:
-                self._before = constants.HF_HUB_OFFLINE
-            self._num_users += 1
-            constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE or offline
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._num_users -= 1
-                if not self._num_users:
-                    constants.HF_HUB_OFFLINE = self._before
+_switch = SharedSetting()  # of the client: each decoder thread opens a face detector of its own
 
 
-offline_if_unreachable = _OfflineIfUnreachable()
+@contextlib.contextmanager
+def offline_if_unreachable() -> Iterator[None]:
+    """Lets the hub's client read its local cache alone inside the block, if the hub does not answer.
+
+    What the cache holds is still loaded; for the rest, the client raises at once. The last thread to leave restores
+    what was set before the first came.
+    """
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE or not answers(constants.ENDPOINT)
+
+    def put(value: bool) -> None:
+        constants.HF_HUB_OFFLINE = value
+
+    with _switch.changed(lambda: constants.HF_HUB_OFFLINE, lambda: put(constants.HF_HUB_OFFLINE or offline), put):
+        yield
 
 
 def answers(url: str, timeout_s: float = CONNECT_S) -> bool:

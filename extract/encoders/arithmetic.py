@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,33 +11,28 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from ...data.errors import InputError
+from ...data.shared_setting import SharedSetting
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 MAX_DEVIATION = 0.3  # of a convolution, of its norm: bfloat16 has about 0.005, a wrong one about 1
 _CASTABLE = (nn.Linear, *_CONVOLUTIONS)  # autocast casts the weights of just these, whole
 
 
-class _PlainFloat32:
-    """Settings of torch that let a library compute float32 in fewer bits (TF32, bfloat16); shared by all threads."""
+_settings = SharedSetting()
 
-    def __init__(self) -> None:
-        self._lock, self._num_users, self._before = threading.Lock(), 0, list[Any]()
 
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Switches the shortcuts off inside the `with` block; the last thread to leave restores the user's settings."""
-        with self._lock:
-            self._num_users += 1
-            if self._num_users == 1:
-                self._before = [(place, name, getattr(place, name)) for place, name, _ in _shortcuts()]
-                _set(_shortcuts())
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._num_users -= 1
-                if not self._num_users:
-                    _set(self._before)
+@contextmanager
+def plain_float32() -> Iterator[None]:
+    """Lets no library compute float32 in fewer bits (TF32, bfloat16) inside the block; all threads share the settings.
+
+    The last thread to leave restores those of the user.
+    """
+    with _settings.changed(
+        lambda: [(place, name, getattr(place, name)) for place, name, _ in _shortcuts()],
+        lambda: _set(_shortcuts()),
+        _set,
+    ):
+        yield
 
 
 def _shortcuts() -> list[tuple[Any, str, Any]]:
@@ -54,9 +48,6 @@ def _shortcuts() -> list[tuple[Any, str, Any]]:
 def _set(settings: list[tuple[Any, str, Any]]) -> None:
     for place, name, value in settings:
         setattr(place, name, value)
-
-
-plain_float32 = _PlainFloat32()
 
 
 def cast_once(model: nn.Module, dtype: torch.dtype, embed: Callable[[], Tensor]) -> bool:

@@ -169,8 +169,7 @@ class Corrections:
         Raises:
             InputError: if the folder cannot be written.
         """
-        with self._written(), contextlib.ExitStack() as lock:
-            lock.enter_context(locked(self.folder.with_name(f".{self.folder.name}.lock"), fcntl.LOCK_EX))
+        with self._written(), locked(self.folder.with_name(f".{self.folder.name}.lock"), fcntl.LOCK_EX):
             yield
 
     @contextlib.contextmanager
