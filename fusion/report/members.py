@@ -19,11 +19,12 @@ from ...data.clip import Clip
 from ...data.errors import InputError
 from ...data.labels import Truth
 from ...data.windows.corpus import Corpus, Stream
+from ..config import load_config
 from ..evaluation.metrics import ClipMoments, corpus_moments
 from ..evaluation.predict import Prediction, averaged, predict
 from ..evaluation.reliability import ReliabilityReport, reliability_report
 from ..evaluation.score import ScoredRuns, load_scored
-from ..run_folder import CONFIG, Run, fold_runs
+from ..run_folder import CONFIG, RESOLVED, Run, fold_runs
 
 TABLE = "table.json"  # of a comparison
 
@@ -183,7 +184,8 @@ def group(members: Sequence[ReportMember]) -> list[ReportModel]:
 
 
 def _kind(member: ReportMember) -> tuple[object, ...]:
-    config = member.first.config.flat()
+    """The settings that a run began with: a lag to be estimated may differ between seeds once it is."""
+    began = load_config(member.first.path / RESOLVED).flat()
     streams = tuple(stream.name for stream in member.first.streams)
-    settings = tuple((key, str(value)) for key, value in config.items() if key not in ("seed", "split.fold"))
+    settings = tuple((key, str(value)) for key, value in began.items() if key not in ("seed", "split.fold"))
     return streams, member.scored.split, settings

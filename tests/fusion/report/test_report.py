@@ -20,6 +20,7 @@ from sage_va.data import Clip, InputError
 from sage_va.data.clip_preview import ClipPreview
 from sage_va.data.labels import Truth
 from sage_va.fusion.ccc import moments
+from sage_va.fusion.config import load_config
 from sage_va.fusion.evaluation.metrics import ClipMoments
 from sage_va.fusion.evaluation.predict import Prediction
 from sage_va.fusion.evaluation.score import score_run
@@ -27,6 +28,7 @@ from sage_va.fusion.report.members import MemberClip, ReportMember, ReportModel,
 from sage_va.fusion.report.page import page
 from sage_va.fusion.report.standing import standing
 from sage_va.fusion.report.traces import trace, traces
+from sage_va.fusion.run_folder import CONFIG, RESOLVED
 from sage_va.tests.synthetic import streams_of
 
 torch.set_num_threads(1)
@@ -101,6 +103,19 @@ def test_seeds_are_one_model_with_a_range(runs: dict[str, Path], tmp_path: Path)
         low, mean, high = (levels(shown[clip_id][name][0]) for name in ("low", "va", "high"))
         assert (low <= mean + 1e-4).all()
         assert (mean <= high + 1e-4).all()
+
+
+def test_seeds_with_a_lag_of_their_own_are_one_model(runs: dict[str, Path], tmp_path: Path) -> None:
+    places = []
+    for name, lag_s in (("sage-0", 0.2), ("sage-1", 0.4)):
+        run = Path(shutil.copytree(runs[name], tmp_path / name))
+        settled = json.loads((run / CONFIG).read_text())
+        settled["config"]["labels"]["lag_s"] = lag_s
+        (run / CONFIG).write_text(json.dumps(settled))
+        (run / RESOLVED).write_text(load_config(run / RESOLVED, ["labels.lag_s=estimate"]).to_yaml())
+        places.append(run)
+    (model,) = group([read_member(run) for run in places])
+    assert [member.first.config.labels.lag_s for member in model.members] == [0.2, 0.4]
 
 
 def test_a_second_run_of_the_same_seed_is_another_model(runs: dict[str, Path], tmp_path: Path) -> None:
