@@ -14,13 +14,14 @@ from ...data.errors import InputError
 from ...data.store.base import open_store
 from ...data.windows.batches import in_batches
 from ...data.windows.corpus import Corpus, Windows, cut, plan_windows
+from ..config import load_config
 from ..evaluation.predict import predict
 from ..evaluation.reliability import ReliabilityReport, reliability_report
 from ..evaluation.score import load_part
 from ..models.base import FusionModel
 from ..models.sage import Encoded, ReliabilityFusion
 from ..result import Result
-from ..run_folder import METRICS, ORIGIN, Run, check_new, finish_run, fold_runs, load_run, start_run
+from ..run_folder import METRICS, ORIGIN, RESOLVED, Run, check_new, finish_run, fold_runs, load_run, start_run
 from .losses import calibration_loss
 from .metrics_log import write_table
 
@@ -80,7 +81,7 @@ def _calibrate(run: Run, out: Path, cache: str | None, labels: Path | None, devi
     corpus = load_part(run, open_store(cache or run.cache), labels or Path(run.labels), "val").to(torch.device(device))
     before = _report(run, corpus)
     refit(run, corpus.with_earlier_labels(round(run.model.lag_s * corpus.hz)))
-    start_run(out, run.config, run.roles)
+    start_run(out, load_config(run.path / RESOLVED), run.roles)
     shutil.copy(run.path / METRICS, out / METRICS)
     write_table(out)
     origin = {name: getattr(run, name) for name in ORIGIN}
