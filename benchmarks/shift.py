@@ -1,13 +1,15 @@
 """The experiment of docs/experiment.md: who keeps its score under shift? Cell by cell, so that it can be resumed.
 
     python benchmarks/shift.py [--seeds 20-39] [--sizes 28,12,6] [--variants sage,concat-quality,…] [--jobs 1]
-                               [--time-limit MINUTES] [--out benchmarks/results/shift.jsonl] [--page]
+                               [--time-limit MINUTES] [--out benchmarks/results/shift.jsonl]
+    python benchmarks/shift.py --page
 
 A cell is one training: a row of `ROWS`, a number of training clips, a seed. Each seed draws its own data
 (benchmarks/synthetic.py). A trained model is scored on the test clips of its seed under all conditions of
 benchmarks/shift_kinds.py. Each finished cell appends one line to --out; cells that are there are skipped. All cells of
 a seed run one after the other, seeds in their order. At the end tables are printed, with intervals
-(benchmarks/shift_table.py); --page writes them into docs/results.md, and docs/pictures/shift.svg.
+(benchmarks/shift_table.py); --page trains nothing and writes them into docs/results.md, docs/results-detail.md and
+docs/pictures/shift.svg.
 """
 
 from __future__ import annotations
@@ -251,10 +253,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with a seed")
     parser.add_argument("--time-limit", type=float, default=float("inf"), help="minutes; begins no cell after them")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--page", action="store_true", help="write docs/results.md and the picture")
+    parser.add_argument("--page", action="store_true", help="train nothing; write the pages and the picture")
     options = parser.parse_args()
     cells = [(name, int(size)) for size in options.sizes.split(",") for name in options.variants.split(",")]
     seeds = seeds_of(options.seeds)
+    if options.page:
+        page([line for line in read_lines(options.out) if line.seed in seeds])
+        return
     check_settings(read_lines(options.out), cells, seeds)
     until = time.monotonic() + 60 * options.time_limit
     work = functools.partial(do_seed, cells=cells, out=options.out, until=until)
@@ -265,10 +270,7 @@ def main() -> None:
             ended = list(pool.map(work, seeds))
     if not all(ended):
         print(f"{ended.count(False)} of {len(ended)} seeds have open cells: run the same command again")
-    lines = [line for line in read_lines(options.out) if line.seed in seeds]
-    print(report(lines))
-    if options.page:
-        page(lines)
+    print(report([line for line in read_lines(options.out) if line.seed in seeds]))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from sage_va.fusion.ccc import ccc_of_moments
 from sage_va.fusion.evaluation.report import COLOURS
 from sage_va.fusion.experiments.table import holm
 
-PAGE, PICTURE = ROOT / "docs" / "results.md", ROOT / "docs" / "pictures" / "shift.svg"
+PAGE, DETAIL = ROOT / "docs" / "results.md", ROOT / "docs" / "results-detail.md"
+PICTURE = ROOT / "docs" / "pictures" / "shift.svg"
 BEGIN, END = "<!-- shift: begin -->", "<!-- shift: end -->"
 DRAWS = 2000
 BASES, OURS = ("concat-quality-noise", "concat-quality"), "sage"
@@ -150,14 +151,21 @@ def _plain(value: float) -> str:
 
 def report(lines: Sequence[Line]) -> str:
     """Returns all tables as Markdown."""
-    if not lines:
-        return "No finished cells."
     results = Results(lines)
+    return f"{summary(results)}\n\n{kind_by_kind(results)}" if lines else "No finished cells."
+
+
+def summary(results: Results) -> str:
+    """Returns the tables of families and tests as Markdown."""
     parts = [_heading(results), _families(results)]
     parts += [_tests(results, base) for base in BASES if {OURS, base} <= {*results.rows}]
-    sizes = sorted({size for _, size, _ in results.lines}, reverse=True)
-    parts += [_cells(results, size) for size in sizes]
     return "\n\n".join(parts)
+
+
+def kind_by_kind(results: Results) -> str:
+    """Returns a table of all kinds for each number of training clips as Markdown."""
+    sizes = sorted({size for _, size, _ in results.lines}, reverse=True)
+    return "\n\n".join(_cells(results, size) for size in sizes)
 
 
 def _heading(results: Results) -> str:
@@ -225,12 +233,13 @@ def _cells(results: Results, size: int) -> str:
 
 
 def page(lines: Sequence[Line]) -> None:
-    """Writes the tables into docs/results.md, between their marks, and the picture beside it."""
-    text = PAGE.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    write_text(PAGE, f"{head}{BEGIN}\n\n{report(lines)}\n\n{END}{tail}")
-    plot(Results(lines), PICTURE)
+    """Writes the tables into two pages of docs/, between their marks, and the picture beside them."""
+    results = Results(lines)
+    for path, tables in ((PAGE, summary(results)), (DETAIL, kind_by_kind(results))):
+        head, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, tail = rest.partition(END)
+        write_text(path, f"{head}{BEGIN}\n\n{tables}\n\n{END}{tail}")
+    plot(results, PICTURE)
 
 
 def plot(results: Results, path: Path) -> None:
