@@ -145,7 +145,7 @@ def compare(ways: dict[str, Reader], arguments: argparse.Namespace) -> list[Figu
 
 
 def ratio(way: str, peer: str, times: dict[str, list[float]]) -> Figure:
-    """How many times as fast as a peer a way is."""
+    """Returns the speed of a way as a multiple of its peer's."""
     ratios = sorted(peer_s / way_s for peer_s, way_s in zip(times[peer], times[way], strict=True))
     same_arrays = (way == OURS) == (peer == RAW_ALL)  # only then is it a fair target
     at_least = 1.0 if way.startswith("sage-va") and same_arrays else None
