@@ -19,6 +19,8 @@ HOME = tempfile.mkdtemp(prefix="sage-va-tests-")  # nothing of a test stays with
 os.environ["SAGE_VA_CACHE"] = HOME
 os.environ.setdefault("NUMBA_CACHE_DIR", f"{sys.prefix}/.numba")  # to compile librosa's functions takes 15 s
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one test process per core; torch reads it when it is imported
+# By default Ray's workers yield to all other processes: beside other tests each took minutes.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 pytest.register_assert_rewrite("sage_va.testing")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
