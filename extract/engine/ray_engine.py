@@ -71,7 +71,7 @@ class RayEngine:
             worker = self._answers.pop(answer)
             try:
                 events = self._ray.get(answer)
-            except self._ray.exceptions.RayActorError as error:
+            except self._ray.exceptions.RayError as error:
                 self._ray.kill(self._actors.pop(worker))
                 yield worker, Died(death_of(error))
                 continue

@@ -10,6 +10,8 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -457,6 +459,27 @@ def test_a_clip_that_kills_ray_actors_is_a_failure(ray, media, whole, tmp_path):
     assert deadly.clip_id == "white.mp4"
     assert deadly.reason.startswith("expected features, got none, the worker died (Worker unexpectedly exits")
     assert store.content_sha256() == whole[0].content_sha256()
+
+
+def test_an_answer_that_ray_lost_is_the_death_of_its_worker(monkeypatch):
+    """A machine that is gone takes answers with it that were not fetched yet."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    lost, killed = mock.Mock(side_effect=ray.exceptions.ObjectLostError("aa", None, "")), mock.Mock()
+    fake = SimpleNamespace(
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}],
+        remote=lambda actor: mock.MagicMock(),
+        wait=lambda answers, **_: (answers, []),
+        get=lost,
+        kill=killed,
+        exceptions=ray.exceptions,
+    )
+    monkeypatch.setattr("sage_va.extract.engine.ray_engine.connect", lambda address: (fake, False))
+    engine = find_engine("ray", device="cpu")
+    engine.start(0, b"")
+    ((worker, event),) = engine.events(1.0)
+    assert (worker, type(event).__name__) == (0, "Died")
+    killed.assert_called_once()
+    assert not list(engine.events(0.0))
 
 
 @pytest.mark.slow
