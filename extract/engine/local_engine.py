@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing import connection, get_context, resource_tracker
+from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ...data.group_signals import GROUP_SIGNALS, let_signals_through, signals_held_back
 from ...data.machine import num_cores
 from .messages import Died, Event, Order
 from .workers import Inbox, serve
 
 _EXIT_WAIT_S = 10.0
-_OF_THE_GROUP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # they reach workers too
 
 
 class LocalEngine:
@@ -41,8 +40,7 @@ class LocalEngine:
         device = self._devices[worker]
         cores = () if device == "cpu" else _share(worker, self.num_workers)
         process = context.Process(target=_run, args=(job, device, cores, theirs), name=f"sage-va-worker-{worker}")
-        resource_tracker.ensure_running()  # `start` would do it, and let signals through again
-        with _held_back():
+        with signals_held_back():
             process.start()
         theirs.close()
         self._processes[worker], self._pipes[worker] = process, ours
@@ -87,19 +85,6 @@ class LocalEngine:
         self._processes.clear()
 
 
-@contextlib.contextmanager
-def _held_back() -> Iterator[None]:
-    """Holds signals back in this thread, and in a process that begins in the block until it lets them through.
-
-    A worker takes a second to import what it needs; Ctrl-C at that time would end it with a traceback.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _share(worker: int, num_workers: int) -> tuple[int, ...]:
     """Returns the cores of a worker with a GPU."""
     if not hasattr(os, "sched_getaffinity"):
@@ -111,9 +96,9 @@ def _share(worker: int, num_workers: int) -> tuple[int, ...]:
 
 def _run(job: bytes, device: str, cores: Sequence[int], pipe: Connection) -> None:
     """Runs in the worker's process."""
-    for number in _OF_THE_GROUP:  # the scheduler decides
+    for number in GROUP_SIGNALS:  # the scheduler decides
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_GROUP)
+    let_signals_through()
     if cores:
         os.sched_setaffinity(0, cores)
     lock = threading.Lock()

@@ -15,12 +15,12 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 import torch
 
 from ...data.errors import InputError
+from ...data.group_signals import let_signals_through, signals_held_back
 from ...data.machine import num_cores
 from ..config import Config
 from ..training.trainer import settled
@@ -134,10 +134,14 @@ def in_processes(do: Callable[[Item], Value], items: Sequence[Item], jobs: int, 
     """
     before = set(multiprocessing.active_children())
     size = min(jobs, len(items)) or 1
-    _start_tracker()
     pool = ProcessPoolExecutor(size, multiprocessing.get_context("spawn"), _begin)
+
+    def submit(item: Item) -> Future[Value]:
+        with signals_held_back():  # it may start a process
+            return pool.submit(do, item)
+
     try:
-        for item, future in in_turn(lambda item: pool.submit(do, item), items, size, waits):
+        for item, future in in_turn(submit, items, size, waits):
             yield item, future.result()
     except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -169,19 +173,11 @@ def next_item(left: list[Item], running: Collection[Item], waits: Waits) -> Item
     return left.pop(place)
 
 
-def _start_tracker() -> None:
-    """Starts Python's own helper for such pools, with the signals of a batch system blocked: it would die of them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _begin() -> None:
     """Makes a worker end with its parent alone, and use one core: other signals that reach it are for the parent."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    let_signals_through()
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -125,6 +126,31 @@ def test_items_that_would_wait_are_passed() -> None:
 def test_processes_begin_items_in_order() -> None:
     ended = dict(in_processes(abs, [-3, -2, -1], 2, lambda item, running: item == -2 and bool(running)))
     assert ended == {-3: 3, -2: 2, -1: 1}
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_group_does_not_end_a_worker_that_begins(capfd: pytest.CaptureFixture[str]) -> None:
+    before, reached = set(multiprocessing.active_children()), set[int]()
+
+    def disturb() -> None:
+        while not ended.is_set():
+            for process in set(multiprocessing.active_children()) - before:
+                if process.pid and process.pid not in reached:
+                    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+                        os.kill(process.pid, number)
+                    reached.add(process.pid)
+            time.sleep(0.001)
+
+    ended = threading.Event()
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        assert dict(in_processes(abs, [-2, -1], 2, lambda item, running: False)) == {-2: 2, -1: 1}
+    finally:
+        ended.set()
+        thread.join()
+    assert reached
+    assert capfd.readouterr().err == ""
 
 
 # Ray
