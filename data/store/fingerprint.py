@@ -114,4 +114,7 @@ def clip_key(clip_id: str) -> str:
 
 def clip_id_of(key: str) -> str | None:
     """The clip_id of a key, or None where the key was cut."""
-    return None if "~" in key else unquote(key.replace("=", "%"))
+    if "~" in key:
+        return None
+    plain = key.replace("=2F", "/")  # most keys have no other: a tenth of the time
+    return unquote(key.replace("=", "%")) if "=" in plain else plain

@@ -58,19 +58,21 @@ class Pack:
                 raise ValueError(f"{info.filename} is compressed")
         self.starts = array("Q", [*(info.header_offset for info in infos), end])
         self.sizes = array("Q", [info.file_size for info in infos])
-        names, place, orders = [info.filename for info in infos], 0, dict[tuple[str, ...], tuple[str, ...]]()
+        names, place, streams, order = [info.filename for info in infos], 0, set[str](), ENTRY_FILES
         while place < len(names):
             path = names[place].split("/", 3)
             if len(path) < 4:  # attributes of a group
                 place += 1
                 continue
-            stream, key = check_stream(f"{path[0]}/{path[1]}"), check_key(path[2])
-            inside = f"{stream}/{key}/"
-            files = [name for name in names[place : place + _NUM_FILES] if name.startswith(inside)]
-            order = tuple(name[len(inside) :] for name in files)
+            stream, key = f"{path[0]}/{path[1]}", check_key(path[2])
+            if stream not in streams:
+                streams.add(check_stream(stream))
+            files, inside = names[place : place + _NUM_FILES], f"{stream}/{key}/"
+            if files != [inside + name for name in order]:  # else in the order of the entry before it
+                order = tuple(name[len(inside) :] for name in files if name.startswith(inside))
             if len(order) != _NUM_FILES or set(order) != _ENTRY_FILES or (stream, key) in self.entries:
                 raise ValueError(f"{stream}/{key} is not one whole entry")
-            self.entries[stream, key] = place, orders.setdefault(order, order)
+            self.entries[stream, key] = place, order
             place += _NUM_FILES
 
     def record(self, stream: str, key: str) -> dict[str, Any]:

@@ -134,7 +134,8 @@ def in_processes(do: Callable[[Item], Value], items: Sequence[Item], jobs: int, 
     """
     before = set(multiprocessing.active_children())
     size = min(jobs, len(items)) or 1
-    pool = ProcessPoolExecutor(size, multiprocessing.get_context("spawn"), _begin)
+    with signals_held_back():  # its locks start Python's helper
+        pool = ProcessPoolExecutor(size, multiprocessing.get_context("spawn"), _begin)
 
     def submit(item: Item) -> Future[Value]:
         with signals_held_back():  # it may start a process
