@@ -32,7 +32,12 @@ settings.load_profile("sage")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips tests that need ../shared, a CUDA device or a browser where there is none."""
+    """Skips tests that need ../shared, a CUDA device or a browser where there is none.
+
+    Files with slow tests come first, so that at the end no process waits long for the other.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     for item in items:
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"no material at {SHARED}"))

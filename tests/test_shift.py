@@ -135,7 +135,7 @@ def test_seeds_are_spans_or_lists() -> None:
     assert shift.seeds_of("20-22,5") == [20, 21, 22, 5]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_experiment_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shift, "DATA", replace(shift.DATA, seconds=6.0))
     out, cells = tmp_path / "shift.jsonl", [("concat", 6), ("late", 6)]

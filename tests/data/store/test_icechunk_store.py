@@ -515,7 +515,7 @@ def test_storage_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.Mon
     assert not isinstance(raised.value, DamagedError)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_storage_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Icechunk tries for half a minute, which no setting shortens."""
     use_s3(monkeypatch, 9)

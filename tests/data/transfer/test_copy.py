@@ -472,7 +472,10 @@ class TestS3:
                     work()
                 assert "\n" not in str(raised.value)
 
-    @pytest.mark.parametrize("status", ["500 Internal Error", "503 Slow Down", "502 Bad Gateway"])
+    @pytest.mark.parametrize(
+        "status",
+        ["500 Internal Error", "503 Slow Down", pytest.param("502 Bad Gateway", marks=pytest.mark.exhaustive)],
+    )
     def test_a_server_that_is_busy_is_asked_again(
         self, source: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
     ) -> None:

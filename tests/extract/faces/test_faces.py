@@ -649,7 +649,9 @@ class TestRealFaces:
         assert len(choose_person(detections, None).images) > 0.95 * len(detections.times_s)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", [*ONE_FACE, *MORE_WITH_ONE_FACE])
+    @pytest.mark.parametrize(
+        "name", [*ONE_FACE, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in MORE_WITH_ONE_FACE)]
+    )
     def test_one_face_in_every_image(self, shared, real, name):
         detections = look(shared / "media" / name, real)
         assert len(choose_person(detections, None).images) > 0.95 * len(detections.times_s)

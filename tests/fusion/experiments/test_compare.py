@@ -503,7 +503,13 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(signal.SIGINT, signal.SIGUSR1),
+        *(pytest.param(number, marks=pytest.mark.exhaustive) for number in (signal.SIGTERM, signal.SIGKILL)),
+    ],
+)
 def test_a_stop_ends_all_processes_and_what_is_done_is_kept(
     cache: tuple[Path, Path], tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -615,7 +615,13 @@ def test_processes_share_one_study(cache: tuple[Path, Path], tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(signal.SIGHUP, signal.SIGKILL),
+        *(pytest.param(number, marks=pytest.mark.exhaustive) for number in (signal.SIGINT, signal.SIGUSR1)),
+    ],
+)
 def test_a_stop_keeps_what_is_finished_and_others_go_on(
     cache: tuple[Path, Path], tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -147,7 +147,7 @@ def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
     assert abs(score_run(tmp_path / "run").raw.ccc["mean"]) < 0.25
 
 
-@pytest.mark.parametrize("seeds", [(0,), pytest.param((0, 1, 2), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [(0,), pytest.param((0, 1, 2), marks=pytest.mark.exhaustive)])
 def test_a_stream_that_only_memorises_gets_little_weight(
     tmp_path: Path, seeds: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
