@@ -11,13 +11,16 @@ from ...data.terms import untrained_mark
 from .reliability import ReliabilityReport
 from .style import COLOURS, house_style, legend_above, save_picture
 
-SEEN = "scored on the clips that chose the epoch and the smoothing: too good for unseen ones"
+CAUTIONS = {
+    "train": "scored on clips that the model was trained on: too good for other ones",
+    "val": "scored on the clips that chose the epoch and the smoothing: too good for unseen ones",
+}
 
 
 def cautions(random_weights: Sequence[str], split: str = "") -> list[str]:
     """Returns the lines that go with a result: encoders that were never trained, clips that decided something."""
     lines = [untrained_mark(random_weights)] if random_weights else []
-    return [*lines, SEEN] if "val" in split else lines
+    return [*lines, *(caution for part, caution in CAUTIONS.items() if part in split)]
 
 
 def plot_diagram(path: Path, report: ReliabilityReport, title: str = "") -> None:

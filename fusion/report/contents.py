@@ -19,7 +19,6 @@ from .standing import calibration, clip_rows, standing
 from .traces import traces
 
 FEW_CLIPS = 20
-TRAINED = "scored on clips that the model was trained on: too good for other ones"
 LIMITS = (
     "Valence and arousal are what annotators perceived in a recording, not what a person felt.",
     "An interval shows how far the score depends on the choice of clips, not how it varies between trainings.",
@@ -45,7 +44,7 @@ def contents(models: Sequence[ReportModel], previews: Mapping[str, ClipPreview])
             "version": versions()["sage-va"],
             "split": ", ".join(splits),
             "num_folds": models[0].members[0].scored.num_folds,
-            "cautions": [*cautions([], ", ".join(splits)), *([TRAINED] if "train" in splits else [])],
+            "cautions": cautions([], ", ".join(splits)),
             "random_weights": random_weights,
             "restricted": any(run.restricted for run in runs),
             "streams": [{"label": stream.label, "modality": stream.modality} for stream in models[0].streams],

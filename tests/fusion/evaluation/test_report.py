@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pytest
 
 from sage_va.commands.evaluate import describe_score
 from sage_va.data import Grid
@@ -60,6 +61,13 @@ def test_untrained_encoders_and_folds_are_named() -> None:
     assert "2 clips, 178 labels, 5 folds pooled" in text
     assert "UNTRAINED ENCODER (random weights): visual/a-1, audio/b-2" in text
     assert "smoothed over 0.5/1 s" in text
+
+
+@pytest.mark.parametrize(("split", "caution"), [("train", "was trained on"), ("val", "chose the epoch"), ("test", "")])
+def test_a_score_on_clips_that_decided_something_has_a_caution(split: str, caution: str) -> None:
+    second = describe_score(score_of(2, split=split)).splitlines()[1]
+    assert ("too good for" in second) == bool(caution)
+    assert caution in second
 
 
 def test_numbers_that_are_not_defined_are_dashes() -> None:
