@@ -150,22 +150,29 @@ class _Import:
     def run(self, clip_files: list[ClipFile]) -> Imported:
         """Imports clip by clip, and commits them in groups; a bad file never stops the rest."""
         done, failures, group = list[str](), list[FailedClip](), EntryGroup()
+
+        def failed(clip_id: str, error: InputError) -> None:
+            clip_id = printable(clip_id)
+            failures.append(FailedClip(clip_id, error.about(clip_id)))
+            self.store.log_failure(clip_id, error.about(clip_id), streams=[self.stream])
+
         with OpenFiles() as files:
             for one in clip_files:
-                clip_id = one.clip_id
                 try:
-                    clip_id = self._name_in_cache(clip_id)
-                    if group.full or any(entry.clip_id == clip_id for entry in group.entries):
-                        self.store.commit_all(group.take(), overwrite=self.overwrite)
+                    clip_id = self._name_in_cache(one.clip_id)
+                except InputError as error:
+                    failed(one.clip_id, error)
+                    continue
+                if group.full or any(entry.clip_id == clip_id for entry in group.entries):
+                    self.store.commit_all(group.take(), overwrite=self.overwrite)
+                try:
                     entry = self._entry(one, clip_id, files)
                 except InputError as error:
-                    clip_id = printable(clip_id)
-                    failures.append(FailedClip(clip_id, error.about(clip_id)))
-                    self.store.log_failure(clip_id, error.about(clip_id), streams=[self.stream])
-                else:
-                    done.append(clip_id)
-                    if entry is not None:
-                        group.add(entry)
+                    failed(clip_id, error)
+                    continue
+                done.append(clip_id)
+                if entry is not None:
+                    group.add(entry)
         self.store.commit_all(group.take(), overwrite=self.overwrite)
         return Imported(self.stream, done, failures)
 

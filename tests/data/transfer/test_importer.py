@@ -13,6 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import h5py
 import ml_dtypes
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from sage_va.data import Clip, FrameClock, InputError, Store, Track, open_store, stream_name
+from sage_va.data.store import groups
 from sage_va.data.transfer import array_files, read_files
 from sage_va.data.transfer.importer import import_features
 
@@ -593,3 +595,17 @@ def test_a_bad_file_between_good_ones_disturbs_neither(store: Store, source: Pat
     (source / "b.npz").write_bytes(b"PK no zip")
     _, imported, failures = run(store, source)
     assert (imported, [clip_id for clip_id, _ in failures]) == (["a", "c"], ["b"])
+
+
+def test_what_cannot_be_committed_is_not_done(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit of a group is no fault of the clip that is read next: it ends the import, which says why."""
+    for name in ("a", "b", "c"):
+        np.save(source / f"{name}.npy", ROWS)
+    monkeypatch.setattr(groups, "GROUP_ENTRIES", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_save_entries", mock.Mock(side_effect=InputError("c.zarr", "no room", todo="Make room.")))
+        with pytest.raises(InputError, match=r"c\.zarr: no room"):
+            run(store, source)
+    assert store.clip_ids() == []
+    assert store.failures() == {}
+    assert run(store, source)[1:] == (["a", "b", "c"], [])
