@@ -30,7 +30,10 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become two users")
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario",
+    [pytest.param(name, marks=pytest.mark.exhaustive if name == "experiments" else ()) for name in SCENARIOS],
+)
 def test_two_users_of_one_folder(scenario: str, open_folder: Path) -> None:
     for name in SCENARIOS[scenario]:
         if importlib.util.find_spec(name) is None:

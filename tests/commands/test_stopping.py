@@ -184,7 +184,9 @@ def test_a_training_saves_its_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 2)])
+@pytest.mark.parametrize(
+    ("number", "workers"), [pytest.param(signal.SIGTERM, 1, marks=pytest.mark.exhaustive), (signal.SIGUSR1, 2)]
+)
 def test_an_extraction_finishes_its_clips(tmp_path: Path, number: signal.Signals, workers: int) -> None:
     media, cache = tmp_path / "media", tmp_path / "c.zarr"
     media.mkdir()

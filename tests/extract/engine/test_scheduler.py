@@ -110,7 +110,7 @@ def plain_recipe():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.exhaustive), 3])
+@pytest.mark.parametrize("num_workers", [*(pytest.param(n, marks=pytest.mark.exhaustive) for n in (1, 2)), 3])
 def test_workers_make_the_same_cache(media, whole, tmp_path, num_workers):
     store, reports = open_store(tmp_path / "a.zarr", "a"), []
     engine = LocalEngine(["cpu"] * num_workers)
@@ -133,7 +133,9 @@ def test_a_killed_worker_costs_nothing(media, whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["a.zarr", pytest.param("a.h5", marks=pytest.mark.exhaustive), "icechunk://a"])
+@pytest.mark.parametrize(
+    "form", ["a.zarr", *(pytest.param(f, marks=pytest.mark.exhaustive) for f in ("a.h5", "icechunk://a"))]
+)
 def test_a_deadly_clip_costs_only_itself(media, whole, tmp_path, monkeypatch, form):
     """One worker is killed at its third batch too, and all that meet the white clip."""
     if form.startswith("icechunk"):

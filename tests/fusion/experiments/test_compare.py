@@ -506,8 +506,8 @@ def children(pid: int) -> list[int]:
 @pytest.mark.parametrize(
     "number",
     [
-        *(signal.SIGINT, signal.SIGUSR1),
-        *(pytest.param(number, marks=pytest.mark.exhaustive) for number in (signal.SIGTERM, signal.SIGKILL)),
+        signal.SIGUSR1,
+        *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)),
     ],
 )
 def test_a_stop_ends_all_processes_and_what_is_done_is_kept(

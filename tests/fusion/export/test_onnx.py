@@ -167,7 +167,7 @@ def test_without_the_packages_one_line_says_so(tmp_path: Path, monkeypatch: pyte
 
 def marked(variant: str, causal: bool) -> Any:
     """An export takes seconds: CI makes one of each kind, `make test-all` makes all."""
-    often = variant == "sage" if causal else variant in ("linear", "late")
+    often = variant == "sage" if causal else variant == "linear"
     return pytest.param(variant, causal, marks=pytest.mark.slow if often else pytest.mark.exhaustive)
 
 
