@@ -116,5 +116,5 @@ def clip_id_of(key: str) -> str | None:
     """The clip_id of a key, or None where the key was cut."""
     if "~" in key:
         return None
-    plain = key.replace("=2F", "/")  # most keys have no other: a tenth of the time
+    plain = key.replace("=2F", "/")  # most keys have no other: a twentieth of the time
     return unquote(key.replace("=", "%")) if "=" in plain else plain
