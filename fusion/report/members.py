@@ -8,6 +8,7 @@ A run is one training, or all folds of one; the folder of a comparison stands fo
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,13 +168,15 @@ def _alone(predictions: Sequence[Prediction], stream: int) -> list[Prediction]:
 def group(members: Sequence[ReportMember]) -> list[ReportModel]:
     """Puts runs together that differ in their seed alone; a second run of the same seed begins another model."""
     groups: list[list[ReportMember]] = []
+    of_kind = defaultdict[object, list[list[ReportMember]]](list)
     for member in members:
-        for known in groups:
-            if _kind(known[0]) == _kind(member) and member.seed not in {one.seed for one in known}:
-                known.append(member)
-                break
-        else:
-            groups.append([member])
+        alike = of_kind[_kind(member)]
+        known = next((known for known in alike if member.seed not in {one.seed for one in known}), None)
+        if known is None:
+            known = list[ReportMember]()
+            alike.append(known)
+            groups.append(known)
+        known.append(member)
     variants = [known[0].first.config.model.variant for known in groups]
     titles = [
         variant if variants.count(variant) == 1 else f"{variant} ({known[0].scored.path.name})"
