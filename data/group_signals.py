@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 
 GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -15,7 +15,7 @@ def signals_held_back() -> Iterator[None]:
     """Holds signals back in this thread, and in a process that begins in the block until it lets them through.
 
     A worker takes seconds to import what it needs. A signal at that time would end it, Ctrl-C with a traceback. The
-    worker calls `let_signals_through` when it has said what it does with them.
+    worker begins with `ignore_signals`.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
     try:
@@ -26,6 +26,8 @@ def signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def let_signals_through() -> None:
-    """Ends in a worker what `signals_held_back` began."""
+def ignore_signals(numbers: Iterable[signal.Signals]) -> None:
+    """Ignores signals that are for the parent of a worker, and ends what `signals_held_back` began there."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)

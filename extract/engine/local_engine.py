@@ -10,7 +10,7 @@ from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ...data.group_signals import GROUP_SIGNALS, let_signals_through, signals_held_back
+from ...data.group_signals import GROUP_SIGNALS, ignore_signals, signals_held_back
 from ...data.machine import num_cores
 from .messages import Died, Event, Order
 from .workers import Inbox, serve
@@ -96,9 +96,7 @@ def _share(worker: int, num_workers: int) -> tuple[int, ...]:
 
 def _run(job: bytes, device: str, cores: Sequence[int], pipe: Connection) -> None:
     """Runs in the worker's process."""
-    for number in GROUP_SIGNALS:  # the scheduler decides
-        signal.signal(number, signal.SIG_IGN)
-    let_signals_through()
+    ignore_signals(GROUP_SIGNALS)  # the scheduler decides
     if cores:
         os.sched_setaffinity(0, cores)
     lock = threading.Lock()

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from ...data.errors import InputError
-from ...data.group_signals import let_signals_through, signals_held_back
+from ...data.group_signals import ignore_signals, signals_held_back
 from ...data.machine import num_cores
 from ..config import Config
 from ..training.trainer import settled
@@ -176,9 +176,7 @@ def next_item(left: list[Item], running: Collection[Item], waits: Waits) -> Item
 
 def _begin() -> None:
     """Makes a worker end with its parent alone, and use one core: other signals that reach it are for the parent."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    let_signals_through()
+    ignore_signals((signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
